@@ -1,0 +1,44 @@
+"""dvis: any video in, a panoptic video out.
+
+    import dvis_cli
+
+    model = dvis_cli.load_model("offline-r50")
+    video = dvis_cli.segment_video("input.mp4", model)
+    for frame in video:          # PanopticFrame: ids, rgb, segments
+        ...
+    video.segments               # every object of the video
+
+Importing this package loads neither torch nor cv2; the names below are fetched when first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import DvisError as DvisError
+    from .model import load_model as load_model
+    from .pipeline import save_video as save_video
+    from .pipeline import segment_video as segment_video
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "load_model": ".model",
+    "segment_video": ".pipeline",
+    "save_video": ".pipeline",
+    "DvisError": ".errors",
+}
+
+__all__ = ["DvisError", "__version__", "load_model", "save_video", "segment_video"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

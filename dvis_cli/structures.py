@@ -1,0 +1,124 @@
+"""The records that travel between stages, with their shapes. Stages share these and nothing else.
+
+One glossary for the whole package:
+
+    B       videos in a batch (1 at inference)
+    T       frames of a chunk, window or clip
+    Q       queries of a frame (100 for ResNet-50, 200 for Swin-L)
+    C       channels of a query and of the mask features (256)
+    K       classes (124 for VIPSeg); logits have K + 1, the last one means "no object"
+    L       pyramid levels of the pixel decoder, coarse first (strides 32, 16, 8)
+    H W     pixels: of the padded network input, or of the output where a docstring says so
+    h w     H/4, W/4: the stride of the mask features
+
+Pixel data from the outside is `uint8` RGB in numpy; everything inside the networks is a float tensor.
+Times are seconds, sizes are pixels, boxes are `(x, y, width, height)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One class of a label set."""
+
+    id: int  # the dataset's own id (VIPSeg: 0..123)
+    name: str
+    isthing: bool  # things are counted, one id per object; stuff is one region per class
+    color: tuple[int, int, int]  # RGB 0..255, for people only: two categories may share one
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known of a source before its frames are read."""
+
+    name: str  # file stem or folder name: names the output folder
+    path: str
+    width: int  # pixels as shown: after rotation and sample aspect ratio
+    height: int
+    fps: float  # average frame rate of the delivered frames, > 0
+    frames: int | None  # frames that will be delivered, an estimate for files; None when unknown
+    duration: float | None  # seconds, None when unknown
+    has_audio: bool
+    start: float = 0.0  # presentation time of the first delivered frame on the source's own clock
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded frame, upright and with square pixels."""
+
+    index: int  # 0, 1, 2, ... over the delivered frames
+    pts: float  # presentation time in seconds; the source's own clock
+    rgb: np.ndarray  # (height, width, 3) uint8 RGB
+    name: str | None = None  # file stem for image folders
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The three sizes of one video: output -> resized -> padded. All `(height, width)` in pixels."""
+
+    output: tuple[int, int]  # the frame as decoded; results come at this size
+    resized: tuple[int, int]  # after the short-side rule
+    padded: tuple[int, int]  # resized, rounded up to the size divisor
+
+
+@dataclass(frozen=True, slots=True)
+class SegmenterOutput:
+    """What the segmenter found in each of T frames, independently."""
+
+    queries: Tensor  # (T, Q, C) after the decoder's final norm
+    mask_features: Tensor  # (T, C, h, w)
+    class_logits: Tensor  # (T, Q, K+1)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerState:
+    """All that the tracker remembers between two frames."""
+
+    matched: Tensor  # (B, Q, C) the last frame's segmenter queries in track order
+    output: Tensor  # (B, Q, C) the last frame's tracker output before the final norm
+
+
+@dataclass(frozen=True, slots=True)
+class Tracks:
+    """Queries in track order: row q is the same object in every frame."""
+
+    queries: Tensor  # (B, T, Q, C) after the final norm
+    class_logits: Tensor  # (B, T, Q, K+1)
+    indices: Tensor  # (B, T, Q) int64: which segmenter query of the frame was put in row q
+
+
+@dataclass(frozen=True, slots=True)
+class RefinedTracks:
+    """Tracks corrected with the whole window in view."""
+
+    queries: Tensor  # (B, T, Q, C) after the final norm
+    class_logits: Tensor  # (B, Q, K+1), one distribution per query and window
+
+
+@dataclass(slots=True)
+class Segment:
+    """One object (or one stuff region) of a video."""
+
+    id: int  # 1, 2, 3, ...: the value in the PNG
+    category: Category
+    score: float  # 0..1: class probability
+
+
+@dataclass(frozen=True, slots=True)
+class PanopticFrame:
+    """One finished frame."""
+
+    index: int
+    pts: float  # seconds
+    rgb: np.ndarray  # (height, width, 3) uint8: the decoded frame
+    ids: np.ndarray  # (height, width) int32: segment ids, 0 = void
+    segments: dict[int, Segment] = field(default_factory=dict)  # id -> segment, for the ids in this frame
+    name: str | None = None
