@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import DvisError as DvisError
-    from .model import load_model as load_model
+    from .loading import load_model as load_model
     from .pipeline import save_video as save_video
     from .pipeline import segment_video as segment_video
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "load_model": ".model",
+    "load_model": ".loading",
     "segment_video": ".pipeline",
     "save_video": ".pipeline",
     "DvisError": ".errors",

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
+from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category
 
 
@@ -33,3 +36,31 @@ def vipseg_categories() -> tuple[Category, ...]:
 def vipseg_by_id() -> dict[int, Category]:
     """Dataset id (0..123) to category. Shared: do not change it."""
     return {category.id: category for category in vipseg_categories()}
+
+
+def load_categories(path: Path) -> tuple[Category, ...]:
+    """Read a label set: a JSON list of `{id, name, isthing, color}`, in the order of a model's logits.
+
+    Raises:
+        DatasetError: missing, no JSON, an entry without one of the fields, or an id that stands twice.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DatasetError(f"label set {path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"label set {path} cannot be read: {error}") from None
+    if not isinstance(entries, list) or not entries:
+        raise DatasetError(f"label set {path}: expected a list of categories")
+    categories = tuple(_category(entry, f"label set {path}, entry {i}") for i, entry in enumerate(entries))
+    if len({category.id for category in categories}) != len(categories):
+        raise DatasetError(f"label set {path}: an id stands twice")
+    return categories
+
+
+def _category(entry: Any, where: str) -> Category:
+    try:
+        red, green, blue = (int(part) for part in entry.get("color", (128, 128, 128)))
+        return Category(int(entry["id"]), str(entry["name"]), bool(entry["isthing"]), (red, green, blue))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise DatasetError(f"{where}: expected id, name, isthing and color, got {entry!r}") from None

@@ -1,0 +1,1 @@
+"""Building blocks that two stages share: attention, deformable attention, position code, MLP."""

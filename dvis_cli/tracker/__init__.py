@@ -1,0 +1,1 @@
+"""Queries to tracks: Hungarian matching and the referring tracker (report, section 2.2)."""

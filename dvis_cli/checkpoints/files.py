@@ -1,0 +1,211 @@
+"""Read a weight file without executing anything in it.
+
+Three formats: `.safetensors`; PyTorch's own (`.pth`, `.pt`, `.bin`), through `weights_only`; pickles of numpy
+arrays (detectron2's `.pkl`), through an unpickler that knows nothing but arrays. What kind a file is is told by
+its first bytes, not by its name.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dvis_cli.errors import CheckpointError
+
+_NESTED = ("model", "state_dict", "model_state_dict")  # keys under which training tools keep the weights
+_MAX_TENSORS = 100_000
+_OLD_TORCH = bytes.fromhex("6cfc9c46f920")  # in the magic number that PyTorch < 1.6 begins a file with
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read all tensors of a weight file, on the CPU, under the names in the file.
+
+    Returns:
+        tensors by name, and the metadata strings (only `.safetensors` has any).
+
+    Raises:
+        CheckpointError: missing, unreadable, not a weight file, or one that wants code to be executed.
+    """
+    head = _first_bytes(path)
+    try:
+        if head[:2] == b"PK":
+            return _flatten(_read_torch(path), path), {}
+        if head[:1] == b"\x80":
+            return _flatten(_read_pickle(path), path), {}
+        return _read_safetensors(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read weights {path}: {error.strerror or error}") from None
+    except MemoryError:
+        raise CheckpointError(f"weights {path} do not fit in memory") from None
+
+
+def _first_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise CheckpointError(f"weights {path} are a folder; name the .pth, .pkl or .safetensors file in it")
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except FileNotFoundError:
+        raise CheckpointError(f"weights {path} do not exist") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read weights {path}: {error.strerror or error}") from None
+    if not head:
+        raise CheckpointError(f"weights {path} are an empty file")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"weights {path} are a git-lfs pointer; fetch the real file with 'git lfs pull'")
+    return head
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is no weight file we know (.safetensors, .pth, detectron2 .pkl): {error}"
+        ) from None
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise _refused(path, str(error)) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"weights {path} are damaged or not a PyTorch file: {reason}") from None
+
+
+def _refused(path: Path, reason: str) -> CheckpointError:
+    first = next((line for line in reason.splitlines() if "GLOBAL" in line or "global" in line), reason)
+    return CheckpointError(
+        f"weights {path} hold more than tensors and were not opened, because that would execute code from "
+        f"the file ({first.strip().splitlines()[0][:160]}); save its state dict as .safetensors"
+    )
+
+
+def _read_pickle(path: Path) -> Any:
+    """A pickle that is no zip: numpy arrays, or PyTorch's format of before 1.6."""
+    data = path.read_bytes()
+    if _OLD_TORCH in data[:16]:
+        return _read_torch(path)
+    try:
+        return _ArrayUnpickler(io.BytesIO(data)).load()
+    except _NotPlain as refusal:
+        raise _refused(path, str(refusal)) from None
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise CheckpointError(f"weights {path} are a damaged pickle: {error}") from None
+
+
+class _NotPlain(pickle.UnpicklingError):
+    """The pickle names something that is not an array."""
+
+
+class _Array:
+    """Stands in for `numpy.ndarray` while a pickle is read; checked before any memory is taken.
+
+    A pickle makes an array in two steps: an empty one, then a state of (version, shape, dtype, order, bytes).
+    """
+
+    def __init__(self, *_ignored: Any) -> None:
+        self.array: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        if not isinstance(dtype, np.dtype) or dtype.kind not in "fiub" or dtype.hasobject:
+            raise _NotPlain(f"array of type {dtype}")
+        if not isinstance(data, bytes):
+            raise _NotPlain("array of Python objects")
+        if math.prod(shape) * dtype.itemsize != len(data):
+            raise _NotPlain(f"array of shape {shape} with {len(data)} bytes")
+        flat = np.frombuffer(data, dtype)
+        self.array = flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _scalar(dtype: np.dtype, data: bytes) -> Any:
+    return np.frombuffer(data, dtype, count=1)[0]
+
+
+def _latin1(text: str, encoding: str = "latin1") -> bytes:
+    return text.encode("latin1")
+
+
+def _empty_array(*_ignored: Any) -> _Array:
+    return _Array()
+
+
+def _dtype(name: str, *_flags: Any) -> np.dtype:
+    """A data type of plain numbers; a copy, because the pickle goes on to set its byte order."""
+    if not isinstance(name, str) or len(name) > 4 or np.dtype(name).kind not in "fiub":
+        raise _NotPlain(f"array of type {name!r}")
+    return np.dtype(np.dtype(name), copy=True)
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): _latin1,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _dtype,
+    **{
+        (f"numpy.{core}.multiarray", name): stand_in
+        for core in ("core", "_core")
+        for name, stand_in in (("_reconstruct", _empty_array), ("scalar", _scalar))
+    },
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds dicts, lists, strings, numbers and arrays; anything else is refused before it can run."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, encoding="latin1")
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise _NotPlain(f"global {module}.{name}") from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _NotPlain("persistent object")
+
+
+def _flatten(document: Any, path: Path) -> dict[str, Tensor]:
+    """Find the mapping of tensors in what a file held."""
+    for key in _NESTED:
+        if isinstance(document, Mapping) and isinstance(document.get(key), Mapping):
+            document = document[key]
+            break
+    if not isinstance(document, Mapping):
+        raise CheckpointError(f"weights {path} hold {type(document).__name__}, expected tensors by name")
+    tensors = {}
+    for name, value in document.items():
+        tensor = _as_tensor(value)
+        if tensor is not None and isinstance(name, str):
+            tensors[name.removeprefix("module.")] = tensor
+    if not tensors:
+        raise CheckpointError(f"weights {path} hold no tensors")
+    if len(tensors) > _MAX_TENSORS:
+        raise CheckpointError(f"weights {path} hold {len(tensors)} tensors, more than {_MAX_TENSORS}")
+    return tensors
+
+
+def _as_tensor(value: Any) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, _Array) and value.array is not None:
+        return torch.from_numpy(value.array.copy())
+    return None

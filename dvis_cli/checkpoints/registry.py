@@ -1,0 +1,79 @@
+"""The models dvis knows by name, and where their weights lie on this machine.
+
+A model is a YAML in `checkpoints/models/`. Its weights are `NAME.safetensors`, `NAME.pth` or `NAME.pkl` in the
+weights folder: `$DVIS_WEIGHTS`, or `~/.cache/dvis/weights`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+from dvis_cli.config import ModelConfig, load_yaml, model_config
+from dvis_cli.errors import UsageError
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl")
+DEFAULT_MODEL = "tiny"
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A registered model."""
+
+    name: str
+    config: ModelConfig
+    weights: Path | None  # the file on this machine, None when there is none
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the model has no trained weights anywhere: noise, made at load from a fixed seed."""
+        return self.name == "tiny"
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be used at once."""
+        return self.untrained or self.weights is not None
+
+
+def weights_folder() -> Path:
+    """Where weights are looked for by name."""
+    named = os.environ.get("DVIS_WEIGHTS")
+    if named:
+        return Path(named).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "dvis" / "weights"
+
+
+def known_models() -> list[KnownModel]:
+    """All registered models, in the order of their names, `tiny` last."""
+    models = [known_model(name) for name in sorted(_configs())]
+    return sorted(models, key=lambda m: m.untrained)
+
+
+def known_model(name: str) -> KnownModel:
+    """Look a model up by name. Raises `UsageError` listing the known names."""
+    config = _configs().get(name)
+    if config is None:
+        raise UsageError(
+            f"model {name!r} not found: neither a file nor a known model; known models: "
+            f"{', '.join(sorted(_configs()))}"
+        )
+    candidates = [weights_folder() / f"{name}{suffix}" for suffix in SUFFIXES]
+    return KnownModel(name, config, next((path for path in candidates if path.is_file()), None))
+
+
+def looks_like_file(model: str) -> bool:
+    """Whether a `--model` value names a file rather than a registered model."""
+    return model.endswith(SUFFIXES) or "/" in model or os.sep in model or Path(model).is_file()
+
+
+@lru_cache(maxsize=1)
+def _configs() -> dict[str, ModelConfig]:
+    folder = Path(str(files("dvis_cli") / "checkpoints" / "models"))
+    configs = {}
+    for path in folder.glob("*.yaml"):
+        configs[path.stem] = model_config({"name": path.stem, **load_yaml(path)}, f"config {path}")
+    return configs

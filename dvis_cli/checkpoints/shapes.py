@@ -1,0 +1,131 @@
+"""What kind of model a checkpoint holds, read off its tensor names and shapes.
+
+Everything but the input size and the thresholds can be told: the number of heads from the deformable
+attention's projections (3 levels of 4 points), the window of a Swin from its bias tables, depths by counting.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvis_cli.config import (
+    Mode,
+    ModelConfig,
+    PixelDecoderConfig,
+    QueryDecoderConfig,
+    RefinerConfig,
+    ResNetConfig,
+    SwinConfig,
+    TrackerConfig,
+)
+from dvis_cli.errors import CheckpointError
+
+Shape = tuple[int, ...]
+_LEVELS, _POINTS = 3, 4
+_PIXEL = "sem_seg_head.pixel_decoder."
+_QUERY = "sem_seg_head.predictor."
+_OFFSETS = _PIXEL + "transformer.encoder.layers.0.self_attn.sampling_offsets.weight"
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """Shapes by official name, with questions that fail in one line."""
+
+    shapes: Mapping[str, Shape]
+    path: Path
+
+    def of(self, name: str) -> Shape:
+        if name not in self.shapes:
+            raise CheckpointError(
+                f"weights {self.path} have no tensor {name!r}: not a DVIS / Mask2Former checkpoint, or only a "
+                f"part of one (its {len(self.shapes)} tensors begin with: {self._beginnings()})"
+            )
+        return self.shapes[name]
+
+    def count(self, pattern: str) -> int:
+        """How many numbers 0..n-1 stand at the group of the pattern."""
+        numbers = {int(m[1]) for m in map(re.compile(pattern).match, self.shapes) if m}
+        return max(numbers) + 1 if numbers else 0
+
+    def has(self, prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in self.shapes)
+
+    def _beginnings(self) -> str:
+        return ", ".join(sorted({name.split(".")[0] for name in self.shapes})[:8])
+
+
+def config_from_shapes(shapes: Mapping[str, Shape], path: Path) -> ModelConfig:
+    """Infer a `ModelConfig` from the shapes of official tensor names.
+
+    Raises:
+        CheckpointError: a tensor that every model has is not there.
+    """
+    look = _Shapes(shapes, path)
+    heads = look.of(_OFFSETS)[0] // (_LEVELS * _POINTS * 2)
+    queries, channels = look.of(_QUERY + "query_feat.weight")
+    return ModelConfig(
+        name=path.stem,
+        mode=_mode(look),
+        backbone=_backbone(look),
+        pixel_decoder=PixelDecoderConfig(
+            channels=look.of(_OFFSETS)[1],
+            mask_channels=look.of(_PIXEL + "mask_features.weight")[0],
+            layers=look.count(re.escape(_PIXEL) + r"transformer\.encoder\.layers\.(\d+)\."),
+            heads=heads,
+            points=_POINTS,
+            ffn=look.of(_PIXEL + "transformer.encoder.layers.0.linear1.weight")[0],
+        ),
+        query_decoder=QueryDecoderConfig(
+            channels=channels,
+            queries=queries,
+            layers=look.count(re.escape(_QUERY) + r"transformer_ffn_layers\.(\d+)\."),
+            heads=heads,
+            ffn=look.of(_QUERY + "transformer_ffn_layers.0.linear1.weight")[0],
+        ),
+        tracker=TrackerConfig(**_stage(look, "tracker.", heads)),
+        refiner=RefinerConfig(**_stage(look, "refiner.", heads)),
+        num_classes=look.of(_QUERY + "class_embed.weight")[0] - 1,
+    )
+
+
+def _mode(look: _Shapes) -> Mode:
+    if look.has("refiner."):
+        return "offline"
+    return "online" if look.has("tracker.") else "minvis"
+
+
+def _stage(look: _Shapes, prefix: str, heads: int) -> dict[str, int]:
+    if not look.has(prefix):
+        return {}
+    return {
+        "layers": look.count(re.escape(prefix) + r"transformer_ffn_layers\.(\d+)\."),
+        "heads": heads,
+        "ffn": look.of(f"{prefix}transformer_ffn_layers.0.linear1.weight")[0],
+    }
+
+
+def _backbone(look: _Shapes) -> ResNetConfig | SwinConfig:
+    if look.has("backbone.patch_embed."):
+        return _swin(look)
+    return ResNetConfig(
+        blocks=tuple(look.count(rf"backbone\.res{stage}\.(\d+)\.") for stage in (2, 3, 4, 5)),
+        stem_channels=look.of("backbone.stem.conv1.weight")[0],
+        bottleneck_channels=look.of("backbone.res2.0.conv1.weight")[0],
+    )
+
+
+def _swin(look: _Shapes) -> SwinConfig:
+    stages = look.count(r"backbone\.layers\.(\d+)\.")
+    tables = [
+        look.of(f"backbone.layers.{i}.blocks.0.attn.relative_position_bias_table") for i in range(stages)
+    ]
+    return SwinConfig(
+        embed_dim=look.of("backbone.patch_embed.proj.weight")[0],
+        depths=tuple(look.count(rf"backbone\.layers\.{i}\.blocks\.(\d+)\.") for i in range(stages)),
+        heads=tuple(table[1] for table in tables),
+        window=(math.isqrt(tables[0][0]) + 1) // 2,
+    )

@@ -1,0 +1,231 @@
+"""What a model is, as data: frozen dataclasses, read from YAML, unknown keys refused.
+
+One YAML per published model lies in `checkpoints/models/`. `detectron2`-style files are translated by
+`checkpoints/detectron2.py`; what a checkpoint's tensors say by themselves is read by
+`checkpoints/inference.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from .errors import ConfigError
+
+Mode = Literal["minvis", "online", "offline"]
+MODES: tuple[Mode, ...] = typing.get_args(Mode)  # each includes the parts of the one before
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """ResNet with bottleneck blocks; the defaults are ResNet-50."""
+
+    kind: Literal["resnet"] = "resnet"
+    blocks: tuple[int, ...] = (3, 4, 6, 3)  # per stage
+    stem_channels: int = 64
+    bottleneck_channels: int = 64  # of the first stage; doubles at each stage, outputs are four times that
+
+
+@dataclass(frozen=True)
+class SwinConfig:
+    """Swin transformer; the defaults are Swin-T."""
+
+    kind: Literal["swin"] = "swin"
+    embed_dim: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (3, 6, 12, 24)
+    window: int = 7  # cells a side
+    drop_path: float = 0.3  # stochastic depth of the last block while training
+
+
+@dataclass(frozen=True)
+class PixelDecoderConfig:
+    """Deformable encoder and FPN step."""
+
+    channels: int = 256
+    mask_channels: int = 256
+    layers: int = 6
+    heads: int = 8
+    points: int = 4  # sampled per head and level
+    ffn: int = 1024
+
+
+@dataclass(frozen=True)
+class QueryDecoderConfig:
+    """Masked-attention decoder. Its `channels` are also those of the tracker and the refiner."""
+
+    channels: int = 256
+    queries: int = 100
+    layers: int = 9
+    heads: int = 8
+    ffn: int = 2048
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """Referring tracker."""
+
+    layers: int = 6
+    heads: int = 8
+    ffn: int = 2048
+
+
+@dataclass(frozen=True)
+class RefinerConfig:
+    """Temporal refiner."""
+
+    layers: int = 6
+    heads: int = 8
+    ffn: int = 2048
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """How frames reach the network (spec, section 1)."""
+
+    short_side: int = 720  # pixels after resizing
+    long_side: int = 1333  # pixels at the most, wins over short_side
+    divisor: int = 32  # zero padding at the bottom and right to a multiple of this
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)  # RGB, 0..255
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class DecisionConfig:
+    """From queries to segments (spec, section 5)."""
+
+    score_threshold: float = 0.8  # a query below this class probability is dropped
+    overlap_threshold: float = 0.8  # a query that wins less than this share of its own mask is dropped
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole model."""
+
+    name: str = "custom"
+    description: str = ""
+    mode: Mode = "offline"  # the most that the model can do: minvis < online < offline
+    backbone: ResNetConfig | SwinConfig = field(default_factory=ResNetConfig)
+    pixel_decoder: PixelDecoderConfig = field(default_factory=PixelDecoderConfig)
+    query_decoder: QueryDecoderConfig = field(default_factory=QueryDecoderConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    refiner: RefinerConfig = field(default_factory=RefinerConfig)
+    num_classes: int = 124
+    categories: str | None = None  # "vipseg", a JSON file of categories, or None: VIPSeg's if 124 classes
+    input: InputConfig = field(default_factory=InputConfig)
+    decision: DecisionConfig = field(default_factory=DecisionConfig)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+def _check(config: ModelConfig) -> None:
+    """Refuse sizes that no network can be built from, with the names of the two that disagree."""
+    decoder = config.query_decoder
+    for label, channels, heads in (
+        ("query_decoder", decoder.channels, decoder.heads),
+        ("pixel_decoder", config.pixel_decoder.channels, config.pixel_decoder.heads),
+        ("tracker", decoder.channels, config.tracker.heads),
+        ("refiner", decoder.channels, config.refiner.heads),
+    ):
+        if heads < 1 or channels % heads:
+            raise ConfigError(f"{label}: {channels} channels cannot be split over heads={heads}")
+    if config.pixel_decoder.channels % 32:
+        raise ConfigError(
+            f"pixel_decoder.channels={config.pixel_decoder.channels} must be a multiple of 32 (group norm)"
+        )
+    for label, value in (("score", config.decision.score_threshold), ("overlap", config.decision.overlap_threshold)):  # fmt: skip
+        if not 0 <= value <= 1:
+            raise ConfigError(f"decision.{label}_threshold={value} must lie in 0..1")
+    if config.num_classes < 1:
+        raise ConfigError(f"num_classes={config.num_classes} must be at least 1")
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that must hold a mapping. Raises `ConfigError` in one line."""
+    import yaml
+
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"config {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        raise ConfigError(f"config {path} is not valid YAML{line}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"config {path} holds {type(document).__name__}, expected a mapping of options")
+    return document
+
+
+def model_config(document: Mapping[str, Any], where: str = "config") -> ModelConfig:
+    """Build a `ModelConfig` from nested mappings. Raises `ConfigError` naming the key that is wrong."""
+    return typing.cast(ModelConfig, _build(ModelConfig, document, where))
+
+
+def to_document(config: Any) -> dict[str, Any]:
+    """The inverse of `model_config`: nested plain data, ready for YAML or JSON."""
+    return typing.cast("dict[str, Any]", _plain(dataclasses.asdict(config)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _build(kind: type, document: Any, where: str) -> Any:
+    """One dataclass from one mapping."""
+    if not isinstance(document, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, got {document!r}")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]
+    unknown = [str(key) for key in document if key not in names]
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {', '.join(unknown)}; known keys: {', '.join(names)}")
+    values = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in document.items()}
+    return kind(**values)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Check one value against its annotation, turning lists into tuples and whole numbers into floats."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{where}={value!r}: choose one of {', '.join(map(str, arguments))}")
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(arguments, value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where}={value!r}: expected a list")
+        return tuple(_convert(arguments[0], item, where) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where}={value!r}: expected {hint.__name__}")
+    return value
+
+
+def _convert_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    """`X | None`, or one of several dataclasses told apart by their `kind`."""
+    if value is None and type(None) in choices:
+        return None
+    kinds = {c.kind: c for c in choices if dataclasses.is_dataclass(c) and hasattr(c, "kind")}
+    if not kinds:
+        return _convert(next(c for c in choices if c is not type(None)), value, where)
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind not in kinds:
+        raise ConfigError(f"{where}.kind={kind!r}: choose one of {', '.join(kinds)}")
+    return _build(kinds[kind], value, where)

@@ -1,0 +1,37 @@
+"""Sine position code of a feature map."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+TEMPERATURE = 10000.0
+
+
+@lru_cache(maxsize=32)
+def sine_position(height: int, width: int, channels: int, device: torch.device) -> Tensor:
+    """Code each cell's place: the first half of the channels tells y, the second x.
+
+    Coordinates run from 1 to the side, normalised to 2 pi; frequencies fall by powers of `TEMPERATURE`, and
+    sine and cosine of one frequency stand side by side (spec section 2, pixel decoder).
+
+    Returns:
+        (height * width, channels) float32 in -1..1, row-major. Shared between calls: do not write to it.
+    """
+    # The cached tensor outlives the call, and a tensor born in inference mode could never be trained through.
+    with torch.inference_mode(False), torch.no_grad():
+        half = channels // 2
+        pair = torch.arange(half, device=device, dtype=torch.float32).div(2, rounding_mode="floor")
+        wavelength = TEMPERATURE ** (2 * pair / half)
+
+        def code(count: int) -> Tensor:
+            place = torch.arange(1, count + 1, device=device, dtype=torch.float32)
+            angle = (place / (count + 1e-6) * (2 * math.pi))[:, None] / wavelength
+            return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)
+
+        y = code(height)[:, None].expand(height, width, half)
+        x = code(width)[None].expand(height, width, half)
+        return torch.cat((y, x), dim=2).flatten(0, 1)

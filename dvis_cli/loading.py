@@ -1,0 +1,247 @@
+"""A name or a file to a model that is ready to run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoints.detectron2 import config_from_detectron2, is_detectron2
+from .checkpoints.files import read_tensors
+from .checkpoints.keymap import is_ignored, to_official, to_ours
+from .checkpoints.registry import DEFAULT_MODEL, known_model, looks_like_file, weights_folder
+from .checkpoints.shapes import config_from_shapes
+from .config import MODES, Mode, ModelConfig, load_yaml, model_config
+from .datasets.categories import load_categories, vipseg_categories
+from .errors import CheckpointError, ConfigError, UsageError
+from .model import DvisModel
+from .structures import Category
+
+Precision = Literal["auto", "fp32", "bf16"]
+METADATA_KEY = "dvis_config"  # our configuration, as JSON, in a .safetensors file's metadata
+_STAGES = {"minvis": ("segmenter.",), "online": ("segmenter.", "tracker."), "offline": ("",)}
+_SHOWN = 6  # names listed of each kind of mismatch
+
+
+def load_model(
+    model: str | Path | None = None,
+    *,
+    config: str | Path | None = None,
+    mode: Mode | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> DvisModel:
+    """Load a model for inference.
+
+    Args:
+        model: a registered name (`dvis models` lists them) or a weight file; None is the default model.
+        config: a YAML of ours or of the official code; None infers the model from the file's tensors.
+        mode: leave out what this mode does not need; None keeps the most that the weights can do.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        precision: "fp32", "bf16" (segmenter under autocast), or "auto": bf16 on a GPU that has it.
+
+    Raises:
+        UsageError: unknown name, device or mode.
+        ConfigError: the YAML is wrong.
+        CheckpointError: the weights cannot be read or do not fit.
+    """
+    place = pick_device(device)
+    loaded = _load(str(model) if model is not None else DEFAULT_MODEL, config, mode)
+    loaded.precision = pick_precision(precision, place)
+    return loaded.eval().requires_grad_(False).to(place)
+
+
+def _load(model: str, config: str | Path | None, mode: Mode | None) -> DvisModel:
+    given = read_config(Path(config)) if config is not None else None
+    if looks_like_file(model):
+        return _from_file(Path(model).expanduser(), given, mode)
+    known = known_model(model)
+    if known.untrained:
+        return random_model(_narrowed(given or known.config, mode))
+    if known.weights is None:
+        raise UsageError(
+            f"model {model!r} has no weights on this machine: put the published file at "
+            f"{weights_folder() / model}.pth, or name it with --model FILE"
+        )
+    return _from_file(known.weights, given or known.config, mode)
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read a YAML of either style."""
+    document = load_yaml(path)
+    if is_detectron2(document):
+        return config_from_detectron2(document, path)
+    return model_config({"name": path.stem, **document}, f"config {path}")
+
+
+def _from_file(path: Path, config: ModelConfig | None, mode: Mode | None) -> DvisModel:
+    tensors, metadata = read_tensors(path)
+    ours, unknown = _our_names(tensors)
+    inferred = config_from_shapes({to_official(n): tuple(t.shape) for n, t in ours.items()}, path)
+    config = config or _config_from_metadata(metadata, path) or inferred
+    config = _narrowed(config, mode, most=inferred.mode, where=str(path))
+    with torch.device("meta"):
+        network = DvisModel(config, categories_of(config))
+    prefixes = _STAGES[config.mode]
+    ours = {name: tensor for name, tensor in ours.items() if name.startswith(prefixes)}
+    _refuse_mismatch(network, ours, unknown, path)
+    fitting = {n: t.to(torch.float32) if t.is_floating_point() else t for n, t in ours.items()}
+    network.load_state_dict(fitting, assign=True)
+    return network
+
+
+def _our_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Rename; returns the tensors that we know and the names of those that we do not."""
+    ours: dict[str, Tensor] = {}
+    unknown = []
+    for official, tensor in tensors.items():
+        if is_ignored(official):
+            continue
+        name = to_ours(official)
+        if name is None:
+            unknown.append(official)
+        else:
+            ours[name] = tensor
+    return ours, unknown
+
+
+def _narrowed(
+    config: ModelConfig, mode: Mode | None, most: Mode | None = None, where: str = ""
+) -> ModelConfig:
+    """The configuration for the mode asked for, refused when weights or configuration cannot do it."""
+    import dataclasses
+
+    wanted = mode or config.mode
+    if wanted not in MODES:
+        raise UsageError(f"mode {wanted!r}: choose one of {', '.join(MODES)}")
+    if most is not None and MODES.index(wanted) > MODES.index(most):
+        asked = f"mode {wanted!r}" if mode else f"the configuration (mode {wanted!r})"
+        part = "temporal refiner" if wanted == "offline" and most == "online" else "referring tracker"
+        raise UsageError(
+            f"{asked} needs a {part}, which weights {where} do not have: they hold a model of kind {most!r}; "
+            f"use --mode {most}"
+        )
+    if MODES.index(wanted) > MODES.index(config.mode):
+        raise UsageError(
+            f"mode {wanted!r} is more than model {config.name!r} can do; it can do "
+            f"{', '.join(MODES[: MODES.index(config.mode) + 1])}"
+        )
+    return dataclasses.replace(config, mode=wanted)
+
+
+def _config_from_metadata(metadata: dict[str, str], path: Path) -> ModelConfig | None:
+    if METADATA_KEY not in metadata:
+        return None
+    try:
+        document: Any = json.loads(metadata[METADATA_KEY])
+    except json.JSONDecodeError:
+        raise CheckpointError(f"weights {path}: the configuration inside is not valid JSON") from None
+    return model_config(document, f"configuration inside {path}")
+
+
+def _refuse_mismatch(network: nn.Module, ours: dict[str, Tensor], unknown: list[str], path: Path) -> None:
+    """Compare names and shapes, and say all that is wrong at once, in the file's own names."""
+    expected = network.state_dict()
+    missing = [to_official(name) for name in expected if name not in ours]
+    unexpected = [to_official(name) for name in ours if name not in expected] + unknown
+    shapes = [
+        f"{to_official(name)} {list(ours[name].shape)}, expected {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in ours and ours[name].shape != tensor.shape
+    ]
+    if not (missing or unexpected or shapes):
+        return
+    parts = [
+        f"{len(names)} {kind} ({'; '.join(names[:_SHOWN])}{'; ...' if len(names) > _SHOWN else ''})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if names
+    ]
+    raise CheckpointError(f"weights {path} do not fit the model: {', '.join(parts)}; is it the right --config?")
+
+
+def categories_of(config: ModelConfig) -> tuple[Category, ...]:
+    """The label set of a model: its own file, VIPSeg's, or plain numbers when nothing is known."""
+    named = config.categories
+    if named is None and config.num_classes != len(vipseg_categories()):
+        return tuple(Category(i, f"class {i}", True, (0, 0, 0)) for i in range(config.num_classes))
+    categories = vipseg_categories() if named in (None, "vipseg") else load_categories(Path(str(named)))
+    if len(categories) != config.num_classes:
+        raise ConfigError(
+            f"the label set {named!r} has {len(categories)} classes, model {config.name!r} {config.num_classes}"
+        )
+    return categories
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA, then Apple's MPS, then the CPU. Raises `UsageError` for one that is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device {name!r}: choose auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r}: this machine shows {torch.cuda.device_count()} CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device 'mps': this machine has none")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device {name!r}: choose auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def pick_precision(name: Precision, device: torch.device) -> str:
+    """`auto` is bf16 on a CUDA device that computes in it, else fp32."""
+    if name not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"precision {name!r}: choose auto, fp32 or bf16")
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def random_model(config: ModelConfig, seed: int = 0) -> DvisModel:
+    """A model of noise: the right form, no meaning. For tests, timing and memory measurements.
+
+    The heads are scaled so that some queries pass the thresholds and their masks cover parts of a frame.
+    """
+    generator_state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        network = DvisModel(config, categories_of(config))
+        _make_decisive(network)
+    finally:
+        torch.random.set_rng_state(generator_state)
+    return network
+
+
+def _make_decisive(network: DvisModel) -> None:
+    """Noise would say 1/K for every class and an even grey for every mask: sharpen both."""
+    heads = [network.segmenter.query_decoder, network.tracker, network.refiner]
+    with torch.no_grad():
+        for head in filter(None, heads):
+            head.class_head.weight.mul_(24)
+            head.mask_head.layers[-1].weight.mul_(24)
+
+
+def official_state(network: DvisModel) -> dict[str, Tensor]:
+    """The weights under the names of the official code, ready to be saved."""
+    return {to_official(name): tensor.contiguous() for name, tensor in network.state_dict().items()}
+
+
+def save_weights(network: DvisModel, path: Path) -> None:
+    """Write a `.safetensors` file with the configuration inside; appears whole or not at all."""
+    from safetensors.torch import save_file
+
+    from .config import to_document
+
+    partial = path.with_name(f".{path.name}.partial")
+    metadata = {METADATA_KEY: json.dumps(to_document(network.config))}
+    try:
+        save_file(official_state(network), partial, metadata=metadata)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

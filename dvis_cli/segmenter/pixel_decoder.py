@@ -1,0 +1,96 @@
+"""From backbone maps to mask features: deformable attention over three levels, then one FPN step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dvis_cli.config import PixelDecoderConfig
+from dvis_cli.layers.deformable import DeformableAttention, Size
+from dvis_cli.layers.position import sine_position
+
+LEVELS = 3  # res5, res4, res3
+GROUPS = 32  # of every GroupNorm
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFeatures:
+    """What the pixel decoder hands to the query decoder."""
+
+    mask_features: Tensor  # (T, C, h, w)
+    levels: list[Tensor]  # coarse first, each (T, C, H / stride, W / stride) for strides 32, 16, 8
+
+
+class EncoderLayer(nn.Module):
+    """Deformable self-attention and FFN, post-norm."""
+
+    def __init__(self, config: PixelDecoderConfig) -> None:
+        super().__init__()
+        channels = config.channels
+        self.attention = DeformableAttention(channels, config.heads, LEVELS, config.points)
+        self.norm1 = nn.LayerNorm(channels)
+        self.linear1 = nn.Linear(channels, config.ffn)
+        self.linear2 = nn.Linear(config.ffn, channels)
+        self.norm2 = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor, position: Tensor, reference: Tensor, sizes: list[Size]) -> Tensor:
+        """x: (T, S, C); position: (S, C); reference: (S, 2)."""
+        x = self.norm1(x + self.attention(x + position, reference, x, sizes))
+        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+
+
+class PixelDecoder(nn.Module):
+    """Multi-scale deformable attention pixel decoder of Mask2Former (spec, section 2)."""
+
+    def __init__(self, config: PixelDecoderConfig, inputs: tuple[int, ...]) -> None:
+        """`inputs`: channels of res2..res5."""
+        super().__init__()
+        channels = config.channels
+        self.input_proj = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, channels, 1), nn.GroupNorm(GROUPS, channels))
+            for c in (inputs[3], inputs[2], inputs[1])
+        )
+        self.level_embed = nn.Parameter(torch.randn(LEVELS, channels))
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.lateral = nn.Conv2d(inputs[0], channels, 1, bias=False)
+        self.lateral_norm = nn.GroupNorm(GROUPS, channels)
+        self.output = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.output_norm = nn.GroupNorm(GROUPS, channels)
+        self.mask_features = nn.Conv2d(channels, config.mask_channels, 1)
+
+    def forward(self, features: list[Tensor]) -> PixelFeatures:
+        """features: res2..res5 of T frames."""
+        levels = self.encode(features)
+        lateral = self.lateral_norm(self.lateral(features[0]))
+        up = F.interpolate(levels[-1], lateral.shape[-2:], mode="bilinear", align_corners=False)
+        fused = F.relu(self.output_norm(self.output(lateral + up)))
+        return PixelFeatures(self.mask_features(fused), levels)
+
+    def encode(self, features: list[Tensor]) -> list[Tensor]:
+        """Mix the three coarse levels; returns them, coarse first, as maps."""
+        maps = [
+            project(feature)
+            for project, feature in zip(self.input_proj, reversed(features[1:]), strict=True)
+        ]
+        sizes: list[Size] = [(m.shape[2], m.shape[3]) for m in maps]
+        device = maps[0].device
+        x = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
+        position = torch.cat([
+            sine_position(h, w, x.shape[-1], device) + self.level_embed[i] for i, (h, w) in enumerate(sizes)
+        ])  # fmt: skip
+        reference = torch.cat([_cell_centers(h, w, device) for h, w in sizes])
+        for layer in self.encoder:
+            x = layer(x, position, reference, sizes)
+        parts = x.split([h * w for h, w in sizes], dim=1)
+        return [p.transpose(1, 2).unflatten(2, size) for p, size in zip(parts, sizes, strict=True)]
+
+
+def _cell_centers(height: int, width: int, device: torch.device) -> Tensor:
+    """(height * width, 2) float32: centre of each cell as (x, y) in 0..1, row-major."""
+    y = (torch.arange(height, device=device) + 0.5) / height
+    x = (torch.arange(width, device=device) + 0.5) / width
+    grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack((grid_x, grid_y), dim=-1).flatten(0, 1)

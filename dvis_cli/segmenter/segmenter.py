@@ -1,0 +1,34 @@
+"""The whole segmenter: frames in, queries and mask features out, every frame on its own."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dvis_cli.config import ModelConfig, ResNetConfig
+from dvis_cli.structures import SegmenterOutput
+
+from .pixel_decoder import PixelDecoder
+from .query_decoder import QueryDecoder
+from .resnet import ResNet
+from .swin import Swin
+
+
+class Segmenter(nn.Module):
+    """Mask2Former: backbone, pixel decoder, query decoder (report, section 2.1)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        backbone = config.backbone
+        self.backbone = ResNet(backbone) if isinstance(backbone, ResNetConfig) else Swin(backbone)
+        pixels = config.pixel_decoder
+        self.pixel_decoder = PixelDecoder(pixels, self.backbone.channels)
+        self.query_decoder = QueryDecoder(
+            config.query_decoder, pixels.channels, pixels.mask_channels, config.num_classes
+        )
+
+    def forward(self, frames: Tensor) -> SegmenterOutput:
+        """frames: (T, 3, H, W) float, normalised and padded; H and W multiples of 32."""
+        features = self.backbone(frames)
+        pixels = self.pixel_decoder(features)
+        queries = self.query_decoder(pixels)
+        return SegmenterOutput(queries, pixels.mask_features, self.query_decoder.class_head(queries))

@@ -1,0 +1,80 @@
+"""The referring tracker: denoise this frame's matched queries with the last frame's output as reference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dvis_cli.config import TrackerConfig
+from dvis_cli.layers.attention import CrossAttention, FeedForward, SelfAttention
+from dvis_cli.layers.mlp import MLP
+from dvis_cli.structures import TrackerState, Tracks
+
+from .matching import match_published
+
+
+class TrackerBlock(nn.Module):
+    """Reference cross-attention (equation 2), self-attention, FFN."""
+
+    def __init__(self, channels: int, config: TrackerConfig) -> None:
+        super().__init__()
+        self.cross_attention = CrossAttention(channels, config.heads)
+        self.self_attention = SelfAttention(channels, config.heads)
+        self.ffn = FeedForward(channels, config.ffn)
+
+    def forward(self, identity: Tensor, query: Tensor, memory: Tensor) -> Tensor:
+        """All (B, Q, C): who is updated, what asks, what is looked at."""
+        x = self.cross_attention(identity, query, memory, memory)
+        return self.ffn(self.self_attention(x))
+
+
+class ReferringTracker(nn.Module):
+    """Stateless: what it remembers between frames is an argument and a result."""
+
+    def __init__(self, config: TrackerConfig, channels: int, mask_channels: int, classes: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(TrackerBlock(channels, config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(channels)
+        self.class_head = nn.Linear(channels, classes + 1)
+        self.mask_head = MLP(channels, channels, mask_channels)
+
+    def forward(self, queries: Tensor, state: TrackerState | None = None) -> tuple[Tracks, TrackerState]:
+        """Track through T frames.
+
+        Args:
+            queries: (B, T, Q, C) segmenter queries, T >= 1.
+            state: what the last call returned; None at the beginning of a video.
+
+        Returns:
+            the tracks of these frames, and the state after them.
+        """
+        outputs, orders = [], []
+        for current in queries.unbind(1):
+            state, order = self.step(current, state)
+            outputs.append(state.output)
+            orders.append(order)
+        assert state is not None, "no frames"
+        tracked = self.norm(torch.stack(outputs, dim=1))
+        return Tracks(tracked, self.class_head(tracked), torch.stack(orders, dim=1)), state
+
+    def step(self, current: Tensor, state: TrackerState | None) -> tuple[TrackerState, Tensor]:
+        """One frame: (B, Q, C) queries and the last state to the new state and the order (B, Q) int64."""
+        if state is None:
+            order = torch.arange(current.shape[1], device=current.device).expand(current.shape[:2])
+            return TrackerState(matched=current, output=self._denoise(current, None, current)), order
+        pairs = zip(state.matched, current, strict=True)
+        order = torch.stack([match_published(last, now) for last, now in pairs]).to(current.device)
+        matched = current.gather(1, order.unsqueeze(-1).expand_as(current))
+        return TrackerState(matched, self._denoise(matched, state.output, current)), order
+
+    def frame_forward(self, queries: Tensor) -> Tensor:
+        """Every frame as if it were the first of a video: the refiner's memory. (..., Q, C) -> same shape."""
+        flat = queries.flatten(0, -3)
+        return self.norm(self._denoise(flat, None, flat)).view_as(queries)
+
+    def _denoise(self, identity: Tensor, reference: Tensor | None, memory: Tensor) -> Tensor:
+        """Run the blocks; without a reference each block asks with its own input."""
+        x = identity
+        for block in self.blocks:
+            x = block(x, x if reference is None else reference, memory)
+        return x
