@@ -1,0 +1,58 @@
+"""The same function over many items in worker processes, results in the order of the items."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from dvis_cli.errors import DvisError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 4  # items handed out for each worker, so that neither side waits and little is held
+
+
+def usable_cores() -> int:
+    """CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    """Yield `function(item)` for every item, in order.
+
+    Args:
+        function: importable by name (a `functools.partial` of such a function will do).
+        items: what to work on.
+        workers: processes; with 1 the work is done here.
+
+    Raises:
+        DvisError: a worker died (out of memory, killed). What `function` raises comes through, and items
+            that were not begun are dropped.
+    """
+    workers = min(workers, len(items))
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    # Fresh interpreters: forking a process that holds threads (progress display, torch) can hang.
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        waiting: list[Future[Result]] = []
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= AHEAD * workers:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+    except BrokenProcessPool as error:
+        raise DvisError(
+            "a worker process died, out of memory perhaps; try again with fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

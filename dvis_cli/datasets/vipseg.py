@@ -1,0 +1,227 @@
+"""A split of VIPSeg in its 720P layout. The json is read and checked at once, pictures when asked for.
+
+DIR/images/<video_id>/<stem>.jpg
+DIR/panomasksRGB/<video_id>/<stem>.png
+DIR/panoptic_gt_VIPSeg_{train,val,test}.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dvis_cli.datasets.categories import vipseg_categories
+from dvis_cli.datasets.id_map import LARGEST_SIDE, read_ids
+from dvis_cli.datasets.names import read_json, safe_name, stem_of
+from dvis_cli.errors import DatasetError
+from dvis_cli.structures import Category
+
+JSON_PREFIX = "panoptic_gt_VIPSeg_"
+IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG")
+LARGEST_ID = 256**3 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class VIPSegFrame:
+    """One frame as its json describes it."""
+
+    stem: str  # file name without suffix: the image's, the mask's and the prediction's
+    width: int  # pixels
+    height: int
+    file_name: str  # as in the json: .png, or in the test split the image's name
+    segments: tuple[Mapping[str, Any], ...]  # segments_info: id, category_id, iscrowd, area in pixels
+
+
+@dataclass(frozen=True, slots=True)
+class VIPSegVideo:
+    """One video; a segment's id is the same in all its frames."""
+
+    video_id: str
+    frames: tuple[VIPSegFrame, ...]  # in the order of the json, which scorers pair by
+
+
+class VIPSeg:
+    """One split: `videos`, `categories` (contiguous order) and the way to their pictures.
+
+    Args:
+        root: the folder with `images/` and `panomasksRGB/`; either may be missing until it is needed.
+        json_path: the split's json.
+
+    Raises:
+        DatasetError: what is wrong in the json, with video and frame.
+    """
+
+    def __init__(self, root: Path, json_path: Path) -> None:
+        self.root, self.json_path = root, json_path
+        document = read_json(json_path)
+        try:
+            self.categories = parse_categories(document)
+            self.videos = _parse_videos(document, {category.id for category in self.categories})
+        except DatasetError as error:
+            raise DatasetError(f"{json_path}: {error}") from error
+
+    @classmethod
+    def open(cls, root: Path, split: str) -> VIPSeg:
+        """Read `root/panoptic_gt_VIPSeg_<split>.json`."""
+        if not root.is_dir():
+            raise DatasetError(f"dataset folder {root} does not exist")
+        path = root / f"{JSON_PREFIX}{safe_name(split, 'split')}.json"
+        if not path.is_file():
+            there = ", ".join(splits_of(root)) or "none; make them with dvis dataset prepare-vipseg"
+            raise DatasetError(f"{path} does not exist; splits in {root}: {there}")
+        return cls(root, path)
+
+    @classmethod
+    def from_json(cls, path: Path) -> VIPSeg:
+        """Read a split by its json; its folder is the root."""
+        return cls(path.parent, path)
+
+    @property
+    def annotated(self) -> bool:
+        """Whether there is any ground truth (the test split has none)."""
+        return any(frame.segments for video in self.videos for frame in video.frames)
+
+    def image_paths(self, video: VIPSegVideo) -> list[Path]:
+        """The images of a video, in order.
+
+        Raises:
+            DatasetError: one is missing.
+        """
+        folder = self.root / "images" / video.video_id
+        there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        paths = []
+        for frame in video.frames:
+            name = next((frame.stem + end for end in IMAGE_SUFFIXES if frame.stem + end in there), None)
+            if name is None:
+                raise DatasetError(f"video '{video.video_id}': image {folder / frame.stem}.jpg is missing")
+            paths.append(folder / name)
+        return paths
+
+    def mask_path(self, video: VIPSegVideo, frame: VIPSegFrame) -> Path:
+        """Where the frame's ground truth is."""
+        return self.root / "panomasksRGB" / video.video_id / f"{frame.stem}.png"
+
+    def read_ids(self, video: VIPSegVideo, frame: VIPSegFrame) -> npt.NDArray[np.uint32]:
+        """The frame's ground truth: (height, width) uint32 ids, 0 = void.
+
+        Raises:
+            DatasetError: missing, damaged, or not of the size that the json gives.
+        """
+        return read_ids(self.mask_path(video, frame), frame.width, frame.height)
+
+    def annotations(
+        self, video: VIPSegVideo
+    ) -> Iterator[tuple[npt.NDArray[np.uint32], tuple[Mapping[str, Any], ...]]]:
+        """The ground truth of a video, read frame by frame: `(ids, segments_info)`."""
+        for frame in video.frames:
+            yield self.read_ids(video, frame), frame.segments
+
+
+def splits_of(root: Path) -> list[str]:
+    """The splits that have a json in `root`: train, val, test first."""
+    names = {path.stem[len(JSON_PREFIX) :] for path in root.glob(f"{JSON_PREFIX}*.json")}
+    usual = [name for name in ("train", "val", "test") if name in names]
+    return usual + sorted(names - set(usual))
+
+
+def parse_categories(document: Any) -> tuple[Category, ...]:
+    """The categories of a split's json, things before stuff; VIPSeg's own where it has none."""
+    entries = document.get("categories") if isinstance(document, dict) else None
+    if not entries:
+        return vipseg_categories()
+    try:
+        found = [
+            Category(
+                id=_integer(entry["id"], "category id", 0, 65535),
+                name=str(entry["name"]),
+                isthing=bool(entry["isthing"]),
+                color=tuple(entry.get("color") or (0, 0, 0)),
+            )
+            for entry in entries
+        ]
+    except (KeyError, TypeError, AttributeError):
+        raise DatasetError("categories must be a list of {id, name, isthing, color}") from None
+    if len({category.id for category in found}) != len(found):
+        raise DatasetError("categories hold an id twice")
+    return tuple(sorted(found, key=lambda category: (not category.isthing, category.id)))
+
+
+def _parse_videos(document: Any, categories: set[int]) -> tuple[VIPSegVideo, ...]:
+    if not isinstance(document, dict) or not isinstance(document.get("videos"), list):
+        raise DatasetError("must hold videos, annotations and categories")
+    annotations: dict[str, Any] = {}
+    for entry in _list(document.get("annotations"), "annotations"):
+        annotations[safe_name(_get(entry, "video_id"), "video_id")] = entry
+    videos: dict[str, VIPSegVideo] = {}
+    for entry in document["videos"]:
+        name = safe_name(_get(entry, "video_id"), "video_id")
+        if name in videos:
+            raise DatasetError(f"video '{name}' is listed twice")
+        try:
+            if name not in annotations:
+                raise DatasetError("no entry in annotations")
+            videos[name] = VIPSegVideo(name, _parse_frames(entry, annotations[name], categories))
+        except DatasetError as error:
+            raise DatasetError(f"video '{name}': {error}") from error
+    return tuple(videos.values())
+
+
+def _parse_frames(video: Any, annotation: Any, categories: set[int]) -> tuple[VIPSegFrame, ...]:
+    images = _list(_get(video, "images"), "images")
+    truths = _list(_get(annotation, "annotations"), "annotations")
+    if len(images) != len(truths):
+        raise DatasetError(f"{len(images)} images but {len(truths)} annotations")
+    frames = []
+    for image, truth in zip(images, truths, strict=True):
+        image_id, file_name = str(_get(image, "id")), safe_name(_get(truth, "file_name"), "file_name")
+        if str(truth.get("image_id", image_id)) != image_id:
+            raise DatasetError(f"image '{image_id:.80}' stands beside annotation '{truth['image_id']!s:.80}'")
+        frames.append(
+            VIPSegFrame(
+                stem=stem_of(file_name),
+                width=_integer(_get(image, "width"), f"frame {file_name}: width", 1, LARGEST_SIDE),
+                height=_integer(_get(image, "height"), f"frame {file_name}: height", 1, LARGEST_SIDE),
+                file_name=file_name,
+                segments=_parse_segments(_get(truth, "segments_info"), categories, file_name),
+            )
+        )
+    if len({frame.stem for frame in frames}) != len(frames):
+        raise DatasetError("two frames have the same file name")
+    return tuple(frames)
+
+
+def _parse_segments(entries: Any, categories: set[int], frame: str) -> tuple[Mapping[str, Any], ...]:
+    seen = set()
+    for entry in _list(entries, "segments_info"):
+        number = _integer(_get(entry, "id"), f"frame {frame}: segment id", 1, LARGEST_ID)
+        category = _get(entry, "category_id")
+        if type(category) is not int or category not in categories:
+            raise DatasetError(f"frame {frame}: segment {number} has unknown category_id {category!r:.40}")
+        if number in seen:
+            raise DatasetError(f"frame {frame}: segment {number} is listed twice")
+        seen.add(number)
+        _integer(_get(entry, "area"), f"frame {frame}: area of segment {number}", 0, LARGEST_SIDE**2)
+    return tuple(entries)
+
+
+def _integer(value: Any, what: str, lowest: int, highest: int) -> int:
+    if type(value) is not int or not lowest <= value <= highest:
+        raise DatasetError(f"{what} must be a whole number {lowest}..{highest}, not {value!r:.40}")
+    return value
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise DatasetError(f"{what} must be a list")
+    return value
+
+
+def _get(entry: Any, key: str) -> Any:
+    if not isinstance(entry, dict) or key not in entry:
+        raise DatasetError(f"an entry has no {key}")
+    return entry[key]
