@@ -1,0 +1,61 @@
+"""From a decoded frame to the network's input: resize, normalise, pad."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dvis_cli.errors import UsageError
+from dvis_cli.structures import Geometry
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)  # R, G, B in 0..255 units
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+def plan_geometry(
+    height: int, width: int, short_side: int, long_side: int = 1333, divisor: int = 32
+) -> Geometry:
+    """The sizes of a video whose frames are `height` x `width` pixels.
+
+    The short side becomes `short_side`, unless the long side would pass `long_side`: then that one
+    becomes `long_side`. Both are then padded to multiples of `divisor`. No side falls below 1 pixel.
+    Raises UsageError for a size below 1.
+    """
+    for name, value in (("short side", short_side), ("long side", long_side), ("size divisor", divisor)):
+        if value < 1:
+            raise UsageError(f"the {name} must be 1 pixel or more, not {value}")
+    if height < 1 or width < 1:
+        raise ValueError(f"a frame of {height} x {width} pixels has no pixels")
+    scale = short_side / min(height, width)
+    longest = max(height, width) * scale
+    if longest > long_side:
+        scale *= long_side / longest
+    resized = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+    padded = (-(-resized[0] // divisor) * divisor, -(-resized[1] // divisor) * divisor)
+    return Geometry(output=(height, width), resized=resized, padded=padded)
+
+
+def preprocess(
+    rgb: np.ndarray,
+    geometry: Geometry,
+    mean: Sequence[float] = PIXEL_MEAN,
+    std: Sequence[float] = PIXEL_STD,
+) -> torch.Tensor:
+    """(height, width, 3) uint8 RGB of `geometry.output` size -> (3, padded H, padded W) float32.
+
+    Antialiased bilinear on uint8, then `(x - mean) / std` in 0..255 units, then zeros at the bottom and
+    at the right: padding is 0 in normalised units. Raises ValueError for a frame of another size or type.
+    """
+    if rgb.shape != (*geometry.output, 3) or rgb.dtype != np.uint8:
+        raise ValueError(f"expected {(*geometry.output, 3)} uint8 pixels, got {rgb.shape} {rgb.dtype}")
+    height, width = geometry.resized
+    if rgb.shape[:2] != (height, width):
+        rgb = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
+    padded = torch.zeros(3, *geometry.padded)
+    pixels = padded[:, :height, :width]
+    pixels.numpy()[:] = rgb.transpose(2, 0, 1)
+    pixels.sub_(torch.tensor(mean)[:, None, None]).div_(torch.tensor(std)[:, None, None])
+    return padded

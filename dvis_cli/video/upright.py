@@ -1,0 +1,70 @@
+"""From pixels as stored to pixels as shown: sample aspect ratio, rotation and mirroring."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+# (a, b, c, d): the stored point (x, y), y pointing down, is shown at (a x + c y, b x + d y).
+Turn = tuple[int, int, int, int]
+UNTURNED: Turn = (1, 0, 0, 1)
+QUARTERS: tuple[Turn, ...] = (UNTURNED, (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))  # clockwise
+SAR_LIMIT = 16  # a pixel more oblong than this is a damaged header, not a picture
+
+
+def turn_of(picture: VideoFrame) -> Turn:
+    """How a player turns this frame, from its display matrix; free angles go to the nearest quarter."""
+    try:
+        matrix: Any = picture.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV lists no side data when one entry is newer than itself; this loses mirroring
+        return QUARTERS[round(-picture.rotation / 90) % 4]
+    if matrix is None:
+        return UNTURNED
+    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return (0, -1 if b < 0 else 1, -1 if c < 0 else 1, 0)
+    return (-1 if a < 0 else 1, 0, 0, -1 if d < 0 else 1)
+
+
+def is_sideways(turn: Turn) -> bool:
+    """Whether width and height change places."""
+    return turn[0] == 0
+
+
+def turned(rgb: np.ndarray, turn: Turn) -> np.ndarray:
+    """`rgb` (height, width, 3) as shown; contiguous. The same array when there is nothing to turn."""
+    a, b, c, d = turn
+    if is_sideways(turn):
+        rgb = rgb.swapaxes(0, 1)
+        a, d = c, b
+    rgb = rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return np.ascontiguousarray(rgb)
+
+
+def shown_size(picture: VideoFrame, sar: Fraction | None) -> tuple[int, int]:
+    """(height, width) in square pixels, after turning, of a decoded frame whose pixels are `sar` wide."""
+    if not sar or not Fraction(1, SAR_LIMIT) <= sar <= SAR_LIMIT:
+        sar = Fraction(1)
+    height, width = picture.height, max(1, int(picture.width * sar + Fraction(1, 2)))
+    return (width, height) if is_sideways(turn_of(picture)) else (height, width)
+
+
+class Upright:
+    """Makes shown frames of one size from decoded ones; keeps the scaler's tables between frames."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        """`size`: (height, width) in pixels of every result."""
+        self._size = size
+        self._scaler = VideoReformatter()
+
+    def __call__(self, picture: VideoFrame) -> np.ndarray:
+        """(height, width, 3) uint8 RGB, by the frame's own colour matrix and range."""
+        turn = turn_of(picture)
+        height, width = self._size[::-1] if is_sideways(turn) else self._size
+        scaled = self._scaler.reformat(picture, width=width, height=height, format="rgb24")
+        return turned(scaled.to_ndarray(), turn)
