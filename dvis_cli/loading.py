@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from .checkpoints.files import read_tensors
 from .checkpoints.keymap import is_ignored, to_official, to_ours
 from .checkpoints.registry import DEFAULT_MODEL, known_model, looks_like_file, weights_folder
 from .checkpoints.shapes import config_from_shapes
-from .config import MODES, Mode, ModelConfig, load_yaml, model_config
+from .config import MODES, Mode, ModelConfig, load_yaml, model_config, to_document
 from .datasets.categories import load_categories, vipseg_categories
 from .errors import CheckpointError, ConfigError, UsageError
 from .model import DvisModel
@@ -90,7 +91,27 @@ def _from_file(path: Path, config: ModelConfig | None, mode: Mode | None) -> Dvi
     _refuse_mismatch(network, ours, unknown, path)
     fitting = {n: t.to(torch.float32) if t.is_floating_point() else t for n, t in ours.items()}
     network.load_state_dict(fitting, assign=True)
+    network.weights = str(path)
     return network
+
+
+def inspect_weights(path: Path) -> dict[str, Any]:
+    """What a weight file holds: kind, sizes, parameters. Raises `CheckpointError`."""
+    tensors, metadata = read_tensors(path)
+    ours, unknown = _our_names(tensors)
+    found = config_from_shapes({to_official(n): tuple(t.shape) for n, t in ours.items()}, path)
+    return {
+        "file": str(path),
+        "mode": found.mode,
+        "backbone": to_document(found.backbone),
+        "channels": found.query_decoder.channels,
+        "queries": found.query_decoder.queries,
+        "classes": found.num_classes,
+        "parameters": sum(t.numel() for t in ours.values()),
+        "tensors": len(tensors),
+        "unknown": unknown,
+        "config_inside": METADATA_KEY in metadata,
+    }
 
 
 def _our_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -112,8 +133,6 @@ def _narrowed(
     config: ModelConfig, mode: Mode | None, most: Mode | None = None, where: str = ""
 ) -> ModelConfig:
     """The configuration for the mode asked for, refused when weights or configuration cannot do it."""
-    import dataclasses
-
     wanted = mode or config.mode
     if wanted not in MODES:
         raise UsageError(f"mode {wanted!r}: choose one of {', '.join(MODES)}")
@@ -235,8 +254,6 @@ def official_state(network: DvisModel) -> dict[str, Tensor]:
 def save_weights(network: DvisModel, path: Path) -> None:
     """Write a `.safetensors` file with the configuration inside; appears whole or not at all."""
     from safetensors.torch import save_file
-
-    from .config import to_document
 
     partial = path.with_name(f".{path.name}.partial")
     metadata = {METADATA_KEY: json.dumps(to_document(network.config))}

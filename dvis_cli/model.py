@@ -10,7 +10,7 @@ whole. A longer video flows through in bounded memory and bounded disk space.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,8 @@ class DvisModel(nn.Module):
         super().__init__()
         self.config = config
         self.categories = tuple(categories)
-        self.precision = "fp32"
+        self.precision = "fp32"  # or "bf16": the segmenter under autocast
+        self.weights: str | None = None  # the file they came from
         sizes = (config.query_decoder.channels, config.pixel_decoder.mask_channels, config.num_classes)
         self.segmenter = Segmenter(config)
         has_tracker = config.mode != "minvis"
@@ -208,11 +209,21 @@ class QueryState:
         self._unrefined = 0
 
 
+OnProgress = Callable[[str, int], None]  # stage ("network", "masks", "files"), frames of the video done in it
+
+
 class PanopticRun:
     """One video through the model: iterate it over preprocessed frames, then read `segments`."""
 
-    def __init__(self, model: DvisModel, geometry: Geometry, settings: RunSettings) -> None:
+    def __init__(
+        self,
+        model: DvisModel,
+        geometry: Geometry,
+        settings: RunSettings,
+        on_progress: OnProgress | None = None,
+    ) -> None:
         self.model, self.geometry, self.settings = model, geometry, settings
+        self.on_progress = on_progress or (lambda stage, frame: None)
         self.state = QueryState(model, settings)
         self.identities = Identities(model.categories)
 
@@ -241,6 +252,7 @@ class PanopticRun:
                     spool.put(("features", len(waiting)), _to_numpy(features))
                     spool.put(("rgb", len(waiting)), frame.rgb)
                     waiting.append(Frame(frame.index, frame.pts, _NO_PIXELS, frame.name))
+                self.on_progress("network", batch[-1][0].index + 1)
                 if len(waiting) == horizon:
                     yield from self._decide(waiting, spool)
                     waiting.clear()
@@ -253,7 +265,8 @@ class PanopticRun:
         with torch.inference_mode():
             kept = keep_queries(self.state.finish_horizon(), settings.score_threshold)
             maps = WinnerMaps(kept, self.geometry)
-            for i in range(len(waiting)):
+            for i, frame in enumerate(waiting):
+                self.on_progress("masks", frame.index)
                 features = _to_tensor(spool.get(("features", i))).to(device)
                 spool.put(("winners", i), maps.frame(self.state.mask_embeds(i, kept.queries), features))
             table = self.identities.table(kept, maps.counts, settings.overlap_threshold)

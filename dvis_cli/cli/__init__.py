@@ -1,0 +1,72 @@
+"""The `dvis` command: each command parses, calls one library function, shows progress, prints results.
+
+Heavy imports happen inside the commands, so that `dvis --help` loads neither torch nor cv2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from dvis_cli import __version__
+from dvis_cli.errors import DvisError
+
+from . import models, segment, weights
+
+app = typer.Typer(
+    name="dvis",
+    help="Any video in, a panoptic video out: every pixel a class, every object an id that lasts.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dvis {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of failures.")] = False,
+) -> None:
+    if debug:
+        os.environ["DVIS_DEBUG"] = "1"
+
+
+app.command("segment")(segment.segment)
+app.command("models")(models.models)
+app.add_typer(weights.app, name="weights")
+
+
+def main() -> None:
+    """Entry point: run the command, turn a failure into one line and an exit code."""
+    arguments: dict[str, Any] = {"prog_name": "dvis"}
+    try:
+        app(**arguments)
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except DvisError as error:
+        _fail(str(error), error.exit_code)
+    except MemoryError:
+        _fail("out of memory: lower --short-side, or --window", 1)
+    except Exception as error:
+        _fail(f"unexpected {type(error).__name__}: {error} (a bug; --debug shows where)", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    if os.environ.get("DVIS_DEBUG"):
+        raise
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)

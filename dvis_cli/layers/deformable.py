@@ -50,7 +50,7 @@ class DeformableAttention(nn.Module):
 
         Args:
             query: (B, N, C).
-            reference: (N, 2), the queries' places as (x, y) in 0..1.
+            reference: the queries' places as (x, y) in 0..1, broadcastable to (B, N, L, 2).
             value: (B, S, C), the levels one after the other, each row-major; S = sum of h * w.
             sizes: (h, w) of each level, in the order of `value`.
 
@@ -79,7 +79,7 @@ def bilinear_rows(
     Args:
         offsets: (B, N, heads, L, P, 2) float32 as (x, y).
         weights: (B, N, heads, L, P) float32.
-        reference: (N, 2) float32 as (x, y) in 0..1.
+        reference: float32 as (x, y) in 0..1, broadcastable to (B, N, L, 2).
         sizes: (h, w) of each level.
 
     Returns:
@@ -93,8 +93,8 @@ def bilinear_rows(
     for h, w in sizes:
         starts.append(starts[-1] + h * w)
     total = starts[-1]
-    center = reference[:, None] * side - 0.5  # (N, L, 2)
-    place = offsets + center[:, None, :, None]
+    center = reference * side - 0.5  # (..., N, L, 2)
+    place = offsets + center.unsqueeze(-3).unsqueeze(-2)
     corner = place.floor()
     fraction = place - corner
     # One neighbour at a time per axis: (index, weight) of the near and the far one, clamped into the map.

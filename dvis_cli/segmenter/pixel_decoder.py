@@ -37,7 +37,7 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, sizes: list[Size]) -> Tensor:
-        """x: (T, S, C); position: (S, C); reference: (S, 2)."""
+        """x: (T, S, C); position: (S, C); reference: (S, 1, 2)."""
         x = self.norm1(x + self.attention(x + position, reference, x, sizes))
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
@@ -81,7 +81,7 @@ class PixelDecoder(nn.Module):
         position = torch.cat([
             sine_position(h, w, x.shape[-1], device) + self.level_embed[i] for i, (h, w) in enumerate(sizes)
         ])  # fmt: skip
-        reference = torch.cat([_cell_centers(h, w, device) for h, w in sizes])
+        reference = torch.cat([_cell_centers(h, w, device) for h, w in sizes])[:, None]
         for layer in self.encoder:
             x = layer(x, position, reference, sizes)
         parts = x.split([h * w for h, w in sizes], dim=1)

@@ -1,0 +1,31 @@
+"""What people type for times and sizes."""
+
+from __future__ import annotations
+
+import re
+
+from dvis_cli.errors import UsageError
+
+_SCALES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse_seconds(text: str | None, option: str) -> float | None:
+    """`90`, `1:30`, `1:30.5` and `0:01:30` are all times. Raises `UsageError`."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", text.strip()):
+        raise UsageError(f"{option} {text!r}: expected seconds (12.5) or a time (1:30, 0:01:30.5)")
+    seconds = 0.0
+    for part in text.strip().split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds
+
+
+def parse_bytes(text: str | None, option: str) -> int | None:
+    """`500MB`, `2GB`, `1.5g`, `1048576`; units are powers of 1024. Raises `UsageError`."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if not match:
+        raise UsageError(f"{option} {text!r}: expected a size such as 500MB or 2GB")
+    return int(float(match[1]) * _SCALES[match[2]])

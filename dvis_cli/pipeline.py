@@ -1,0 +1,239 @@
+"""One video, source to files: the whole story on one screen.
+
+    video/ decodes and resizes in a thread  ->  model.py  ->  writers/ write in threads
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from . import __version__
+from .config import Mode
+from .loading import load_model
+from .model import DEFAULT_WINDOW, DvisModel, OnProgress, PanopticRun, RunSettings
+from .structures import Frame, Geometry, PanopticFrame, Segment, VideoInfo
+from .video import Selection, VideoSource, open_video
+from .video.preprocess import plan_geometry, preprocess
+from .writers import Outputs, VideoFolderWriter, check_target
+
+PREFETCH_FRAMES = 4  # decoded frames that wait for the network
+CPU_BUDGET = 64 * 2**20  # bytes; more goes to a temporary file, which the system caches in free memory anyhow
+
+
+class SegmentedVideo:
+    """A video being segmented: iterate it once for its frames; `segments` is complete at the end."""
+
+    def __init__(
+        self,
+        source: VideoSource,
+        model: DvisModel,
+        settings: RunSettings,
+        short_side: int,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.info: VideoInfo = source.info
+        self.model, self.settings = model, settings
+        size = model.config.input
+        self.geometry = plan_geometry(
+            self.info.height, self.info.width, short_side, size.long_side, size.divisor
+        )
+        self._source = source
+        self._run = PanopticRun(model, self.geometry, settings, on_progress)
+        self._frames = self._iterate()
+
+    def __iter__(self) -> Iterator[PanopticFrame]:
+        return self._frames
+
+    @property
+    def segments(self) -> list[Segment]:
+        """Every object and stuff region of the video. Runs whatever has not run yet."""
+        for _ in self._frames:
+            pass
+        return self._run.segments
+
+    def close(self) -> None:
+        """Stop early and free what waits."""
+        self._frames.close()
+
+    def describe(self) -> dict[str, Any]:
+        """How this video is segmented, for the segments file."""
+        model, settings = self.model, self.settings
+        return {
+            "dvis_version": __version__,
+            "model": {
+                "name": model.config.name,
+                "weights": Path(model.weights).name if model.weights else None,
+                "trained": model.weights is not None,
+                "precision": model.precision,
+            },
+            "mode": settings.mode,
+            "task": "panoptic",
+            "thresholds": {"score": settings.score_threshold, "overlap": settings.overlap_threshold},
+            "input_size": list(self.geometry.resized),
+            "window": settings.window,
+            "horizon": settings.horizon,
+        }
+
+    def _iterate(self) -> Iterator[PanopticFrame]:
+        size = self.model.config.input
+        with _Prefetch(self._source, self.geometry, size.mean, size.std) as frames:
+            yield from self._run.frames(frames)
+
+
+def segment_video(
+    source: str | Path,
+    model: DvisModel | str | Path | None = None,
+    *,
+    mode: Mode | None = None,
+    short_side: int | None = None,
+    selection: Selection | None = None,
+    folder_fps: float = 25.0,
+    window: int = DEFAULT_WINDOW,
+    horizon: int | None = None,
+    memory_budget: int | None = None,
+    score_threshold: float | None = None,
+    overlap_threshold: float | None = None,
+    on_progress: OnProgress | None = None,
+) -> SegmentedVideo:
+    """Segment a video file or a folder of images, lazily.
+
+    Args:
+        source: the file or folder.
+        model: of `load_model`, or what that function takes.
+        mode: "minvis", "online" or "offline"; None is the most that the model can do.
+        short_side: pixels of the frame's short side in the network; None is the model's own.
+        selection: part of the video; None is all of it.
+        folder_fps: frame rate of an image folder.
+        window: frames that the refiner sees at once.
+        horizon: frames whose classes and masks are decided together; None is the larger of window and 300.
+        memory_budget: bytes of waiting mask features in RAM; None is 64 MiB on a CPU, else a quarter of the
+            machine's memory.
+        score_threshold, overlap_threshold: 0..1; None is the model's own.
+        on_progress: called with a stage name and a count of frames.
+
+    Returns:
+        frames to iterate, each a `PanopticFrame`, and the segments.
+
+    Raises:
+        VideoError, UsageError, CheckpointError, ConfigError: each with one line that says what to do.
+    """
+    opened = open_video(source, selection or Selection(), folder_fps=folder_fps)
+    if not isinstance(model, DvisModel):
+        model = load_model(model, mode=mode)
+    decision = model.config.decision
+    on_cpu = model.device.type == "cpu"
+    settings = RunSettings(
+        mode=model.check_mode(mode),
+        window=window,
+        horizon=horizon if horizon is not None else max(window, DEFAULT_WINDOW),
+        memory_budget=memory_budget if memory_budget is not None else _default_budget(on_cpu),
+        score_threshold=decision.score_threshold if score_threshold is None else score_threshold,
+        overlap_threshold=decision.overlap_threshold if overlap_threshold is None else overlap_threshold,
+        batch=1 if on_cpu else 4,
+    )
+    side = short_side if short_side is not None else model.config.input.short_side
+    return SegmentedVideo(opened, model, settings, side, on_progress)
+
+
+def save_video(
+    source: str | Path,
+    out: str | Path,
+    model: DvisModel | str | Path | None = None,
+    *,
+    outputs: Outputs | None = None,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Segment a video and write `OUT/<name>/`: PNG maps, segments.json and an overlay video.
+
+    Args:
+        source, model, options: as for `segment_video`.
+        out: folder in which the video's own folder is made.
+        outputs: which files to write; None is all.
+        overwrite: replace an earlier result; refused otherwise.
+
+    Returns:
+        the document in segments.json.
+
+    Raises:
+        OutputError: the result exists or cannot be written. Nothing half-written stays.
+    """
+    video = segment_video(source, model, on_progress=on_progress, **options)
+    target = Path(out) / video.info.name
+    check_target(target, overwrite)
+    writer = VideoFolderWriter(
+        target,
+        video.info,
+        outputs or Outputs(),
+        run=video.describe(),
+        overwrite=overwrite,
+        audio_from=Path(source) if video.info.has_audio else None,
+    )
+    try:
+        with writer:
+            for frame in video:
+                writer.add(frame)
+                if on_progress:
+                    on_progress("files", frame.index + 1)
+            return writer.finish(video.segments)
+    finally:
+        video.close()
+
+
+def _default_budget(on_cpu: bool) -> int:
+    """A CPU's network is so slow that a file costs nothing; a GPU may outrun a disk."""
+    if on_cpu:
+        return CPU_BUDGET
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    except (AttributeError, ValueError, OSError):
+        return 4 * 2**30
+
+
+class _Prefetch:
+    """Decodes and preprocesses in a thread, a few frames ahead of the network."""
+
+    def __init__(
+        self, source: VideoSource, geometry: Geometry, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
+        self._source, self._geometry, self._mean, self._std = source, geometry, mean, std
+        self._queue: queue.Queue[tuple[Frame, Tensor] | BaseException | None] = queue.Queue(PREFETCH_FRAMES)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="dvis-decode", daemon=True)
+
+    def __enter__(self) -> Iterator[tuple[Frame, Tensor]]:
+        self._thread.start()
+        return self._items()
+
+    def __exit__(self, *_unused: object) -> None:
+        self._stop.set()
+        while self._thread.is_alive():  # a full queue would hold the thread up for ever
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+    def _items(self) -> Iterator[tuple[Frame, Tensor]]:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _work(self) -> None:
+        try:
+            for frame in self._source:
+                if self._stop.is_set():
+                    return
+                self._queue.put((frame, preprocess(frame.rgb, self._geometry, self._mean, self._std)))
+        except BaseException as error:  # handed to the thread that can deal with it
+            self._queue.put(error)
+            return
+        self._queue.put(None)

@@ -1,0 +1,23 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import pytest
+from goldens import NETWORKS, Golden
+
+
+@pytest.fixture(scope="session", params=NETWORKS)
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Each recorded network in turn."""
+    return Golden.load(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _own_weights_folder(tmp_path_factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the person who runs the tests has installed must not matter."""
+    monkeypatch.setenv("DVIS_WEIGHTS", str(tmp_path_factory.getbasetemp() / "no-weights"))
+    monkeypatch.delenv("DVIS_DEBUG", raising=False)

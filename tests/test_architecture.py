@@ -1,0 +1,98 @@
+"""The house rules, checked from the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "dvis_cli"
+FILES = sorted(PACKAGE.rglob("*.py"))
+STAGES = ("video", "segmenter", "tracker", "refiner", "fusion", "tasks", "writers", "metrics", "datasets", "checkpoints")
+
+# A room may import rooms of a larger number, or itself. Rooms of equal number never import one another.
+LEVELS = {
+    "__main__": -1,
+    "cli": 0,
+    "training": 1,
+    "batch": 1,
+    "pipeline": 2,
+    "evaluation": 2,
+    "submission": 2,
+    "loading": 3,
+    "model": 4,
+    **dict.fromkeys(STAGES, 6),
+    "spool": 6,
+    "layers": 7,
+    "allocator": 7,
+    "structures": 8,
+    "config": 9,
+    "errors": 10,
+    "__init__": 11,  # the version; what it re-exports is imported lazily
+}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Rooms of this package that a file imports, at any depth of its code."""
+    package = ("dvis_cli", *path.relative_to(PACKAGE).parent.parts)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{stem}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "dvis_cli":
+                top = parts[1] if len(parts) > 1 else "__init__"
+                found.add(top if top in LEVELS else "__init__")
+    return found
+
+
+def test_every_room_has_a_level() -> None:
+    assert {room(path) for path in FILES} <= set(LEVELS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_downwards(path: Path) -> None:
+    if path == PACKAGE / "__init__.py":
+        return  # its imports are for type checkers only
+    here = room(path)
+    for target in imported_rooms(path) - {here}:
+        assert LEVELS[target] > LEVELS[here], f"{path.relative_to(PACKAGE)} imports {target}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_stay_readable(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 420, "a file is about 400 lines at the most"
+    assert "utils" not in path.name
+    assert not text.strip() or ast.get_docstring(ast.parse(text)), "say in one line what the file is for"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["segment", "--help"]])
+def test_help_is_light(arguments: list[str]) -> None:
+    code = (
+        "import sys, dvis_cli.cli as c\n"
+        f"sys.argv = ['dvis', *{arguments!r}]\n"
+        "try:\n    c.main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "heavy = {'torch', 'cv2', 'av', 'numpy', 'scipy', 'torchvision'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    code = "import sys, dvis_cli; assert dvis_cli.__version__; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
