@@ -14,7 +14,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -54,14 +54,14 @@ def _first_bytes(path: Path) -> bytes:
         raise CheckpointError(f"weights {path} are a folder; name the .pth, .pkl or .safetensors file in it")
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(32)
     except FileNotFoundError:
         raise CheckpointError(f"weights {path} do not exist") from None
     except OSError as error:
         raise CheckpointError(f"cannot read weights {path}: {error.strerror or error}") from None
     if not head:
         raise CheckpointError(f"weights {path} are an empty file")
-    if head.startswith(b"version https://git-lfs"):
+    if head.startswith(b"version https://git-lfs."):
         raise CheckpointError(f"weights {path} are a git-lfs pointer; fetch the real file with 'git lfs pull'")
     return head
 
@@ -125,14 +125,17 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
+        self.fill(data, dtype, shape, "F" if fortran else "C")
+
+    def fill(self, data: Any, dtype: Any, shape: Any, order: Literal["C", "F"]) -> None:
+        """Check that the parts belong together, then take them over."""
         if not isinstance(dtype, np.dtype) or dtype.kind not in "fiub" or dtype.hasobject:
             raise _NotPlain(f"array of type {dtype}")
-        if not isinstance(data, bytes):
+        if not isinstance(data, (bytes, bytearray)):
             raise _NotPlain("array of Python objects")
         if math.prod(shape) * dtype.itemsize != len(data):
             raise _NotPlain(f"array of shape {shape} with {len(data)} bytes")
-        flat = np.frombuffer(data, dtype)
-        self.array = flat.reshape(shape, order="F" if fortran else "C")
+        self.array = np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
 def _scalar(dtype: np.dtype, data: bytes) -> Any:
@@ -143,8 +146,19 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _empty_bytes() -> bytes:
+    return b""
+
+
 def _empty_array(*_ignored: Any) -> _Array:
     return _Array()
+
+
+def _array_from_buffer(data: Any, dtype: Any, shape: Any, order: Literal["C", "F"], *_axes: Any) -> _Array:
+    """How pickle protocol 5 makes arrays, in one step."""
+    made = _Array()
+    made.fill(data, dtype, shape, order)
+    return made
 
 
 def _dtype(name: str, *_flags: Any) -> np.dtype:
@@ -157,12 +171,17 @@ def _dtype(name: str, *_flags: Any) -> np.dtype:
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _latin1,
+    ("__builtin__", "bytes"): _empty_bytes,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _dtype,
     **{
-        (f"numpy.{core}.multiarray", name): stand_in
-        for core in ("core", "_core")
-        for name, stand_in in (("_reconstruct", _empty_array), ("scalar", _scalar))
+        (f"numpy.{core}.{name}", function): stand_in
+        for core in ("core", "_core")  # numpy 1 and 2
+        for name, function, stand_in in (
+            ("multiarray", "_reconstruct", _empty_array),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _array_from_buffer),
+        )
     },
 }
 
