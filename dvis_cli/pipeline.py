@@ -21,7 +21,8 @@ from .model import DEFAULT_WINDOW, DvisModel, OnProgress, PanopticRun, RunSettin
 from .structures import Frame, Geometry, PanopticFrame, Segment, VideoInfo
 from .video import Selection, VideoSource, open_video
 from .video.preprocess import plan_geometry, preprocess
-from .writers import Outputs, VideoFolderWriter, check_target
+from .writers.folder import check_target
+from .writers.video_folder import Outputs, VideoFolderWriter
 
 PREFETCH_FRAMES = 4  # decoded frames that wait for the network
 CPU_BUDGET = 64 * 2**20  # bytes; more goes to a temporary file, which the system caches in free memory anyhow

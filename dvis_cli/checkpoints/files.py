@@ -226,5 +226,6 @@ def _as_tensor(value: Any) -> Tensor | None:
     if isinstance(value, Tensor):
         return value
     if isinstance(value, _Array) and value.array is not None:
-        return torch.from_numpy(value.array.copy())
+        native = value.array.dtype.newbyteorder("=")
+        return torch.from_numpy(np.array(value.array, dtype=native))
     return None

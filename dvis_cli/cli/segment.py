@@ -116,7 +116,8 @@ def segment(
     keep_freed_memory()
     # Whatever can be refused at once is refused before seconds go into loading torch and weights.
     from dvis_cli.video import Selection, open_video
-    from dvis_cli.writers import Outputs, check_target
+    from dvis_cli.writers.folder import check_target
+    from dvis_cli.writers.video_folder import Outputs
 
     selection = Selection(
         start=parse_seconds(start, "--start"), end=parse_seconds(end, "--end"), stride=stride, max_frames=max_frames

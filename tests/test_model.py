@@ -1,0 +1,258 @@
+"""Properties of the networks and of the per-video state; recorded results through a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from goldens import GEOMETRY, Golden
+
+from dvis_cli.checkpoints.registry import known_model
+from dvis_cli.errors import UsageError
+from dvis_cli.layers.attention import Attention
+from dvis_cli.layers.deformable import DeformableAttention
+from dvis_cli.loading import pick_device, pick_precision, random_model
+from dvis_cli.model import PanopticRun, QueryState, RunSettings
+from dvis_cli.tracker.matching import match_direct, match_published
+
+ALLOWED_PIXELS = 5
+
+
+def run(golden: Golden, **settings) -> tuple[np.ndarray, list[tuple[int, bool, int]]]:
+    """Ids (T, H, W) and (id, isthing, contiguous class) of the segments."""
+    video = PanopticRun(golden.model, GEOMETRY, RunSettings(**settings))
+    ids = np.stack([frame.ids for frame in video.frames(golden.source())])
+    index = {category.id: i for i, category in enumerate(golden.model.categories)}
+    return ids, [(s.id, s.category.isthing, index[s.category.id]) for s in video.segments]
+
+
+def recorded_segments(golden: Golden, mode: str) -> list[tuple[int, bool, int]]:
+    return [(s["id"], s["isthing"], s["category_id"]) for s in golden.facts[f"{mode}.vps"]["segments_infos"]]
+
+
+# --- recorded results -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+@pytest.mark.parametrize("batch, budget", [(1, 0), (3, 2**30)])
+def test_recorded_panoptic_maps(golden: Golden, mode: str, batch: int, budget: int) -> None:
+    ids, segments = run(golden, mode=mode, batch=batch, memory_budget=budget)
+    assert segments == recorded_segments(golden, mode)
+    assert (ids != golden.final[f"{mode}.vps.pan"]).sum() <= ALLOWED_PIXELS
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_the_window_is_the_refiners_alone(golden: Golden, window: int) -> None:
+    ids, segments = run(golden, mode="online", window=window)
+    assert segments == recorded_segments(golden, "online")
+    assert (ids != golden.final["online.vps.pan"]).sum() <= ALLOWED_PIXELS
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_recorded_scores(golden: Golden, mode: str) -> None:
+    probs = class_probs(golden, mode)
+    kept, classes = probs.max(dim=1)
+    for query, label, score in golden.facts[f"{mode}_scores"]:
+        assert classes[query] == label
+        assert kept[query] == pytest.approx(score, abs=1e-4)
+
+
+def class_probs(golden: Golden, mode: str) -> torch.Tensor:
+    """(Q, K+1) at the end of the recorded frames."""
+    state = QueryState(golden.model, RunSettings(mode=mode))
+    with torch.inference_mode():
+        for tensor in golden.tensors():
+            state.add(golden.model.segment(tensor[None]))
+        return state.finish_horizon()
+
+
+def test_recorded_minvis_tubes(golden: Golden) -> None:
+    """The recording holds MinVIS' ten best (query, class) pairs: their scores, classes and masks."""
+    state = QueryState(golden.model, RunSettings(mode="minvis"))
+    with torch.inference_mode():
+        output = golden.model.segment(golden.tensors())
+        state.add(output)
+        probs = state.finish_horizon()[:, :-1]
+        scores, flat = probs.flatten().topk(10)
+        queries, labels = flat // probs.shape[1], flat % probs.shape[1]
+        masks = []
+        for i, features in enumerate(output.mask_features):
+            logits = torch.einsum("nc,chw->nhw", state.mask_embeds(i, queries), features)
+            up = torch.nn.functional.interpolate(logits[None], GEOMETRY.padded, mode="bilinear")[0]
+            masks.append(up[:, : GEOMETRY.resized[0], : GEOMETRY.resized[1]] > 0)
+    ours = torch.stack(masks, dim=1).numpy()
+    shape = tuple(golden.final["minvis.masks_shape"])
+    bits = np.unpackbits(golden.final["minvis.masks_packed"])[: int(np.prod(shape))]
+    recorded = bits.reshape(shape).astype(bool)
+    left = list(range(10))
+    for score, label, mask in zip(scores.tolist(), labels.tolist(), ours, strict=True):
+        same = [
+            j
+            for j in left
+            if golden.final["minvis.labels"][j] == label
+            and abs(golden.final["minvis.scores"][j] - score) < 1e-4
+            and (recorded[j] != mask).sum() <= 10
+        ]
+        assert same, f"class {label} at {score} was not recorded"
+        left.remove(same[0])
+
+
+# --- properties -------------------------------------------------------------------------------------------
+
+
+def test_batch_equals_single(golden: Golden) -> None:
+    frames = golden.tensors()[:3]
+    with torch.inference_mode():
+        together = golden.model.segment(frames)
+        alone = [golden.model.segment(frame[None]) for frame in frames]
+    for i, one in enumerate(alone):
+        assert torch.allclose(together.queries[i], one.queries[0], atol=1e-4)
+        assert torch.allclose(together.mask_features[i], one.mask_features[0], atol=1e-3)
+
+
+def test_windows_and_horizons_keep_ids(golden: Golden) -> None:
+    """Cut into small horizons, an id never changes its class and the frames all come out in order."""
+    video = PanopticRun(golden.model, GEOMETRY, RunSettings(mode="offline", window=2, horizon=2))
+    frames = list(video.frames(golden.source()))
+    assert [frame.index for frame in frames] == list(range(len(golden.frames)))
+    classes: dict[int, int] = {}
+    for frame in frames:
+        assert set(np.unique(frame.ids)) - {0} == set(frame.segments)
+        for n, segment in frame.segments.items():
+            assert classes.setdefault(n, segment.category.id) == segment.category.id
+    assert set(classes) == {segment.id for segment in video.segments}
+
+
+def test_the_last_short_window_sees_the_frames_before_it(golden: Golden) -> None:
+    """Frames 0..T-1 refined with window T-1: the last frame is refined with T-2 frames before it."""
+    count = len(golden.frames)
+    state = QueryState(golden.model, RunSettings(mode="offline", window=count - 1))
+    with torch.inference_mode():
+        output = golden.model.segment(golden.tensors())
+        state.add(output)
+        state.finish_horizon()
+        tracks, _ = golden.model.tracker(output.queries[None])
+        memory = golden.model.tracker.frame_forward(output.queries[None])
+        late = golden.model.refiner(tracks.queries[:, 1:], memory[:, 1:])
+    assert len(state.queries) == count
+    assert torch.allclose(state.queries[-1], late.queries[0, -1], atol=1e-5)
+
+
+def test_one_frame(golden: Golden) -> None:
+    for mode in ("minvis", "online", "offline"):
+        video = PanopticRun(golden.model, GEOMETRY, RunSettings(mode=mode))
+        frames = list(video.frames(golden.source()[:1]))
+        assert len(frames) == 1 and frames[0].ids.shape == (90, 150)
+
+
+def test_no_frames(golden: Golden) -> None:
+    assert list(PanopticRun(golden.model, GEOMETRY, RunSettings(mode="online")).frames([])) == []
+
+
+def test_permuting_segmenter_queries_permutes_frame_forward(golden: Golden) -> None:
+    tracker = golden.model.tracker
+    queries = torch.randn(2, 20, 64)
+    order = torch.randperm(20)
+    with torch.inference_mode():
+        assert torch.allclose(
+            tracker.frame_forward(queries)[:, order], tracker.frame_forward(queries[:, order]), atol=1e-5
+        )
+
+
+def test_matchers_are_inverse_permutations() -> None:
+    last = torch.randn(30, 16)
+    order = torch.randperm(30)
+    current = last[order] + 0.01 * torch.randn(30, 16)
+    direct, published = match_direct(last, current), match_published(last, current)
+    assert torch.equal(current[direct].sub(last).abs().amax() < 0.2, torch.tensor(True))
+    assert torch.equal(direct[published], torch.arange(30))
+
+
+def test_matching_survives_broken_features() -> None:
+    broken = torch.full((5, 4), float("nan"))
+    assert sorted(match_direct(broken, torch.zeros(5, 4)).tolist()) == list(range(5))
+
+
+def test_attention_is_torch_s() -> None:
+    ours, theirs = Attention(32, 4), torch.nn.MultiheadAttention(32, 4, batch_first=True)
+    ours.load_state_dict(theirs.state_dict())
+    query, key, value = torch.randn(2, 5, 32), torch.randn(2, 7, 32), torch.randn(2, 7, 32)
+    allowed = torch.rand(2, 5, 7) > 0.3
+    allowed[..., 0] = True
+    expected, _ = theirs(query, key, value, attn_mask=(~allowed).repeat_interleave(4, dim=0))
+    assert torch.allclose(ours(query, key, value, allowed), expected, atol=1e-5)
+
+
+def test_deformable_attention_against_grid_sample() -> None:
+    """An independent formulation: sample each level with `grid_sample`, then weigh. Gradients agree, too."""
+    torch.manual_seed(0)
+    sizes = [(3, 4), (6, 7)]
+    layer = DeformableAttention(16, heads=2, levels=2, points=3).double()
+    torch.nn.init.normal_(layer.sampling_offsets.weight, std=0.3)
+    torch.nn.init.normal_(layer.attention_weights.weight)
+    total = sum(h * w for h, w in sizes)
+    query = torch.randn(2, 5, 16, dtype=torch.double)
+    value = torch.randn(2, total, 16, dtype=torch.double, requires_grad=True)
+    reference = torch.rand(5, 1, 2, dtype=torch.double)
+    ours = layer(query, reference, value, sizes)
+    plain = sample_plainly(layer, query, reference, value, sizes)
+    assert torch.allclose(ours, plain, atol=1e-5)
+    probe = torch.randn_like(ours)
+    parameters = [value, layer.sampling_offsets.weight, layer.attention_weights.weight]
+    for a, b in zip(
+        torch.autograd.grad((ours * probe).sum(), parameters),
+        torch.autograd.grad((plain * probe).sum(), parameters),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def sample_plainly(layer, query, reference, value, sizes):
+    batch, count, _ = query.shape
+    values = layer.value_proj(value).unflatten(-1, (layer.heads, -1))
+    offsets = layer.sampling_offsets(query).view(batch, count, layer.heads, len(sizes), layer.points, 2)
+    weights = layer.attention_weights(query).view(batch, count, layer.heads, -1).softmax(-1)
+    weights = weights.view(batch, count, layer.heads, len(sizes), layer.points)
+    out, start = 0, 0
+    for level, (h, w) in enumerate(sizes):
+        level_map = values[:, start : start + h * w].permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, (h, w))
+        start += h * w
+        scale = torch.tensor([w, h], dtype=query.dtype)
+        place = reference[None, :, :, None] + offsets[:, :, :, level] / scale
+        grid = (2 * place - 1).transpose(1, 2).flatten(0, 1)
+        sampled = torch.nn.functional.grid_sample(level_map, grid, align_corners=False)
+        sampled = sampled.unflatten(0, (batch, layer.heads)) * weights[:, :, :, level].transpose(1, 2)[:, :, None]
+        out = out + sampled.sum(-1)
+    return layer.output_proj(out.permute(0, 3, 1, 2).flatten(2))
+
+
+def test_bf16_stays_close_to_fp32() -> None:
+    model = random_model(known_model("tiny").config).eval()
+    frames = torch.randn(2, 3, 96, 160)
+    with torch.inference_mode():
+        exact = model.segment(frames)
+        model.precision = "bf16"
+        fast = model.segment(frames)
+    scale = exact.mask_features.abs().max()
+    assert (fast.mask_features.float() - exact.mask_features).abs().max() < 0.1 * scale
+
+
+# --- settings ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"window": 0}, {"score_threshold": 1.2}, {"memory_budget": -1}, {"window": 400}, {"batch": 0}]
+)
+def test_settings_are_checked(wrong: dict) -> None:
+    with pytest.raises(UsageError):
+        RunSettings(mode="online", **wrong)
+
+
+def test_devices_and_precisions() -> None:
+    assert pick_device("cpu").type == "cpu"
+    assert pick_precision("auto", torch.device("cpu")) == "fp32"
+    for name in ("gpu", "cuda:99", "meta"):
+        with pytest.raises(UsageError, match="device"):
+            pick_device(name)
+    with pytest.raises(UsageError, match="precision"):
+        pick_precision("fp8", torch.device("cpu"))  # type: ignore[arg-type]

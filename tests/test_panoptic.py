@@ -1,0 +1,153 @@
+"""The panoptic decision against a plain whole-video version, and its properties."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dvis_cli.datasets.categories import vipseg_categories
+from dvis_cli.structures import Geometry
+from dvis_cli.tasks.panoptic import (
+    Identities,
+    KeptQueries,
+    WinnerCounts,
+    WinnerMaps,
+    keep_queries,
+    mask_probabilities,
+    offline_class_probs,
+)
+
+CATEGORIES = vipseg_categories()
+GEOMETRIES = [
+    Geometry((24, 40), (24, 40), (32, 64)),
+    Geometry((50, 31), (25, 30), (32, 32)),
+    Geometry((9, 7), (30, 60), (32, 64)),
+    Geometry((1, 1), (1, 1), (32, 32)),
+]
+
+
+def kept_queries(scores: torch.Tensor, classes: list[int] | None = None) -> KeptQueries:
+    count = len(scores)
+    return KeptQueries(torch.arange(count), torch.tensor(classes or [0] * count), scores)
+
+
+def decide(embeds, features, kept, geometry, overlap=0.8) -> tuple[np.ndarray, list]:
+    """The streaming decision over all frames: ids (T, H, W) and segments."""
+    maps = WinnerMaps(kept, geometry)
+    winners = [maps.frame(e, f) for e, f in zip(embeds, features, strict=True)]
+    identities = Identities(CATEGORIES)
+    table = identities.table(kept, maps.counts, overlap)
+    return np.stack([table[w] for w in winners]), identities.segments
+
+
+def decide_plainly(embeds, features, kept, geometry, overlap=0.8) -> tuple[np.ndarray, list]:
+    """Section 5 of the specification, word by word, with every mask of the video in memory."""
+    logits = torch.einsum("tnc,tchw->tnhw", embeds, features)
+    masks = F.interpolate(logits, geometry.padded, mode="bilinear", align_corners=False)
+    masks = masks[:, :, : geometry.resized[0], : geometry.resized[1]].sigmoid()
+    masks = F.interpolate(masks, geometry.output, mode="bilinear", align_corners=False)
+    winner = (masks * kept.scores[None, :, None, None]).argmax(dim=1)
+    ids = np.zeros(winner.shape, np.int32)
+    segments, stuff = [], {}
+    for n, index in enumerate(kept.classes.tolist()):
+        own = masks[:, n] >= 0.5
+        won = winner == n
+        mine = (own & won).numpy()
+        if not mine.any() or won.sum().item() / own.sum().item() < overlap:
+            continue
+        category = CATEGORIES[index]
+        if category.isthing or index not in stuff:
+            segments.append((len(segments) + 1, category))
+            stuff[index] = len(segments)
+        ids[mine] = len(segments) if category.isthing else stuff[index]
+    return ids, segments
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    count=st.integers(0, 20),
+    frames=st.integers(1, 4),
+    geometry=st.sampled_from(GEOMETRIES),
+    overlap=st.sampled_from([0.0, 0.3, 0.8]),
+)
+def test_streaming_equals_the_plain_whole_video_decision(seed, count, frames, geometry, overlap) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    h, w = geometry.padded[0] // 4, geometry.padded[1] // 4
+    embeds = torch.randn(frames, count, 6, generator=generator)
+    features = torch.randn(frames, 6, h, w, generator=generator)
+    classes = torch.randint(0, 124, (count,), generator=generator).tolist()
+    kept = kept_queries(torch.rand(count, generator=generator) * 0.2 + 0.8, classes)
+    ids, segments = decide(embeds, features, kept, geometry, overlap)
+    if count == 0:
+        assert not ids.any() and not segments
+        return
+    plain_ids, plain_segments = decide_plainly(embeds, features, kept, geometry, overlap)
+    assert [(s.id, s.category) for s in segments] == plain_segments
+    assert (ids != plain_ids).mean() < 1e-3, "only ties in the last bit may differ"
+
+
+def test_many_kept_queries_need_sixteen_bits() -> None:
+    kept = kept_queries(torch.full((300,), 0.9))
+    geometry = GEOMETRIES[0]
+    embeds = torch.zeros(300, 4)
+    embeds[299] = 5.0
+    winner = WinnerMaps(kept, geometry).frame(embeds, torch.ones(4, 8, 16))
+    assert winner.dtype == np.uint16 and (winner == 300).all()
+
+
+def test_keep_queries() -> None:
+    probs = torch.tensor([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.05, 0.05, 0.9], [0.05, 0.85, 0.1]])
+    kept = keep_queries(probs, 0.8)
+    assert kept.queries.tolist() == [0, 3], "0.8 itself is not above 0.8; 'no object' is nothing"
+    assert kept.classes.tolist() == [0, 1]
+
+
+def test_offline_probabilities_take_the_refiners_word_for_no_object() -> None:
+    refined = torch.tensor([[0.1, 0.2, 0.7], [0.6, 0.1, 0.3]])
+    online = torch.tensor([[0.65, 0.3, 0.05], [0.2, 0.1, 0.7]])
+    assert torch.equal(offline_class_probs(refined, online), torch.tensor([[0.65, 0.3, 0.7], [0.6, 0.1, 0.3]]))
+
+
+def test_mask_probabilities_stay_in_range_and_size() -> None:
+    for geometry in GEOMETRIES:
+        logits = torch.randn(3, geometry.padded[0] // 4, geometry.padded[1] // 4) * 50
+        masks = mask_probabilities(logits, geometry)
+        assert masks.shape == (3, *geometry.output)
+        assert masks.min() >= 0 and masks.max() <= 1
+
+
+def counts(*assigned: int) -> WinnerCounts:
+    array = np.array(assigned)
+    return WinnerCounts(array, np.maximum(array, 1), array)
+
+
+def test_identities_over_horizons() -> None:
+    """A query of one class keeps its id; of another class it is another object; stuff is one per class."""
+    thing, other, stuff = 0, 1, 60
+    identities = Identities(CATEGORIES)
+    scores = torch.tensor([0.9, 0.9, 0.9])
+    first = identities.table(
+        KeptQueries(torch.tensor([2, 5, 7]), torch.tensor([thing, stuff, stuff]), scores), counts(10, 10, 10), 0.8
+    )
+    assert first.tolist() == [0, 1, 2, 2]
+    second = identities.table(
+        KeptQueries(torch.tensor([2, 5, 9]), torch.tensor([thing, other, stuff]), scores - 0.05),
+        counts(30, 10, 0),
+        0.8,
+    )
+    assert second.tolist() == [0, 1, 3, 0]
+    assert [s.id for s in identities.segments] == [1, 2, 3]
+    assert identities.segments[0].score == pytest.approx((0.9 * 10 + 0.85 * 30) / 40)
+
+
+def test_hidden_queries_stay_void() -> None:
+    kept = kept_queries(torch.tensor([0.9, 0.9]))
+    table = Identities(CATEGORIES).table(
+        kept, WinnerCounts(np.array([79, 100]), np.array([100, 100]), np.array([79, 100])), 0.8
+    )
+    assert table.tolist() == [0, 0, 1]
