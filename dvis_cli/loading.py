@@ -19,6 +19,7 @@ from .config import MODES, Mode, ModelConfig, load_yaml, model_config, to_docume
 from .datasets.categories import load_categories, vipseg_categories
 from .errors import CheckpointError, ConfigError, UsageError
 from .model import DvisModel
+from .noise import random_model
 from .structures import Category
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -61,7 +62,8 @@ def _load(model: str, config: str | Path | None, mode: Mode | None) -> DvisModel
         return _from_file(Path(model).expanduser(), given, mode)
     known = known_model(model)
     if known.untrained:
-        return random_model(_narrowed(given or known.config, mode))
+        chosen = _narrowed(given or known.config, mode)
+        return random_model(chosen, categories_of(chosen))
     if known.weights is None:
         raise UsageError(
             f"model {model!r} has no weights on this machine: put the published file at "
@@ -220,30 +222,6 @@ def pick_precision(name: Precision, device: torch.device) -> str:
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-
-
-def random_model(config: ModelConfig, seed: int = 0) -> DvisModel:
-    """A model of noise: the right form, no meaning. For tests, timing and memory measurements.
-
-    The heads are scaled so that some queries pass the thresholds and their masks cover parts of a frame.
-    """
-    generator_state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    try:
-        network = DvisModel(config, categories_of(config))
-        _make_decisive(network)
-    finally:
-        torch.random.set_rng_state(generator_state)
-    return network
-
-
-def _make_decisive(network: DvisModel) -> None:
-    """Noise would say 1/K for every class and an even grey for every mask: sharpen both."""
-    heads = [network.segmenter.query_decoder, network.tracker, network.refiner]
-    with torch.no_grad():
-        for head in filter(None, heads):
-            head.class_head.weight.mul_(24)
-            head.mask_head.layers[-1].weight.mul_(24)
 
 
 def official_state(network: DvisModel) -> dict[str, Tensor]:

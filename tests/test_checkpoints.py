@@ -22,14 +22,15 @@ from dvis_cli.checkpoints.registry import known_model, known_models
 from dvis_cli.checkpoints.shapes import config_from_shapes
 from dvis_cli.errors import CheckpointError, UsageError
 from dvis_cli.loading import (
+    categories_of,
     inspect_weights,
     load_model,
     official_state,
-    random_model,
     read_config,
     save_weights,
 )
 from dvis_cli.model import DvisModel
+from dvis_cli.noise import random_model
 
 GOLDEN = FOLDER / "r50" / "weights_offline.safetensors"
 
@@ -38,6 +39,11 @@ GOLDEN = FOLDER / "r50" / "weights_offline.safetensors"
 def state() -> dict[str, torch.Tensor]:
     """A real state dict under the official names."""
     return load_file(GOLDEN)
+
+
+def tiny(seed: int = 7) -> DvisModel:
+    config = known_model("tiny").config
+    return random_model(config, categories_of(config), seed)
 
 
 def only(state: dict[str, torch.Tensor], *without: str) -> dict[str, torch.Tensor]:
@@ -308,7 +314,7 @@ def test_registered_models_find_their_weights(tmp_path: Path, monkeypatch, state
 def test_random_weights_are_reproducible_and_carry_their_configuration(tmp_path: Path) -> None:
     config = known_model("tiny").config
     before = torch.random.get_rng_state()
-    one, two = random_model(config, 3), random_model(config, 3)
+    one, two = tiny(3), tiny(3)
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     save_weights(one, tmp_path / "t.safetensors")
@@ -320,7 +326,7 @@ def test_random_weights_are_reproducible_and_carry_their_configuration(tmp_path:
 
 
 def test_configuration_inside_a_file_is_checked(tmp_path: Path) -> None:
-    network = random_model(known_model("tiny").config)
+    network = tiny()
     for inside, message in (("{", "not valid JSON"), (json.dumps({"layers": 3}), "unknown key layers")):
         save_file(official_state(network), tmp_path / "w.safetensors", metadata={"dvis_config": inside})
         with pytest.raises((CheckpointError, UsageError), match=message):

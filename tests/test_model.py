@@ -11,8 +11,9 @@ from dvis_cli.checkpoints.registry import known_model
 from dvis_cli.errors import UsageError
 from dvis_cli.layers.attention import Attention
 from dvis_cli.layers.deformable import DeformableAttention
-from dvis_cli.loading import pick_device, pick_precision, random_model
-from dvis_cli.model import PanopticRun, QueryState, RunSettings
+from dvis_cli.loading import categories_of, pick_device, pick_precision
+from dvis_cli.model import DvisModel, PanopticRun, QueryState, RunSettings
+from dvis_cli.noise import random_model
 from dvis_cli.tracker.matching import match_direct, match_published
 
 ALLOWED_PIXELS = 5
@@ -28,6 +29,11 @@ def run(golden: Golden, **settings) -> tuple[np.ndarray, list[tuple[int, bool, i
 
 def recorded_segments(golden: Golden, mode: str) -> list[tuple[int, bool, int]]:
     return [(s["id"], s["isthing"], s["category_id"]) for s in golden.facts[f"{mode}.vps"]["segments_infos"]]
+
+
+def tiny(seed: int = 7) -> DvisModel:
+    config = known_model("tiny").config
+    return random_model(config, categories_of(config), seed)
 
 
 # --- recorded results -------------------------------------------------------------------------------------
@@ -227,7 +233,7 @@ def sample_plainly(layer, query, reference, value, sizes):
 
 
 def test_bf16_stays_close_to_fp32() -> None:
-    model = random_model(known_model("tiny").config).eval()
+    model = tiny()
     frames = torch.randn(2, 3, 96, 160)
     with torch.inference_mode():
         exact = model.segment(frames)

@@ -18,7 +18,7 @@ app = typer.Typer(help="Make and look at weight files.", no_args_is_help=True)
 def random(
     model: Annotated[str, typer.Argument(help="A name from 'dvis models'.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
-    seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 7,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
 ) -> None:
     """Write a model of noise, to measure speed and memory without trained weights."""
@@ -27,9 +27,11 @@ def random(
     if out.exists() and not overwrite:
         raise OutputError(f"{out} exists; --overwrite replaces it")
     from dvis_cli.checkpoints.registry import known_model
-    from dvis_cli.loading import random_model, save_weights
+    from dvis_cli.loading import categories_of, save_weights
+    from dvis_cli.noise import random_model
 
-    save_weights(random_model(known_model(model).config, seed), out)
+    config = known_model(model).config
+    save_weights(random_model(config, categories_of(config), seed), out)
     Reporter().say(f"{out}: {model}, random weights from seed {seed}")
 
 
