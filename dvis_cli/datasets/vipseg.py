@@ -104,7 +104,7 @@ class VIPSeg:
 
     def mask_path(self, video: VIPSegVideo, frame: VIPSegFrame) -> Path:
         """Where the frame's ground truth is."""
-        return self.root / "panomasksRGB" / video.video_id / f"{frame.stem}.png"
+        return mask_path(self.root, video.video_id, frame.stem)
 
     def read_ids(self, video: VIPSegVideo, frame: VIPSegFrame) -> npt.NDArray[np.uint32]:
         """The frame's ground truth: (height, width) uint32 ids, 0 = void.
@@ -120,6 +120,11 @@ class VIPSeg:
         """The ground truth of a video, read frame by frame: `(ids, segments_info)`."""
         for frame in video.frames:
             yield self.read_ids(video, frame), frame.segments
+
+
+def mask_path(root: Path, video_id: str, stem: str) -> Path:
+    """Where a frame's ground truth is."""
+    return root / "panomasksRGB" / video_id / f"{stem}.png"
 
 
 def splits_of(root: Path) -> list[str]:

@@ -1,0 +1,165 @@
+"""A VIPSeg submission as it grows: `pan_pred/<video_id>/<stem>.png` now, `pred.json` at the end.
+
+A finished video leaves its part of `pred.json` in `RUN/.videos/`, so that a second run skips it. A video
+counts as finished when both its folder and its part are there; each appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from dvis_cli.errors import OutputError
+from dvis_cli.structures import PanopticFrame, Segment
+from dvis_cli.writers.failures import output_errors
+from dvis_cli.writers.folder import AtomicFolder
+from dvis_cli.writers.panoptic_png import write_panoptic_png
+from dvis_cli.writers.segments_json import measure_segments
+
+PNG_FOLDER = "pan_pred"
+JSON_NAME = "pred.json"
+PARTS = ".videos"
+Measure: TypeAlias = "tuple[int, int, tuple[int, int, int, int]]"  # id, area, box
+
+
+def frame_annotation(stem: str, ids: np.ndarray, categories: Mapping[int, int]) -> dict[str, Any]:
+    """A frame's entry in `pred.json`, measured on its map so that the two agree.
+
+    Args:
+        stem: the frame's file name without suffix.
+        ids: (height, width) segment ids, 0 = void.
+        categories: segment id -> dataset category id.
+
+    Raises:
+        KeyError: an id in the map has no category.
+    """
+    return _entry(stem, measure_segments(ids), categories)
+
+
+def _entry(stem: str, measured: Iterable[Measure], categories: Mapping[int, int]) -> dict[str, Any]:
+    segments = [
+        {"id": number, "category_id": categories[number], "iscrowd": 0, "bbox": list(box), "area": area}
+        for number, area, box in measured
+    ]
+    return {"file_name": f"{stem}.png", "segments_info": segments}
+
+
+class SubmissionVideoWriter:
+    """Context manager for one video of a submission: `add` its frames, then `finish`.
+
+    Leaving the block without `finish` removes what was written of the video.
+
+    Args:
+        run: the submission's folder; made when needed.
+        video_id: the video's name, a plain name.
+
+    Raises:
+        OutputError: the video is finished already, or `run` cannot be written.
+    """
+
+    def __init__(self, run: Path, video_id: str) -> None:
+        if not video_id or Path(video_id).name != video_id or video_id in (".", ".."):
+            raise OutputError(f"{video_id!r} cannot be the name of a video's folder")
+        self.run, self.video_id = run, video_id
+        self._folder = AtomicFolder(run / PNG_FOLDER / video_id)
+        self._frames: list[tuple[str, list[Measure]]] = []
+        self._done = False
+
+    def __enter__(self) -> SubmissionVideoWriter:
+        part = _part(self.run, self.video_id)
+        if not part.is_file() and self._folder.target.is_dir():
+            _remove_pngs(self._folder.target)  # left by something that died between two steps
+        self._folder.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._done:
+            self._folder.discard()
+
+    def add(self, frame: PanopticFrame) -> None:
+        """Write one frame; `frame.name` is its file stem. Frames come in order.
+
+        Raises:
+            OutputError: the file cannot be written, or two frames have one name.
+        """
+        stem = frame.name if frame.name is not None else f"{frame.index:06d}"
+        path = self._folder.path / f"{stem}.png"
+        if path.parent != self._folder.path or path.exists():
+            raise OutputError(f"video '{self.video_id}': two frames are called {stem!r}")
+        write_panoptic_png(path, frame.ids)
+        self._frames.append((stem, list(measure_segments(frame.ids))))
+
+    def finish(self, segments: Iterable[Segment]) -> None:
+        """Put the video in its place.
+
+        Args:
+            segments: all segments of the video, with their final categories.
+
+        Raises:
+            OutputError: it cannot be written; nothing of the video is left behind then.
+        """
+        categories = {segment.id: segment.category.id for segment in segments}
+        annotations = [_entry(stem, measured, categories) for stem, measured in self._frames]
+        entry = {"video_id": self.video_id, "annotations": annotations}
+        _write_whole(_part(self.run, self.video_id), [json.dumps(entry)])
+        self._folder.commit()
+        self._done = True
+
+
+def finished_videos(run: Path) -> set[str]:
+    """The videos of a submission's folder that need not be done again."""
+    parts = run / PARTS
+    if not parts.is_dir():
+        return set()
+    return {path.stem for path in parts.glob("*.json") if (run / PNG_FOLDER / path.stem).is_dir()}
+
+
+def write_pred_json(run: Path, video_ids: Sequence[str]) -> Path:
+    """Assemble `RUN/pred.json` from the finished videos, in the order given.
+
+    Raises:
+        OutputError: one is not finished, or the file cannot be written.
+    """
+    missing = sorted(set(video_ids) - finished_videos(run))
+    if missing:
+        raise OutputError(f"{len(missing)} videos are not finished in {run}: {', '.join(missing[:5])}")
+    target = run / JSON_NAME
+    pieces: list[str] = []
+    with output_errors(target):
+        for position, video_id in enumerate(video_ids):
+            pieces += [", " if position else '{"annotations": [', _part(run, video_id).read_text("utf-8")]
+    _write_whole(target, [*(pieces or ['{"annotations": [']), "]}\n"])
+    return target
+
+
+def _part(run: Path, video_id: str) -> Path:
+    return run / PARTS / f"{video_id}.json"
+
+
+def _write_whole(path: Path, pieces: Iterable[str]) -> None:
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("w", encoding="utf-8") as file:
+                file.writelines(pieces)
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _remove_pngs(folder: Path) -> None:
+    foreign = [path.name for path in folder.iterdir() if path.suffix != ".png"]
+    if foreign:
+        raise OutputError(f"{folder} holds files that are not ours ({foreign[0]}); choose another folder")
+    with output_errors(folder):
+        shutil.rmtree(folder)
