@@ -1,0 +1,220 @@
+"""A folder of results that appears whole or not at all.
+
+The files are written to a hidden neighbour, `.NAME.partial-<pid>-<random>`, which takes the target's name
+in one step when all is done. A folder that is replaced steps aside as `.NAME.old-<pid>-<random>` first, so
+that there is no moment at which a crash could cost both; whoever comes next puts it back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import socket
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from dvis_cli.errors import OutputError
+from dvis_cli.writers.failures import output_errors
+
+# What this package puts in an output folder. A folder with anything else in it is never deleted.
+OUTPUT_NAMES = frozenset({"panoptic", "segments.json", "overlay.mp4"})
+_HARMLESS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers leave these behind
+
+_LONGEST_STEM = 120  # bytes: leaves room for the suffix in the usual 255
+_live: set[str] = set()  # work folders of this process: its pid alone cannot tell them from left-overs
+
+
+def safe_name(name: str) -> str:
+    """A video's name as one folder name: no separators, no control characters, not hidden, never empty."""
+    cleaned = re.sub(r"[\x00-\x1f\x7f/\\:]+", "_", name).strip().lstrip(".").strip()
+    while len(os.fsencode(cleaned)) > _LONGEST_STEM:
+        cleaned = cleaned[:-1]
+    return cleaned or "video"
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuse, before any work is done, a target folder that could not be written in the end.
+
+    If an earlier run died while it replaced `target`, the folder it had moved aside is put back first.
+
+    Raises:
+        OutputError: the target exists and `overwrite` is False; it is a file, a link, or a folder holding
+            something that is not ours; or the folder it would lie in cannot be written to.
+    """
+    _check_name(target)
+    _restore_moved_aside(target)
+    if target.is_symlink():
+        raise OutputError(f"{target} is a symbolic link; name the folder itself or choose another one")
+    if target.exists():
+        if not target.is_dir():
+            raise OutputError(f"{target} is a file; results need a folder, choose another name")
+        if not overwrite:
+            raise OutputError(f"{target} already exists; add --overwrite to replace it")
+        _check_ours(target)
+    parent = target.parent
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
+        raise OutputError(f"cannot create {target}: {parent} is not a folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot create {target}: no permission to write to {parent}")
+
+
+class AtomicFolder:
+    """Context manager: fill `path`, and `target` appears when the block ends without an exception.
+
+    Attributes:
+        target: the folder that will appear.
+        path: the hidden work folder beside it; exists inside the block only.
+
+    Raises:
+        OutputError: as `check_target`, on entry; or the target cannot be put in place, at the end.
+    """
+
+    def __init__(self, target: Path, overwrite: bool = False) -> None:
+        self.target = target
+        self.overwrite = overwrite
+        self.path = target.with_name(_hidden_name(target, "partial"))
+        self._new_parents: list[Path] = []
+
+    def __enter__(self) -> AtomicFolder:
+        check_target(self.target, self.overwrite)
+        try:
+            with output_errors(self.target):
+                self._create_parents()
+                _remove_leftovers(self.target)
+                _live.add(self.path.name)
+                self.path.mkdir()
+        except BaseException:
+            self.discard()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.commit()
+        else:
+            self.discard()
+
+    def commit(self) -> None:
+        """Give the work folder its name. On any failure it is removed and an old target is back in place."""
+        aside: Path | None = None
+        try:
+            with output_errors(self.target):
+                if self.target.exists():
+                    check_target(self.target, self.overwrite)  # it may have appeared meanwhile
+                    aside = self.target.with_name(_hidden_name(self.target, "old"))
+                    _live.add(aside.name)
+                    self.target.rename(aside)
+                self.path.rename(self.target)
+        except BaseException:
+            if aside is not None and aside.exists() and not self.target.exists():
+                aside.rename(self.target)
+            self.discard()
+            raise
+        _live.discard(self.path.name)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+            _live.discard(aside.name)
+
+    def discard(self) -> None:
+        """Remove the work folder, and the parents that were created for it. Never raises `OSError`."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        _live.discard(self.path.name)
+        for parent in reversed(self._new_parents):
+            with suppress(OSError):  # someone else put something in it
+                parent.rmdir()
+        self._new_parents = []
+
+    def _create_parents(self) -> None:
+        missing = []
+        parent = self.target.parent
+        while not parent.exists():
+            missing.append(parent)
+            parent = parent.parent
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            self._new_parents.append(folder)
+
+
+def _check_name(target: Path) -> None:
+    if target.name in ("", ".", "..") or re.search(r"[\x00-\x1f\x7f]", target.name):
+        raise OutputError(f"{str(target)!r} cannot be the name of an output folder; choose another one")
+
+
+def _check_ours(target: Path) -> None:
+    """Refuse to replace a folder in which a user keeps something of their own."""
+    try:
+        entries = sorted(entry.name for entry in target.iterdir())
+    except OSError as error:
+        raise OutputError(f"cannot look into {target}: {error.strerror}; choose another folder") from error
+    foreign = [name for name in entries if name not in OUTPUT_NAMES and name not in _HARMLESS]
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise OutputError(
+            f"{target} holds files that are not results of this program ({shown}) and --overwrite would "
+            "delete them; move them or choose another output folder"
+        )
+
+
+def _hidden_name(target: Path, role: str) -> str:
+    """`.NAME.<role>-<pid>-<random>-<host>`; role is `partial` or `old`."""
+    return f"{_hidden_prefix(target, role)}{os.getpid()}-{secrets.token_hex(4)}-{_host()}"
+
+
+def _hidden_prefix(target: Path, role: str) -> str:
+    stem = target.name
+    if len(os.fsencode(stem)) > _LONGEST_STEM:  # shortened, and still different for different targets
+        digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:12]
+        stem = f"{stem[: _LONGEST_STEM // 4]}-{digest}"
+    return f".{stem}.{role}-"
+
+
+def _host() -> str:
+    """A short mark of this machine: on a shared disk, a pid says nothing about another one's processes."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+def _abandoned(target: Path, role: str) -> list[Path]:
+    """Hidden folders of `target` whose process is gone, oldest first."""
+    pattern = re.compile(re.escape(_hidden_prefix(target, role)) + r"(\d+)-[0-9A-Za-z]+(?:-([0-9a-f]{6}))?")
+    found = []
+    with suppress(OSError):
+        for path in target.parent.iterdir():
+            match = pattern.fullmatch(path.name)
+            if match and match[2] in (None, _host()) and not _in_use(path.name, int(match[1])):
+                found.append((path.stat().st_mtime, path))
+    return [path for _, path in sorted(found)]
+
+
+def _in_use(name: str, pid: int) -> bool:
+    if pid == os.getpid():  # in a container every run may have the same pid
+        return name in _live
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _restore_moved_aside(target: Path) -> None:
+    """If a run died between moving the old folder aside and naming the new one, the old one comes back."""
+    if target.exists() or target.is_symlink():
+        return
+    with suppress(OSError):
+        for path in _abandoned(target, "old")[-1:]:
+            path.rename(target)
+
+
+def _remove_leftovers(target: Path) -> None:
+    for role in ("partial", "old"):
+        for path in _abandoned(target, role):
+            shutil.rmtree(path, ignore_errors=True)

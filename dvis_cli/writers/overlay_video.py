@@ -1,0 +1,212 @@
+"""Overlay pictures to an mp4: H.264, the source's frame times, the source's sound."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+
+from dvis_cli.errors import DvisWarning, OutputError
+from dvis_cli.structures import PanopticFrame, VideoInfo
+from dvis_cli.writers.audio import (
+    AUDIO_FAULTS,
+    COPIED_CODECS,
+    AudioInput,
+    AudioTrack,
+    CopiedAudio,
+    codec_name,
+    open_source,
+)
+from dvis_cli.writers.audio_recode import RecodedAudio
+from dvis_cli.writers.failures import output_errors
+from dvis_cli.writers.labels import Anchors
+from dvis_cli.writers.overlay import OverlayStyle, draw_overlay
+from dvis_cli.writers.video_encoder import VideoEncoder
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.packet import Packet
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, DvisWarning, stacklevel=3)
+
+
+class OverlayVideo:
+    """Draws and encodes one video; nothing is written before the first frame.
+
+    Args:
+        path: the mp4 to write; its folder exists.
+        info: the source. Its frame rate says how long the last frame is shown.
+        style: see `draw_overlay`.
+        audio_from: the file whose sound to keep, on the same clock as the frames' `pts`; None for silence.
+        warn: told, once at most, that the sound had to be left out or cut short.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        info: VideoInfo,
+        style: OverlayStyle = "blend",
+        audio_from: Path | None = None,
+        warn: Callable[[str], None] = _warn,
+    ) -> None:
+        self.path = path
+        self._info = info
+        self._style = style
+        self._audio_from = audio_from
+        self._warn = warn
+        self._anchors: Anchors = {}
+        self._encoder: VideoEncoder | None = None
+        self._output: OutputContainer | None = None
+        self._audio_input: AudioInput | None = None
+        self._audio: AudioTrack | None = None
+        self._start = 0.0  # pts of the first frame
+        fps = info.fps if math.isfinite(info.fps) and info.fps > 0 else 25.0
+        self._frame_seconds = 1.0 / fps
+
+    def add(self, frame: PanopticFrame) -> None:
+        """Draw and encode one frame; frames come in order.
+
+        Raises:
+            OutputError: no encoder can write this size, or the file cannot be written.
+        """
+        picture = draw_overlay(frame.rgb, frame.ids, frame.segments, self._style, self._anchors)
+        with _encoding_errors(self.path):
+            if self._encoder is None:
+                self._open(picture, frame.pts)
+            assert self._encoder is not None
+            self._mux_video(self._encoder.encode(picture, frame.pts - self._start))
+
+    def close(self) -> None:
+        """Write what is still under way and complete the file; without any frame there is none.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        if self._encoder is None or self._output is None:
+            return
+        try:
+            with _encoding_errors(self.path):
+                self._mux_video(self._encoder.flush())
+                if self._audio is not None:
+                    self._mux_audio(self._audio.finish(self._encoder.end))
+                self._output.close()
+        except BaseException:
+            self.abort()
+            raise
+        self._release()
+
+    def abort(self) -> None:
+        """Let go of everything and remove the unfinished file. Never raises."""
+        self._release()
+        with suppress(OSError):
+            self.path.unlink()
+
+    def _open(self, picture: np.ndarray, pts: float) -> None:
+        """Create the file, with the first way of keeping the sound that works."""
+        self._start = pts
+        fault: BaseException | None = None
+        for track in self._audio_tracks():
+            fault = self._try_open(picture, track)
+            if fault is None:
+                return
+        self._open_with(picture, None)
+        if fault is not None:
+            self._drop_audio("cannot be read: there is none in the overlay", fault)
+
+    def _audio_tracks(self) -> list[type[CopiedAudio] | type[RecodedAudio]]:
+        """Ways to keep the sound, best first; none when there is no sound."""
+        if self._audio_from is None:
+            return []
+        try:
+            with open_source(self._audio_from) as container:
+                if not container.streams.audio:
+                    return []
+                copied = codec_name(container.streams.audio[0]) in COPIED_CODECS
+        except AUDIO_FAULTS:
+            copied = False  # tried all the same, so that there is one place that reports it
+        return [CopiedAudio, RecodedAudio] if copied else [RecodedAudio]
+
+    def _try_open(
+        self, picture: np.ndarray, track: type[CopiedAudio] | type[RecodedAudio]
+    ) -> BaseException | None:
+        try:
+            self._open_with(picture, track)
+        except AUDIO_FAULTS as error:
+            self._release()
+            return error
+        return None
+
+    def _open_with(self, picture: np.ndarray, track: type[CopiedAudio] | type[RecodedAudio] | None) -> None:
+        height, width = picture.shape[:2]
+        if track is not None and self._audio_from is not None:
+            self._audio_input = AudioInput(self._audio_from, self._start)
+        # The index in front lets a browser play the file while it loads.
+        self._output = av.open(str(self.path), "w", format="mp4", options={"movflags": "+faststart"})
+        encoder = VideoEncoder(self._output, width, height, self._frame_seconds)
+        if track is not None and self._audio_input is not None:
+            self._audio = track(self._audio_input, self._output)
+        self._output.start_encoding()
+        self._encoder = encoder
+
+    def _mux_video(self, packets: Iterable[Packet]) -> None:
+        """Write video packets, each followed by the sound up to it: the muxer need not hold back much."""
+        assert self._output is not None
+        for packet in packets:
+            time = float((packet.pts or 0) * packet.time_base)
+            self._output.mux(packet)
+            if self._audio is not None:
+                self._mux_audio(self._audio.packets(time))
+
+    def _mux_audio(self, packets: Iterator[Packet]) -> None:
+        assert self._output is not None
+        while True:
+            try:
+                packet = next(packets, None)
+            except AUDIO_FAULTS as error:
+                return self._drop_audio("is damaged: it ends early in the overlay", error)
+            if packet is None:
+                return None
+            try:
+                self._output.mux(packet)
+            except OSError:  # the disk's fault
+                raise
+            except AUDIO_FAULTS as error:
+                return self._drop_audio("is damaged: it ends early in the overlay", error)
+
+    def _drop_audio(self, what: str, fault: BaseException) -> None:
+        """Go on without (more) sound: the picture is what was asked for."""
+        self._audio = None
+        reason = getattr(fault, "strerror", None) or str(fault) or type(fault).__name__
+        self._warn(f"the sound of {self._info.name} {what} ({reason})")
+
+    def _release(self) -> None:
+        if self._audio_input is not None:
+            with suppress(Exception):
+                self._audio_input.close()
+        if self._output is not None:
+            with suppress(Exception):
+                self._output.close()  # does nothing when it is closed
+        self._audio = self._audio_input = self._output = self._encoder = None
+
+
+@contextmanager
+def _encoding_errors(path: Path) -> Iterator[None]:
+    """Turn what FFmpeg and the operating system raise into an `OutputError`."""
+    with output_errors(path):
+        try:
+            yield
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            reason = error.strerror or type(error).__name__
+            raise OutputError(
+                f"cannot encode {path}: {reason}; turn the overlay off to go on without"
+            ) from error

@@ -1,0 +1,137 @@
+"""Pictures to compressed video packets, with whatever good encoder this machine has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, cast
+
+import av
+import cv2
+import numpy as np
+
+from dvis_cli.errors import OutputError
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
+
+_BT709 = 1  # FFmpeg's number for the colour space, primaries and transfer of HD video
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoder:
+    name: str
+    options: dict[str, str]
+    clock: int = 90_000  # ticks a second: fine enough for every frame rate in use
+    rate_control: bool = False  # knows no constant quality: needs a bit rate
+
+
+# Best first. B-frames are off ("bf"): with them the mp4 muxer counts the length of a video whose frames are
+# unevenly spaced in decoding order, and players cut its end.
+_ENCODERS = (
+    _Encoder("libx264", {"preset": "veryfast", "crf": "20", "bf": "0"}),
+    _Encoder("libopenh264", {}, rate_control=True),
+    _Encoder("h264_videotoolbox", {"bf": "0", "allow_sw": "1"}, rate_control=True),
+    _Encoder("h264_mf", {}, rate_control=True),
+    _Encoder(
+        "mpeg4", {"flags": "+qscale", "global_quality": str(118 * 3)}, clock=30_000
+    ),  # 118: FF_QP2LAMBDA
+)
+_BITS_PER_PIXEL = 0.15  # for encoders with rate control: generous, drawn edges are expensive
+
+
+class VideoEncoder:
+    """The video stream of an mp4.
+
+    Args:
+        output: the file; its header is not written yet.
+        width, height: pixels of the pictures; odd ones are padded to even.
+        frame_seconds: how long a frame is shown, on average; the last one is shown this long.
+
+    Raises:
+        OutputError: no encoder takes this size.
+    """
+
+    def __init__(self, output: OutputContainer, width: int, height: int, frame_seconds: float) -> None:
+        self._size = (width + width % 2, height + height % 2)
+        rate = Fraction(1 / frame_seconds).limit_denominator(1001)
+        rate = min(max(rate, Fraction(1, 1000)), Fraction(1000))
+        self._encoder = _choose(*self._size, rate)
+        self._clock = Fraction(1, self._encoder.clock)
+        stream = output.add_stream(self._encoder.name, rate=rate, options=dict(self._encoder.options))
+        self._stream = cast("VideoStream", stream)
+        _configure(self._stream.codec_context, self._encoder, *self._size, rate)
+        self._stream.time_base = self._clock
+        self._frame_ticks = max(1, round(frame_seconds / self._clock))
+        self._last = -1  # ticks of the latest frame
+
+    @property
+    def end(self) -> float:
+        """Seconds at which the latest frame stops being shown."""
+        return float((self._last + self._frame_ticks) * self._clock) if self._last >= 0 else 0.0
+
+    def encode(self, picture: np.ndarray, seconds: float) -> list[Packet]:
+        """Packets that are ready after one more picture.
+
+        Args:
+            picture: (height, width, 3) uint8 RGB.
+            seconds: when it is shown; the first at 0. Times that do not grow are moved by one tick.
+        """
+        frame = av.VideoFrame.from_ndarray(self._fit(picture), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", interpolation="BILINEAR")
+        self._last = max(self._last + 1, round(seconds / self._clock))
+        frame.pts, frame.time_base = self._last, self._clock
+        return self._timed(self._stream.encode(frame))
+
+    def flush(self) -> list[Packet]:
+        """The packets still under way."""
+        return self._timed(self._stream.encode(None))
+
+    def _timed(self, packets: list[Packet]) -> list[Packet]:
+        for packet in packets:
+            packet.duration = (
+                self._frame_ticks
+            )  # mp4 uses the last one's; the others end where the next begins
+        return packets
+
+    def _fit(self, picture: np.ndarray) -> np.ndarray:
+        height, width = picture.shape[:2]
+        right, below = self._size[0] - width, self._size[1] - height
+        if not 0 <= right <= 1 or not 0 <= below <= 1:  # a source whose size changes midway
+            return cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
+        if right or below:  # repeating the edge keeps a coloured fringe out of the picture
+            return cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE)
+        return np.ascontiguousarray(picture)
+
+
+def _choose(width: int, height: int, rate: Fraction) -> _Encoder:
+    """The best encoder that really opens: FFmpeg may list ones for which the machine has no hardware."""
+    for encoder in _ENCODERS:
+        try:
+            context = cast("VideoCodecContext", av.CodecContext.create(encoder.name, "w"))
+            context.options = dict(encoder.options)
+            _configure(context, encoder, width, height, rate)
+            context.open()
+        except (av.FFmpegError, ValueError):
+            continue
+        return encoder
+    raise OutputError(
+        f"no video encoder on this machine can write an overlay of {width}x{height} pixels "
+        f"(tried {', '.join(encoder.name for encoder in _ENCODERS)}); turn the overlay off"
+    )
+
+
+def _configure(
+    context: VideoCodecContext, encoder: _Encoder, width: int, height: int, rate: Fraction
+) -> None:
+    context.width, context.height = width, height
+    context.pix_fmt = "yuv420p"
+    context.time_base = Fraction(1, encoder.clock)
+    context.framerate = rate
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
+    context.color_range = 1  # 16..235
+    if encoder.rate_control:
+        context.bit_rate = max(200_000, round(width * height * float(rate) * _BITS_PER_PIXEL))

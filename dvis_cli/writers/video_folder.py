@@ -1,0 +1,200 @@
+"""All outputs of one video, written beside the work that makes them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dvis_cli.errors import DvisWarning, UsageError
+from dvis_cli.structures import PanopticFrame, Segment, VideoInfo
+from dvis_cli.writers.failures import output_errors
+from dvis_cli.writers.folder import AtomicFolder
+from dvis_cli.writers.overlay import OVERLAY_STYLES
+from dvis_cli.writers.overlay_video import OverlayVideo
+from dvis_cli.writers.panoptic_png import write_panoptic_png
+from dvis_cli.writers.segments_json import SegmentStatistics, png_name, segments_document, write_json
+
+_LOOK_UP = 0.05  # seconds between looks at a worker while waiting for room in its queue
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What to write for a video."""
+
+    panoptic: bool = True  # panoptic/000000.png ...
+    segments: bool = True  # segments.json
+    overlay: str | None = "blend"  # overlay.mp4 in this style; None = off
+
+    def __post_init__(self) -> None:
+        if self.overlay is not None and self.overlay not in OVERLAY_STYLES:
+            raise UsageError(f"overlay style {self.overlay!r} not known; styles: {', '.join(OVERLAY_STYLES)}")
+
+
+class VideoFolderWriter:
+    """Context manager for `OUT/<name>/`: hand it frames, then `finish`; it appears whole or not at all.
+
+    PNGs (with the statistics) and the overlay are made by one thread each. A frame waits in a bounded queue
+    until both have had it, so a slow disk slows the caller down and memory stays flat. Frames must not be
+    changed after they were handed over. Leaving the block without `finish` removes everything.
+
+    Args:
+        target: the folder to make.
+        info: the source.
+        outputs: which files.
+        run: how the result was made, for the top level of segments.json: `model`, `mode`, `task`, ...
+        overwrite: replace an existing folder of results.
+        audio_from: the file whose sound the overlay keeps.
+        queue_frames: frames that may wait, 1 or more.
+
+    Raises:
+        OutputError: on entry, the target cannot be written (see `check_target`).
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        info: VideoInfo,
+        outputs: Outputs,
+        *,
+        run: Mapping[str, Any],
+        overwrite: bool = False,
+        audio_from: Path | None = None,
+        queue_frames: int = 8,
+    ) -> None:
+        self._folder = AtomicFolder(target, overwrite)
+        self._info, self._outputs, self._run = info, outputs, run
+        self._audio_from = audio_from
+        self._queue_frames = max(1, queue_frames)
+        self._statistics = SegmentStatistics()
+        self._overlay: OverlayVideo | None = None
+        self._workers: list[_Worker] = []
+        self._warnings: list[str] = []
+        self._done = False
+
+    def __enter__(self) -> VideoFolderWriter:
+        self._folder.__enter__()
+        try:
+            if self._outputs.panoptic:
+                with output_errors(self._folder.target):
+                    (self._folder.path / "panoptic").mkdir()
+            self._workers.append(_Worker("panoptic", self._write_frame, self._queue_frames))
+            if self._outputs.overlay is not None:
+                path = self._folder.path / "overlay.mp4"
+                style: Any = self._outputs.overlay
+                self._overlay = OverlayVideo(path, self._info, style, self._audio_from, self._warnings.append)
+                self._workers.append(_Worker("overlay", self._overlay.add, self._queue_frames))
+        except BaseException:
+            self._abort()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._done:
+            self._abort()
+
+    def add(self, frame: PanopticFrame) -> None:
+        """Hand one frame over; frames come in order.
+
+        Raises:
+            OutputError: a file could not be written; of this frame or, found out now, of an earlier one.
+        """
+        for worker in self._workers:
+            worker.put(frame)
+        self._pass_on_warnings()
+
+    def finish(self, segments: list[Segment]) -> dict[str, Any]:
+        """Complete all files, put the folder in its place, and return what segments.json says.
+
+        Args:
+            segments: all segments of the video, with their final scores.
+
+        Raises:
+            OutputError: a file could not be written; nothing is left behind then.
+        """
+        for worker in self._workers:
+            worker.finish()
+        document = segments_document(
+            self._info, segments, self._statistics, self._run, pngs=self._outputs.panoptic
+        )
+        if self._overlay is not None:
+            self._overlay.close()
+        if self._outputs.segments:
+            write_json(self._folder.path / "segments.json", document)
+        self._folder.commit()
+        self._done = True
+        self._pass_on_warnings()
+        return document
+
+    def _write_frame(self, frame: PanopticFrame) -> None:
+        if self._outputs.panoptic:
+            write_panoptic_png(self._folder.path / "panoptic" / png_name(frame.index), frame.ids)
+        self._statistics.add(frame)
+
+    def _pass_on_warnings(self) -> None:
+        # Raised here and not in the worker: a warning filter of the caller's thread may make it an error.
+        while self._warnings:
+            warnings.warn(self._warnings.pop(0), DvisWarning, stacklevel=3)
+
+    def _abort(self) -> None:
+        for worker in self._workers:
+            worker.cancel()
+        if self._overlay is not None:
+            self._overlay.abort()
+        self._folder.discard()
+        self._done = True
+
+
+class _Worker:
+    """A thread that feeds items of a bounded queue to a function, in order, until the first failure."""
+
+    def __init__(self, name: str, consume: Callable[[PanopticFrame], None], size: int) -> None:
+        self._consume = consume
+        self._queue: queue.Queue[PanopticFrame | None] = queue.Queue(size)
+        self._failure: BaseException | None = None
+        self._cancelled = False
+        # A daemon, so that even a crash of the main thread that skips `cancel` lets the program end.
+        self._thread = threading.Thread(target=self._run, name=f"dvis-{name}", daemon=True)
+        self._thread.start()
+
+    def put(self, item: PanopticFrame | None) -> None:
+        """Queue an item; raises what the function raised for an earlier one."""
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            try:
+                return self._queue.put(item, timeout=_LOOK_UP)
+            except queue.Full:
+                continue
+
+    def finish(self) -> None:
+        """Wait until all items are through; raises what the function raised."""
+        self.put(None)
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def cancel(self) -> None:
+        """Forget the items that wait, and end the thread after the one at hand. Does not raise."""
+        self._cancelled = True
+        with suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        if self._failure is None:
+            self._queue.put(None)  # there is room: the queue was just emptied and nobody else fills it
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (item := self._queue.get()) is not None and not self._cancelled:
+                self._consume(item)
+        except BaseException as error:  # carried over to the thread that can act on it
+            self._failure = error
