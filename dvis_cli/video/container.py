@@ -53,7 +53,7 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 
     Raises VideoError when there is none, or none that can be decoded.
     """
-    streams = [stream for stream in container.streams.video if not stream.disposition & ATTACHED_PICTURE]
+    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not streams:
         if container.streams.audio:
             raise VideoError(f"{path} has no picture: it holds only sound; name a video file")
@@ -130,19 +130,35 @@ def frame_rate(stream: VideoStream) -> float:
     return DEFAULT_FPS
 
 
-def promised_length(container: InputContainer, stream: VideoStream) -> float | None:
-    """Seconds of video by the header; None where the header gives none of the video's own."""
+def promised_length(container: InputContainer, stream: VideoStream, origin: float) -> float | None:
+    """Seconds of video by the header; None where the header gives none of the video's own.
+
+    `origin`: the first frame on the file's clock, in seconds.
+    """
     if "avi" in _kinds(container) and stream.frames:
         return stream.frames / frame_rate(stream)  # its other durations are guessed from the size of the file
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")  # Matroska: 00:00:02.000000000
-    minutes, _, seconds = rest.partition(":")
+    length = _tagged_length(stream)
+    if length is None and container.duration and len(container.streams) == 1:  # else it may be the sound's
+        length = container.duration / av.time_base
+    if length is not None and "matroska" in _kinds(container):
+        length -= max(0.0, origin)  # Matroska gives the time of the end on its clock
+    return length
+
+
+def _tagged_length(stream: VideoStream) -> float | None:
+    """Seconds by the tag that Matroska files carry for every stream: 00:00:02.000000000."""
     try:
+        hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except ValueError:
-        only_video = len(container.streams) == 1  # otherwise it may be the length of the sound
-        return container.duration / av.time_base if container.duration and only_video else None
+        return None
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    flags = getattr(stream, "disposition", 0)  # none in PyAV 14.0, a plain Flag before 16, then an IntFlag
+    return bool(int(getattr(flags, "value", flags)) & ATTACHED_PICTURE)
 
 
 def _kinds(container: InputContainer) -> list[str]:

@@ -29,11 +29,13 @@ def plan_geometry(
             raise UsageError(f"the {name} must be 1 pixel or more, not {value}")
     if height < 1 or width < 1:
         raise ValueError(f"a frame of {height} x {width} pixels has no pixels")
+    # Both steps in floating point, rounded once at the end: ties then fall as where the models were trained.
     scale = short_side / min(height, width)
-    longest = max(height, width) * scale
+    high, wide = (short_side, width * scale) if height < width else (height * scale, short_side)
+    longest = max(high, wide)
     if longest > long_side:
-        scale *= long_side / longest
-    resized = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+        high, wide = high * (long_side / longest), wide * (long_side / longest)
+    resized = (max(1, int(high + 0.5)), max(1, int(wide + 0.5)))
     padded = (-(-resized[0] // divisor) * divisor, -(-resized[1] // divisor) * divisor)
     return Geometry(output=(height, width), resized=resized, padded=padded)
 

@@ -6,9 +6,13 @@ import struct
 from fractions import Fraction
 from typing import Any
 
+import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
+from PIL import Image
+
+from dvis_cli.errors import VideoError
 
 # (a, b, c, d): the stored point (x, y), y pointing down, is shown at (a x + c y, b x + d y).
 Turn = tuple[int, int, int, int]
@@ -55,16 +59,26 @@ def shown_size(picture: VideoFrame, sar: Fraction | None) -> tuple[int, int]:
 
 
 class Upright:
-    """Makes shown frames of one size from decoded ones; keeps the scaler's tables between frames."""
+    """Makes shown frames of one size from decoded ones; keeps the converter's tables between frames."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         """`size`: (height, width) in pixels of every result."""
         self._size = size
-        self._scaler = VideoReformatter()
+        self._converter = VideoReformatter()
 
     def __call__(self, picture: VideoFrame) -> np.ndarray:
-        """(height, width, 3) uint8 RGB, by the frame's own colour matrix and range."""
+        """(height, width, 3) uint8 RGB, by the frame's own colour matrix and range.
+
+        PyAV before 17 takes every frame for BT.601 in limited range, which shifts colours a little.
+        Raises VideoError for a pixel format that cannot be converted.
+        """
         turn = turn_of(picture)
         height, width = self._size[::-1] if is_sideways(turn) else self._size
-        scaled = self._scaler.reformat(picture, width=width, height=height, format="rgb24")
-        return turned(scaled.to_ndarray(), turn)
+        try:
+            rgb = self._converter.reformat(picture, format="rgb24").to_ndarray()
+        except (av.FFmpegError, ValueError) as error:
+            raise VideoError(f"frames of pixel format {picture.format.name} cannot become RGB") from error
+        if rgb.shape[:2] != (height, width):
+            # Pillow, because scaling within the conversion darkens by one or two grey levels.
+            rgb = np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
+        return turned(rgb, turn)

@@ -171,11 +171,12 @@ def _facts_of(path: Path) -> _Facts:
         if first is None:
             limit = f"frames above {PIXEL_LIMIT // 10**6} megapixels are refused"
             raise VideoError(f"{path}: no frame can be decoded; it is empty or damaged ({limit})")
+        origin = Clock(1 / fps).seconds(first.pts, first.time_base)
         return _Facts(
-            origin=Clock(1 / fps).seconds(first.pts, first.time_base),
+            origin=origin,
             fps=fps,
             frames=stream.frames or None,
-            length=promised_length(container, stream),
+            length=promised_length(container, stream, origin),
             sar=stream.sample_aspect_ratio,
             has_audio=bool(container.streams.audio),
         )
