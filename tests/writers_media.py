@@ -9,6 +9,7 @@ import av
 import numpy as np
 
 from dvis_cli.structures import Category, PanopticFrame, Segment, VideoInfo
+from dvis_cli.writers.audio import codec_name
 
 RATE = 48000
 PERSON = Category(60, "person", True, (150, 5, 61))
@@ -121,7 +122,7 @@ def video_seconds(path: Path) -> float:
 def audio_codec(path: Path) -> str | None:
     with av.open(str(path)) as container:
         streams = container.streams.audio
-        return streams[0].codec_context.codec.canonical_name if streams else None
+        return codec_name(streams[0]) if streams else None
 
 
 def read_clicks(path: Path) -> tuple[list[float], float, float]:

@@ -30,7 +30,8 @@ def open_source(path: Path) -> InputContainer:
 def codec_name(stream: AudioStream) -> str:
     """The codec's general name, e.g. `mp3` whichever decoder reads it."""
     codec = stream.codec_context.codec
-    return getattr(codec, "canonical_name", codec.name)  # PyAV 14 has the name only
+    # Early PyAV 14 knows the decoder's own name only: mp3float, but aac, ac3, flac, ...
+    return getattr(codec, "canonical_name", codec.name.removesuffix("float"))
 
 
 class AudioTrack(Protocol):
