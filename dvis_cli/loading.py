@@ -236,7 +236,10 @@ def save_weights(network: DvisModel, path: Path) -> None:
     partial = path.with_name(f".{path.name}.partial")
     metadata = {METADATA_KEY: json.dumps(to_document(network.config))}
     try:
+        partial.touch()  # the library would make it unreadable for others
+        permissions = partial.stat().st_mode
         save_file(official_state(network), partial, metadata=metadata)
+        partial.chmod(permissions)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

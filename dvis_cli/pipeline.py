@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import queue
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from . import __version__
-from .config import Mode
+from .config import DecisionConfig, Mode
 from .loading import load_model
 from .model import DEFAULT_WINDOW, DvisModel, OnProgress, PanopticRun, RunSettings
 from .structures import Frame, Geometry, PanopticFrame, Segment, VideoInfo
@@ -128,15 +129,11 @@ def segment_video(
     opened = open_video(source, selection or Selection(), folder_fps=folder_fps)
     if not isinstance(model, DvisModel):
         model = load_model(model, mode=mode)
-    decision = model.config.decision
     on_cpu = model.device.type == "cpu"
-    settings = RunSettings(
+    settings = dataclasses.replace(
+        check_settings(window, horizon, score_threshold, overlap_threshold, model.config.decision),
         mode=model.check_mode(mode),
-        window=window,
-        horizon=horizon if horizon is not None else max(window, DEFAULT_WINDOW),
         memory_budget=memory_budget if memory_budget is not None else _default_budget(on_cpu),
-        score_threshold=decision.score_threshold if score_threshold is None else score_threshold,
-        overlap_threshold=decision.overlap_threshold if overlap_threshold is None else overlap_threshold,
         batch=1 if on_cpu else 4,
     )
     side = short_side if short_side is not None else model.config.input.short_side
@@ -187,6 +184,24 @@ def save_video(
             return writer.finish(video.segments)
     finally:
         video.close()
+
+
+def check_settings(
+    window: int,
+    horizon: int | None = None,
+    score_threshold: float | None = None,
+    overlap_threshold: float | None = None,
+    decision: DecisionConfig | None = None,
+) -> RunSettings:
+    """Fill in what was not said. Raises `UsageError` for a value out of range."""
+    decision = decision or DecisionConfig()
+    return RunSettings(
+        mode="minvis",
+        window=window,
+        horizon=horizon if horizon is not None else max(window, DEFAULT_WINDOW),
+        score_threshold=decision.score_threshold if score_threshold is None else score_threshold,
+        overlap_threshold=decision.overlap_threshold if overlap_threshold is None else overlap_threshold,
+    )
 
 
 def _default_budget(on_cpu: bool) -> int:

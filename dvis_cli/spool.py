@@ -71,17 +71,13 @@ class Spool:
         return np.frombuffer(pages, dtype).reshape(shape)
 
     def clear(self) -> None:
-        """Forget everything and give memory and disk space back."""
+        """Forget everything and give memory and disk space back.
+
+        Arrays that were handed out stay readable: the file is left to them, never cut under a mapping.
+        """
         self._arrays.clear()
         self._places.clear()
         self.in_memory = self.on_disk = 0
-        if self._file is not None:
-            self._file.truncate(0)
-
-    def close(self) -> None:
-        """Remove the file. The spool cannot be used afterwards."""
-        self._arrays.clear()
-        self._places.clear()
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -92,7 +88,7 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.clear()
 
     def _append(self, array: np.ndarray) -> int:
         """Write at the end of the file; returns where. Written, not mapped: a full disk must be an error."""

@@ -50,8 +50,8 @@ def test_the_file_has_no_name(tmp_path: Path) -> None:
     spool.put("a", np.ones(10_000))
     assert list(tmp_path.iterdir()) == []
     kept = spool.get("a")
-    spool.close()
-    assert kept.sum() == 10_000  # an array that was handed out outlives the spool
+    spool.clear()
+    assert kept.sum() == 10_000  # an array that was handed out outlives the file
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

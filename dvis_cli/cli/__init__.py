@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+import traceback
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -49,10 +50,10 @@ app.add_typer(weights.app, name="weights")
 
 def main() -> None:
     """Entry point: run the command, turn a failure into one line and an exit code."""
-    arguments: dict[str, Any] = {"prog_name": "dvis"}
     try:
-        app(**arguments)
-    except KeyboardInterrupt:
+        # Not "standalone", or typer would print usage errors itself, as a box of several lines.
+        sys.exit(app(prog_name="dvis", standalone_mode=False) or 0)
+    except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,13 +61,16 @@ def main() -> None:
     except DvisError as error:
         _fail(str(error), error.exit_code)
     except MemoryError:
-        _fail("out of memory: lower --short-side, or --window", 1)
+        _fail("out of memory: lower --short-side or --window", 1)
     except Exception as error:
+        if hasattr(error, "format_message"):  # what the parser has to say
+            _fail(error.format_message(), getattr(error, "exit_code", 2))
         _fail(f"unexpected {type(error).__name__}: {error} (a bug; --debug shows where)", 1)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
+    """Print one line and exit; with --debug, show the traceback as well."""
     if os.environ.get("DVIS_DEBUG"):
-        raise
+        traceback.print_exc()
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)

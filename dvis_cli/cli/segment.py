@@ -67,39 +67,39 @@ def segment(
     ] = None,
     task: Annotated[TaskChoice, typer.Option(help="What to make of the model's output.")] = TaskChoice.panoptic,
     short_side: Annotated[
-        int | None, typer.Option(min=1, help="Pixels of the short side in the network. Default: the model's own.")
+        int | None, typer.Option(help="Pixels of the short side in the network. Default: the model's own.")
     ] = None,
     start: Annotated[str | None, typer.Option(metavar="TIME", help="Begin here: seconds, or M:SS.")] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="Stop before this time.")] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Take every N-th frame.")] = 1,
-    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")] = None,
+    stride: Annotated[int, typer.Option(help="Take every N-th frame.")] = 1,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.")] = None,
     folder_fps: Annotated[float, typer.Option(help="Frame rate of an image folder.")] = 25.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[
         PrecisionChoice, typer.Option(help="fp32 is exact, bf16 faster; auto is bf16 where a GPU has it.")
     ] = PrecisionChoice.auto,
-    window: Annotated[int, typer.Option(min=1, help="Frames that the refiner sees at once.")] = 300,
+    window: Annotated[int, typer.Option(help="Frames that the refiner sees at once.")] = 300,
     horizon: Annotated[
         int | None,
-        typer.Option(min=1, help="Frames whose classes are decided together. Default: 300, or the window if longer."),
+        typer.Option(help="Frames whose classes are decided together. Default: 300, or the window if longer."),
     ] = None,
     memory_budget: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Waiting data in RAM, e.g. 2GB; more goes to a temporary file."),
     ] = None,
     score_threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Drop objects less certain than this. Usually 0.8.")
+        float | None, typer.Option(help="Drop objects less certain than this. Usually 0.8.")
     ] = None,
     overlap_threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Drop objects less visible than this share of their mask. Usually 0.8."),
+        typer.Option(help="Drop objects less visible than this share of their mask. Usually 0.8."),
     ] = None,
     overlay: Annotated[OverlayChoice, typer.Option(help="The overlay video's style.")] = OverlayChoice.blend,
     panoptic: Annotated[bool, typer.Option(help="Write the PNG maps.")] = True,
     segments: Annotated[bool, typer.Option(help="Write segments.json.")] = True,
     overwrite: Annotated[bool, typer.Option(help="Replace earlier results. Default: refuse.")] = False,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of the network. Default: all cores.")
+        int | None, typer.Option(help="CPU threads of the network. Default: all cores.")
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print a summary of the results as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
@@ -128,6 +128,8 @@ def segment(
     if len(sources) == 1:
         open_video(sources[0], selection, folder_fps=folder_fps)
         check_target(targets[0], overwrite)
+    budget = parse_bytes(memory_budget, "--memory-budget")
+    _check_numbers(short_side, threads, window, horizon, score_threshold, overlap_threshold)
     network = _load(reporter, model, config, mode, device, precision, threads)
     options = {
         "mode": mode.value if mode else None,
@@ -136,7 +138,7 @@ def segment(
         "folder_fps": folder_fps,
         "window": window,
         "horizon": horizon,
-        "memory_budget": parse_bytes(memory_budget, "--memory-budget"),
+        "memory_budget": budget,
         "score_threshold": score_threshold,
         "overlap_threshold": overlap_threshold,
         "outputs": outputs,
@@ -170,6 +172,23 @@ def _targets(sources: list[Path], out: Path) -> list[Path]:
             )
         places[name] = source
     return [out / name for name in places]
+
+
+def _check_numbers(
+    short_side: int | None,
+    threads: int | None,
+    window: int,
+    horizon: int | None,
+    score_threshold: float | None,
+    overlap_threshold: float | None,
+) -> None:
+    """Refuse values out of range before the weights are read."""
+    for option, value in (("--short-side", short_side), ("--threads", threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"{option} {value} must be at least 1")
+    from dvis_cli.pipeline import check_settings
+
+    check_settings(window, horizon, score_threshold, overlap_threshold)
 
 
 def _load(

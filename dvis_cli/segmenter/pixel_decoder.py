@@ -24,6 +24,17 @@ class PixelFeatures:
     levels: list[Tensor]  # coarse first, each (T, C, H / stride, W / stride) for strides 32, 16, 8
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group norm that also takes a map of one cell, which torch's refuses for fear of training on it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(GROUPS, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (T, C, h, w)."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class EncoderLayer(nn.Module):
     """Deformable self-attention and FFN, post-norm."""
 
@@ -50,15 +61,15 @@ class PixelDecoder(nn.Module):
         super().__init__()
         channels = config.channels
         self.input_proj = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, channels, 1), nn.GroupNorm(GROUPS, channels))
+            nn.Sequential(nn.Conv2d(c, channels, 1), GroupNorm(channels))
             for c in (inputs[3], inputs[2], inputs[1])
         )
         self.level_embed = nn.Parameter(torch.randn(LEVELS, channels))
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.lateral = nn.Conv2d(inputs[0], channels, 1, bias=False)
-        self.lateral_norm = nn.GroupNorm(GROUPS, channels)
+        self.lateral_norm = GroupNorm(channels)
         self.output = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.output_norm = nn.GroupNorm(GROUPS, channels)
+        self.output_norm = GroupNorm(channels)
         self.mask_features = nn.Conv2d(channels, config.mask_channels, 1)
 
     def forward(self, features: list[Tensor]) -> PixelFeatures:

@@ -1,0 +1,319 @@
+"""`dvis segment` as a user runs it: frames in, PNG, JSON and overlay out; parity; bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import media
+import numpy as np
+import pytest
+from goldens import FOLDER, NETWORKS, Golden
+
+from dvis_cli import cli
+from dvis_cli.writers.panoptic_png import read_panoptic_png
+
+ALLOWED_PIXELS = 5
+
+
+@pytest.fixture
+def dvis(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Run a command in this process; returns (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["dvis", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short real mp4."""
+    path = tmp_path_factory.mktemp("clip") / "a clip ünd more.mp4"
+    media.write_video(path, media.moving_squares(7, 64, 96), fps=10)
+    return path
+
+
+def one_error_line(err: str) -> str:
+    lines = [line for line in err.splitlines() if not line.startswith("warning: model 'tiny'")]
+    assert len(lines) == 1 and lines[0].startswith("error: "), err
+    return lines[0]
+
+
+# --- parity through the public path -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_recorded_results(dvis, tmp_path: Path, network: str, mode: str) -> None:
+    golden = Golden.load(network)
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i, rgb in enumerate(golden.frames):
+        cv2.imwrite(str(folder / f"{i}.png"), rgb[..., ::-1])
+    weights, config = golden.folder / "weights_offline.safetensors", golden.folder / f"config_{mode}.yaml"
+    code, _, err = dvis(
+        "segment", folder, "-o", tmp_path, "--model", weights, "--config", config, "--short-side", 90,
+        "--overwrite",
+    )  # fmt: skip
+    assert code == 1, "the frames themselves must never be overwritten"
+    code, _, err = dvis(
+        "segment", folder, "-o", tmp_path / "out", "--model", weights, "--config", config, "--short-side", 90
+    )
+    assert code == 0, err
+    result = tmp_path / "out" / "frames"
+    document = json.loads((result / "segments.json").read_text())
+    contiguous = {category.id: i for i, category in enumerate(golden.model.categories)}
+    ours = [
+        {"id": s["id"], "isthing": s["isthing"], "category_id": contiguous[s["category_id"]]}
+        for s in document["segments"]
+    ]
+    assert ours == golden.facts[f"{mode}.vps"]["segments_infos"]
+    assert document["mode"] == mode
+    maps = np.stack([read_panoptic_png(path) for path in sorted((result / "panoptic").iterdir())])
+    assert (maps != golden.final[f"{mode}.vps.pan"]).sum() <= ALLOWED_PIXELS
+    for segment in document["segments"]:
+        assert segment["area"] == (maps == segment["id"]).sum()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_recorded_networks_read_video_files(dvis, tmp_path: Path, clip: Path, network: str) -> None:
+    folder = FOLDER / network
+    code, out, err = dvis(
+        "segment", clip, "-o", tmp_path, "--model", folder / "weights_offline.safetensors", "--config",
+        folder / "config_minvis.yaml", "--short-side", 96, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["videos"][0]["frames"] == 7
+
+
+# --- what is written --------------------------------------------------------------------------------------
+
+
+def test_outputs_of_a_clip(dvis, tmp_path: Path, clip: Path) -> None:
+    code, out, err = dvis("segment", clip, "-o", tmp_path, "--short-side", 96)
+    assert code == 0 and out == "", "stdout is for results that were asked for"
+    assert "untrained" in err and "7 frames" in err
+    folder = tmp_path / clip.stem
+    assert sorted(p.name for p in folder.iterdir()) == ["overlay.mp4", "panoptic", "segments.json"]
+    assert [p.name for p in sorted((folder / "panoptic").iterdir())] == [f"{i:06d}.png" for i in range(7)]
+    document = json.loads((folder / "segments.json").read_text())
+    assert document["source"]["width"] == 96 and document["source"]["frames"] == 7
+    assert document["model"] == {"name": "tiny", "weights": None, "trained": False, "precision": "fp32"}
+    ids = {s["id"] for s in document["segments"]}
+    in_maps = set()
+    for path in (folder / "panoptic").iterdir():
+        in_maps |= set(np.unique(read_panoptic_png(path)).tolist())
+    assert in_maps - {0} == ids
+    with av.open(str(folder / "overlay.mp4")) as container:
+        frames = list(container.decode(video=0))
+    assert [round(float(f.pts * f.time_base), 3) for f in frames] == [i / 10 for i in range(7)]
+
+
+def test_each_output_can_be_turned_off(dvis, tmp_path: Path, clip: Path) -> None:
+    wanted = {
+        "overlay.mp4": ["--no-panoptic", "--no-segments"],
+        "panoptic": ["--no-segments", "--overlay", "none"],
+        "segments.json": ["--no-panoptic", "--overlay", "none"],
+    }
+    for name, options in wanted.items():
+        out = tmp_path / name
+        assert dvis("segment", clip, "-o", out, "--short-side", 64, "-q", *options)[0] == 0
+        assert [p.name for p in (out / clip.stem).iterdir()] == [name]
+    code, _, err = dvis("segment", clip, "-o", tmp_path, "--no-panoptic", "--no-segments", "--overlay", "none")
+    assert code == 2 and "nothing to write" in one_error_line(err)
+
+
+def test_selection_and_styles(dvis, tmp_path: Path, clip: Path) -> None:
+    code, out, err = dvis(
+        "segment", clip, "-o", tmp_path, "--short-side", 64, "--start", "0.1", "--end", "0:00.6", "--stride", 2,
+        "--max-frames", 2, "--overlay", "side-by-side", "--json", "--quiet",
+    )  # fmt: skip
+    assert code == 0 and err == ""
+    assert json.loads(out)["videos"][0]["frames"] == 2
+    with av.open(str(tmp_path / clip.stem / "overlay.mp4")) as container:
+        assert container.streams.video[0].width == 2 * 96
+
+
+def test_several_sources_go_on_after_a_bad_one(dvis, tmp_path: Path, clip: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    code, out, err = dvis("segment", bad, clip, "-o", tmp_path / "out", "--short-side", 64, "--json")
+    assert code == 1 and "1 of 2 videos failed" in err
+    document = json.loads(out)
+    assert len(document["videos"]) == 1 and "bad.mp4" in document["failed"][0]["source"]
+    assert (tmp_path / "out" / clip.stem / "segments.json").exists()
+
+
+def test_results_do_not_depend_on_window_budget_or_threads(dvis, tmp_path: Path, clip: Path) -> None:
+    """Streaming details never show: the same maps, byte for byte."""
+    seen = set()
+    for i, options in enumerate([[], ["--memory-budget", "0"], ["--memory-budget", "1GB", "--window", 8]]):
+        out = tmp_path / str(i)
+        assert dvis("segment", clip, "-o", out, "--short-side", 64, "-q", "--overlay", "none", *options)[0] == 0
+        files = sorted((out / clip.stem / "panoptic").iterdir())
+        seen.add(b"".join(p.read_bytes() for p in files))
+    assert len(seen) == 1
+
+
+# --- existing output --------------------------------------------------------------------------------------
+
+
+def test_existing_output(dvis, tmp_path: Path, clip: Path) -> None:
+    base = ["segment", clip, "-o", tmp_path, "--short-side", 64, "-q", "--overlay", "none"]
+    assert dvis(*base)[0] == 0
+    first = (tmp_path / clip.stem / "segments.json").read_bytes()
+    code, _, err = dvis(*base, "--max-frames", 2)
+    assert code == 1 and "--overwrite" in one_error_line(err)
+    assert (tmp_path / clip.stem / "segments.json").read_bytes() == first
+    assert dvis(*base, "--max-frames", 2, "--overwrite")[0] == 0
+    assert len(list((tmp_path / clip.stem / "panoptic").iterdir())) == 2
+    assert [p.name for p in tmp_path.iterdir()] == [clip.stem]
+
+
+# --- bad input --------------------------------------------------------------------------------------------
+
+
+def bad_sources(folder: Path) -> dict[str, tuple[Path, str]]:
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("I am no video")
+    (folder / "void").mkdir()
+    mixed = folder / "mixed"
+    mixed.mkdir()
+    cv2.imwrite(str(mixed / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    cv2.imwrite(str(mixed / "2.png"), np.zeros((8, 9, 3), np.uint8))
+    media.write_audio(folder / "sound.m4a")
+    return {
+        "missing": (folder / "missing.mp4", "missing.mp4"),
+        "empty": (folder / "empty.mp4", "empty"),
+        "text": (folder / "text.mp4", "text.mp4"),
+        "void": (folder / "void", "image"),
+        "mixed": (mixed, "size|x"),
+        "sound": (folder / "sound.m4a", "video"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "void", "mixed", "sound"])
+def test_bad_sources(dvis, tmp_path: Path, kind: str) -> None:
+    source, word = bad_sources(tmp_path)[kind]
+    code, out, err = dvis("segment", source, "-o", tmp_path / "out")
+    assert code in (1, 2) and out == ""
+    assert re.search(word, one_error_line(err))
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "options, word",
+    [
+        (["--model", "nonsense"], "known models"),
+        (["--model", "offline-r50"], "no weights on this machine"),
+        (["--config", "none.yaml"], "does not exist"),
+        (["--device", "gpu"], "choose auto, cpu"),
+        (["--memory-budget", "lots"], "500MB"),
+        (["--start", "soon"], "expected seconds"),
+        (["--start", "5", "--end", "2"], "end"),
+        (["--window", "0"], "window"),
+        (["--window", "400", "--horizon", "10"], "horizon"),
+        (["--mode", "magic"], "magic"),
+        (["--no-such-option"], "no-such-option"),
+        (["--score-threshold", "3"], "3"),
+    ],
+)
+def test_bad_options_are_usage_errors(dvis, tmp_path: Path, clip: Path, options: list[str], word: str) -> None:
+    code, _, err = dvis("segment", clip, "-o", tmp_path, *options)
+    assert code == 2, err
+    assert word in one_error_line(err)
+    assert not any(tmp_path.iterdir())
+
+
+def test_two_sources_of_one_name(dvis, tmp_path: Path, clip: Path) -> None:
+    code, _, err = dvis("segment", clip, clip, "-o", tmp_path)
+    assert code == 2 and "both be written" in one_error_line(err)
+
+
+def test_unwritable_output(dvis, tmp_path: Path, clip: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = dvis("segment", clip, "-o", tmp_path / "file")
+    assert code == 1 and "file" in one_error_line(err)
+
+
+def test_truncated_video_keeps_what_decodes(dvis, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.mkv", tmp_path / "cut.mkv"
+    media.write_video(whole, media.moving_squares(40, 64, 96), fps=10)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    code, _, err = dvis("segment", cut, "-o", tmp_path / "out", "--short-side", 64)
+    assert code == 0, err
+    frames = len(list((tmp_path / "out" / "cut" / "panoptic").iterdir()))
+    assert 0 < frames < 40
+    assert f"{frames} frames" in err
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 200), (33, 47), (200, 3)])
+def test_odd_sizes(dvis, tmp_path: Path, height: int, width: int) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for i in range(2):
+        cv2.imwrite(str(folder / f"{i}.png"), np.full((height, width, 3), 40 * i, np.uint8))
+    code, _, err = dvis("segment", folder, "-o", tmp_path / "out", "--short-side", 32)
+    assert code == 0, err
+    png = read_panoptic_png(tmp_path / "out" / "odd" / "panoptic" / "000001.png")
+    assert png.shape == (height, width)
+
+
+def test_malicious_checkpoint(dvis, tmp_path: Path, clip: Path) -> None:
+    (tmp_path / "bad.pkl").write_bytes(b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R.")
+    code, _, err = dvis("segment", clip, "-o", tmp_path / "out", "--model", tmp_path / "bad.pkl")
+    assert code == 1 and "would execute code" in one_error_line(err)
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dvis_cli"]
+    environment = {k: v for k, v in os.environ.items() if k != "DVIS_DEBUG"}
+    for extra, there in (([], False), (["--debug"], True)):
+        done = subprocess.run(
+            [*command, *extra, "segment", str(tmp_path / "none.mp4"), "-o", str(tmp_path)],
+            capture_output=True, text=True, check=False, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert ("Traceback" in done.stderr) == there
+
+
+# --- the other commands -----------------------------------------------------------------------------------
+
+
+def test_models(dvis) -> None:
+    code, out, _ = dvis("models", "--json")
+    listed = {m["name"]: m for m in json.loads(out)}
+    assert code == 0 and len(listed) == 7
+    assert listed["tiny"]["ready"] and not listed["offline-swinl"]["ready"]
+    assert "offline-swinl" in dvis("models")[1]
+
+
+def test_weights_random_and_info(dvis, tmp_path: Path, clip: Path) -> None:
+    file = tmp_path / "noise.safetensors"
+    assert dvis("weights", "random", "tiny", "-o", file)[0] == 0
+    code, _, err = dvis("weights", "random", "tiny", "-o", file)
+    assert code == 1 and "--overwrite" in one_error_line(err)
+    code, out, _ = dvis("weights", "info", file, "--json")
+    assert code == 0 and json.loads(out)["mode"] == "offline"
+    code, _, err = dvis("segment", clip, "-o", tmp_path / "out", "--model", file, "--overlay", "none")
+    assert code == 0 and "untrained" not in err
+
+
+def test_version(dvis) -> None:
+    code, out, _ = dvis("--version")
+    assert code == 0 and out.startswith("dvis 0.")
