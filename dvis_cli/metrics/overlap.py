@@ -44,10 +44,10 @@ class _IndexTable(threading.local):
         self.rows = np.zeros(ID_LIMIT, dtype=np.uint16)
 
     def look_up(self, ids: npt.NDArray[Any], known: IntArray) -> IntArray:
-        """Flat int64 rows: 0 for an id that is not known, 1 for void, 2.. for `known[0]`.. ."""
+        """Rows (int64) of flat ids: 0 for an id that is not known, 1 for void, 2.. for `known[0]`.. ."""
         self.rows[known] = np.arange(2, len(known) + 2, dtype=np.uint16)
         self.rows[0] = 1
-        found = self.rows[ids.ravel()].astype(np.int64)
+        found = self.rows[ids].astype(np.int64)
         self.rows[known] = 0
         return found
 
@@ -79,7 +79,7 @@ def frame_overlap(
             "sizes must be equal"
         )
     true, predicted = _listed(gt_segments, "ground truth"), _listed(pred_segments, "prediction")
-    shared = _joint_counts(_checked(gt_ids), true, _checked(pred_ids), predicted)
+    shared = _joint_counts(gt_ids, true, pred_ids, predicted)
     pred_areas = shared[:, 2:].sum(axis=0)
     if shared[:, 0].any() or not pred_areas.all():
         raise DatasetError(_disagreement(pred_ids, predicted, pred_areas))
@@ -113,10 +113,19 @@ def _joint_counts(
 ) -> IntArray:
     """(G + 2, P + 2) pixel counts; the first row and column are unlisted ids, the second void."""
     shape = len(true) + 2, len(predicted) + 2
-    joint = _TABLE.look_up(gt_ids, true)
+    starts, lengths = _runs(gt_ids.ravel(), pred_ids.ravel())
+    joint = _TABLE.look_up(_checked(gt_ids.ravel()[starts]), true)
     joint *= shape[1]
-    joint += _TABLE.look_up(pred_ids, predicted)
-    return np.bincount(joint, minlength=shape[0] * shape[1]).reshape(shape).astype(np.int64, copy=False)
+    joint += _TABLE.look_up(_checked(pred_ids.ravel()[starts]), predicted)
+    counts = np.bincount(joint, weights=lengths, minlength=shape[0] * shape[1])  # exact below 2^53 pixels
+    return counts.reshape(shape).astype(np.int64)
+
+
+def _runs(gt: npt.NDArray[Any], pred: npt.NDArray[Any]) -> tuple[IntArray, IntArray]:
+    """Starts and lengths of the runs in which neither flat map changes: far fewer than pixels."""
+    changes = (gt[1:] != gt[:-1]) | (pred[1:] != pred[:-1])
+    starts = np.concatenate([np.zeros(min(len(gt), 1), dtype=np.int64), np.flatnonzero(changes) + 1])
+    return starts, np.diff(starts, append=len(gt))
 
 
 def _listed(segments: Sequence[Mapping[str, Any]], side: str) -> IntArray:
