@@ -41,7 +41,7 @@ def evaluate(
     from dvis_cli.datasets.parallel import usable_cores
     from dvis_cli.datasets.vipseg import VIPSeg
     from dvis_cli.evaluation import check_metrics
-    from dvis_cli.score_tables import write_csv
+    from dvis_cli.evaluation.tables import write_csv
 
     metrics = check_metrics([name.strip() for name in metric.split(",") if name.strip()])
     dataset = VIPSeg.open(gt, split) if gt.is_dir() else VIPSeg.from_json(gt)
@@ -63,7 +63,7 @@ def _score(
     run: Path, dataset: VIPSeg, metrics: tuple[str, ...], workers: int, reporter: Reporter
 ) -> dict[str, Any]:
     from dvis_cli.evaluation import evaluate as evaluate_run
-    from dvis_cli.score_tables import score_document
+    from dvis_cli.evaluation.tables import score_document
 
     with reporter.progress(run.name or str(run), len(dataset.videos), "videos") as progress:
         evaluation = evaluate_run(

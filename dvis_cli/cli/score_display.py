@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dvis_cli.score_tables import GROUPS, MEANS, headline
+from dvis_cli.evaluation.tables import GROUPS, MEANS, headline
 
 NOTHING = "-"
 

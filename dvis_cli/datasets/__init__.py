@@ -1,0 +1,1 @@
+"""VIPSeg: its label set, its layouts, and submissions to its scorer."""

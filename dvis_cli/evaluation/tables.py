@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dvis_cli.errors import OutputError
-from dvis_cli.evaluation import Evaluation
+from dvis_cli.evaluation.scoring import Evaluation
 from dvis_cli.metrics import PUBLIC_WINDOWS, REPORT_WINDOWS, STQResult, VPQResult, WindowResult
 
 GROUPS: dict[str, bool | None] = {"all": None, "thing": True, "stuff": False}
