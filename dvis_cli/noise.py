@@ -13,15 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .layers.attention import Attention, FeedForward
 from .layers.mlp import MLP
 from .model import DvisModel
 from .structures import Category
 
 TINY_SEED = 7  # of the registered variant: of fifteen tried, the one that finds most
+CALM = 0.1  # strength of what a query takes up from the frame and from other queries
+FRAMES = 4  # made up to fit the heads to
 CLASS_SPREAD = 5.0  # standard deviation of the class logits: about half of the queries are sure of one
-NO_OBJECT = 10.0  # logit of "no object": many of those are not
+SURE = 12  # queries, about, that are something rather than nothing
 MASK_SPREAD = 3.0  # standard deviation of the mask logits
-MASK_OFFSET = 3.5  # how far below zero they lie on average: a mask covers a tenth of a frame or so
+MASK_OFFSET = 4.0  # how far below zero they lie on average: a mask covers some hundredths of a frame
 
 
 def random_model(config: ModelConfig, categories: Sequence[Category], seed: int = TINY_SEED) -> DvisModel:
@@ -31,14 +34,25 @@ def random_model(config: ModelConfig, categories: Sequence[Category], seed: int 
     try:
         network = DvisModel(config, categories).eval()
         with torch.no_grad():
+            _calm_queries(network)
             _fit_heads(network)
     finally:
         torch.random.set_rng_state(state)
     return network
 
 
+def _calm_queries(network: DvisModel) -> None:
+    """Let a query be mostly itself; through noise at full strength all would see the same grey average."""
+    for part in (network.segmenter.query_decoder, network.tracker, network.refiner):
+        for module in part.modules() if part is not None else ():
+            if isinstance(module, Attention):
+                module.out_proj.weight.mul_(CALM)
+            elif isinstance(module, FeedForward):
+                module.linear2.weight.mul_(CALM)
+
+
 def _fit_heads(network: DvisModel) -> None:
-    """Fit each stage's heads to what comes out of the stage for two made-up frames."""
+    """Fit each stage's heads to what comes out of the stage for a few made-up frames."""
     segmenter = network.segmenter
     features_of = segmenter.pixel_decoder.mask_features
     frames = _made_up_frames(network.config.input.divisor)
@@ -60,18 +74,22 @@ def _fit_heads(network: DvisModel) -> None:
 
 
 def _made_up_frames(divisor: int) -> Tensor:
-    """(2, 3, H, W): smooth random colours, the second frame a little to the left of the first."""
-    size = (-(-96 // divisor) * divisor, -(-160 // divisor) * divisor)
-    coarse = torch.randn(1, 3, 6, 12)
-    smooth = nn.functional.interpolate(coarse, (size[0], size[1] + 8), mode="bicubic")
-    return torch.cat((smooth[..., 8:], smooth[..., :-8]))
+    """(FRAMES, 3, H, W): blobs on blobs on blobs, like a photograph's spectrum; each brighter or darker."""
+    height, width = (-(-side // divisor) * divisor for side in (96, 160))
+    frames = torch.randn(FRAMES, 3, 1, 1)
+    for cells in (3, 6, 12, 24, 48, 96):
+        octave = torch.randn(FRAMES, 1, cells, 2 * cells) + 0.3 * torch.randn(FRAMES, 3, cells, 2 * cells)
+        frames = frames + nn.functional.interpolate(octave, (height, width), mode="bilinear") * (2 / cells) ** 0.5
+    return frames.clamp(-2, 2.5)
 
 
 def _fit(class_head: nn.Linear, mask_head: MLP, queries: Tensor) -> None:
     """Centre and scale both heads over the given queries, (..., Q, C)."""
     rows = queries.flatten(0, -2)
     _standardise(class_head, rows, CLASS_SPREAD)
-    class_head.bias[-1] = NO_OBJECT
+    class_head.weight[-1] = 0.0  # "no object": a level that only some queries' strongest class passes
+    strongest = class_head(rows)[:, :-1].amax(dim=1)
+    class_head.bias[-1] = strongest.quantile(max(0.0, 1 - SURE / queries.shape[-2]))
     hidden = rows
     for layer in mask_head.layers[:-1]:
         hidden = layer(hidden).relu()
