@@ -139,9 +139,9 @@ def _check(config: ModelConfig) -> None:
         raise ConfigError(
             f"pixel_decoder.channels={config.pixel_decoder.channels} must be a multiple of 32 (group norm)"
         )
-    for label, value in (("score", config.decision.score_threshold), ("overlap", config.decision.overlap_threshold)):  # fmt: skip
+    for label, value in dataclasses.asdict(config.decision).items():
         if not 0 <= value <= 1:
-            raise ConfigError(f"decision.{label}_threshold={value} must lie in 0..1")
+            raise ConfigError(f"decision.{label}={value} must lie in 0..1")
     if config.num_classes < 1:
         raise ConfigError(f"num_classes={config.num_classes} must be at least 1")
 
@@ -199,7 +199,7 @@ def _build(kind: type, document: Any, where: str) -> Any:
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """Check one value against its annotation, turning lists into tuples and whole numbers into floats."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(typing.cast(type, hint), value, where)
     if origin is Literal:
         if value not in arguments:

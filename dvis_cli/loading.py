@@ -180,7 +180,9 @@ def _refuse_mismatch(network: nn.Module, ours: dict[str, Tensor], unknown: list[
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
         if names
     ]
-    raise CheckpointError(f"weights {path} do not fit the model: {', '.join(parts)}; is it the right --config?")
+    raise CheckpointError(
+        f"weights {path} do not fit the model: {', '.join(parts)}; is it the right --config?"
+    )
 
 
 def categories_of(config: ModelConfig) -> tuple[Category, ...]:

@@ -126,7 +126,9 @@ class QueryState:
         self._logit_sum: Tensor | float = 0.0  # (Q, K+1) over the frames of the horizon
         self._refined_probs: Tensor | float = 0.0  # (Q, K+1), weighted by frames
         self._frames = 0
-        self.queries: list[Tensor] = []  # (Q, C) a frame of the horizon, after the norm: masks come from these
+        self.queries: list[
+            Tensor
+        ] = []  # (Q, C) a frame of the horizon, after the norm: masks come from these
 
     def add(self, output: SegmenterOutput) -> None:
         """Take in the next frames."""

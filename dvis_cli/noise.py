@@ -58,10 +58,12 @@ def _fit_heads(network: DvisModel) -> None:
     frames = _made_up_frames(network.config.input.divisor)
     features = segmenter(frames).mask_features
     spread, mean = torch.std_mean(features, dim=(0, 2, 3))
+    bias = features_of.bias
+    assert bias is not None
     features_of.weight.div_(spread[:, None, None, None])
-    features_of.bias.sub_(mean).div_(spread)
+    bias.sub_(mean).div_(spread)
     # One channel says 1 everywhere; against it the mask embeddings carry their offset.
-    features_of.weight[0], features_of.bias[0] = 0.0, 1.0
+    features_of.weight[0], bias[0] = 0.0, 1.0
     queries = segmenter(frames).queries
     _fit(segmenter.query_decoder.class_head, segmenter.query_decoder.mask_head, queries)
     queries = segmenter(frames).queries
@@ -79,7 +81,9 @@ def _made_up_frames(divisor: int) -> Tensor:
     frames = torch.randn(FRAMES, 3, 1, 1)
     for cells in (3, 6, 12, 24, 48, 96):
         octave = torch.randn(FRAMES, 1, cells, 2 * cells) + 0.3 * torch.randn(FRAMES, 3, cells, 2 * cells)
-        frames = frames + nn.functional.interpolate(octave, (height, width), mode="bilinear") * (2 / cells) ** 0.5
+        frames = (
+            frames + nn.functional.interpolate(octave, (height, width), mode="bilinear") * (2 / cells) ** 0.5
+        )
     return frames.clamp(-2, 2.5)
 
 

@@ -1,6 +1,6 @@
 """One video, source to files: the whole story on one screen.
 
-    video/ decodes and resizes in a thread  ->  model.py  ->  writers/ write in threads
+video/ decodes and resizes in a thread  ->  model.py  ->  writers/ write in threads
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import dataclasses
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class SegmentedVideo:
             "horizon": settings.horizon,
         }
 
-    def _iterate(self) -> Iterator[PanopticFrame]:
+    def _iterate(self) -> Generator[PanopticFrame, None, None]:
         size = self.model.config.input
         with _Prefetch(self._source, self.geometry, size.mean, size.std) as frames:
             yield from self._run.frames(frames)

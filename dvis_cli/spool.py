@@ -96,7 +96,7 @@ class Spool:
             self._file = tempfile.TemporaryFile(prefix="dvis-spool-", dir=self.folder, buffering=0)  # noqa: SIM115
         start = self.on_disk
         self._file.seek(start)
-        data = memoryview(np.ascontiguousarray(array)).cast("B")
+        data = memoryview(np.ascontiguousarray(array).data).cast("B")
         while data:
             data = data[self._file.write(data) :]
         # Mapping needs records to begin on a page (the allocation granularity on some systems).

@@ -11,7 +11,18 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "dvis_cli"
 FILES = sorted(PACKAGE.rglob("*.py"))
-STAGES = ("video", "segmenter", "tracker", "refiner", "fusion", "tasks", "writers", "metrics", "datasets", "checkpoints")
+STAGES = (
+    "video",
+    "segmenter",
+    "tracker",
+    "refiner",
+    "fusion",
+    "tasks",
+    "writers",
+    "metrics",
+    "datasets",
+    "checkpoints",
+)
 
 # A room may import rooms of a larger number, or itself. Rooms of equal number never import one another.
 LEVELS = {

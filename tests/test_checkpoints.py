@@ -59,7 +59,9 @@ def same_as_golden(path: Path) -> None:
 # --- names and kinds --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keys, model", [("keys_r50.txt", "offline-r50"), ("keys_swinl.txt", "offline-swinl")])
+@pytest.mark.parametrize(
+    "keys, model", [("keys_r50.txt", "offline-r50"), ("keys_swinl.txt", "offline-swinl")]
+)
 def test_published_sizes_have_the_published_tensors(keys: str, model: str) -> None:
     """Names (numbers blanked), shapes and counts of the published models, built without memory."""
     with torch.device("meta"):
@@ -155,7 +157,9 @@ def test_old_names_of_the_refiner(tmp_path: Path, state) -> None:
 
 
 def test_half_precision_weights_become_fp32(tmp_path: Path, state) -> None:
-    save_file({n: t.half() if t.is_floating_point() else t for n, t in state.items()}, tmp_path / "w.safetensors")
+    save_file(
+        {n: t.half() if t.is_floating_point() else t for n, t in state.items()}, tmp_path / "w.safetensors"
+    )
     model = load_model(tmp_path / "w.safetensors")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
@@ -286,7 +290,9 @@ def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
 
 def test_wrong_configuration(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="do not fit the model"):
-        load_model(FOLDER / "swin" / "weights_offline.safetensors", config=FOLDER / "r50" / "config_offline.yaml")
+        load_model(
+            FOLDER / "swin" / "weights_offline.safetensors", config=FOLDER / "r50" / "config_offline.yaml"
+        )
 
 
 def test_missing_files_and_names(tmp_path: Path) -> None:

@@ -134,7 +134,9 @@ def test_each_output_can_be_turned_off(dvis, tmp_path: Path, clip: Path) -> None
         out = tmp_path / name
         assert dvis("segment", clip, "-o", out, "--short-side", 64, "-q", *options)[0] == 0
         assert [p.name for p in (out / clip.stem).iterdir()] == [name]
-    code, _, err = dvis("segment", clip, "-o", tmp_path, "--no-panoptic", "--no-segments", "--overlay", "none")
+    code, _, err = dvis(
+        "segment", clip, "-o", tmp_path, "--no-panoptic", "--no-segments", "--overlay", "none"
+    )
     assert code == 2 and "nothing to write" in one_error_line(err)
 
 
@@ -164,7 +166,9 @@ def test_results_do_not_depend_on_window_budget_or_threads(dvis, tmp_path: Path,
     seen = set()
     for i, options in enumerate([[], ["--memory-budget", "0"], ["--memory-budget", "1GB", "--window", 8]]):
         out = tmp_path / str(i)
-        assert dvis("segment", clip, "-o", out, "--short-side", 64, "-q", "--overlay", "none", *options)[0] == 0
+        assert (
+            dvis("segment", clip, "-o", out, "--short-side", 64, "-q", "--overlay", "none", *options)[0] == 0
+        )
         files = sorted((out / clip.stem / "panoptic").iterdir())
         seen.add(b"".join(p.read_bytes() for p in files))
     assert len(seen) == 1
@@ -233,7 +237,9 @@ def test_bad_sources(dvis, tmp_path: Path, kind: str) -> None:
         (["--score-threshold", "3"], "3"),
     ],
 )
-def test_bad_options_are_usage_errors(dvis, tmp_path: Path, clip: Path, options: list[str], word: str) -> None:
+def test_bad_options_are_usage_errors(
+    dvis, tmp_path: Path, clip: Path, options: list[str], word: str
+) -> None:
     code, _, err = dvis("segment", clip, "-o", tmp_path, *options)
     assert code == 2, err
     assert word in one_error_line(err)

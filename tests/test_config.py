@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -45,10 +46,8 @@ def test_mistakes_are_named(document: dict, message: str) -> None:
 
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text() | st.none(), max_size=3))
 def test_junk_never_raises_anything_else(document: dict) -> None:
-    try:
+    with contextlib.suppress(ConfigError):
         assert isinstance(model_config(document), ModelConfig)
-    except ConfigError:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -111,7 +110,9 @@ def write_chain(folder: Path) -> Path:
 def test_base_chain(tmp_path: Path) -> None:
     config = read_config(write_chain(tmp_path))
     assert config.mode == "offline"
-    assert config.backbone == SwinConfig(embed_dim=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48), window=12)
+    assert config.backbone == SwinConfig(
+        embed_dim=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48), window=12
+    )
     assert (config.query_decoder.queries, config.query_decoder.layers) == (200, 9)
     assert config.pixel_decoder.ffn == 1024
     assert config.input.short_side == 720

@@ -227,7 +227,9 @@ def sample_plainly(layer, query, reference, value, sizes):
         place = reference[None, :, :, None] + offsets[:, :, :, level] / scale
         grid = (2 * place - 1).transpose(1, 2).flatten(0, 1)
         sampled = torch.nn.functional.grid_sample(level_map, grid, align_corners=False)
-        sampled = sampled.unflatten(0, (batch, layer.heads)) * weights[:, :, :, level].transpose(1, 2)[:, :, None]
+        sampled = (
+            sampled.unflatten(0, (batch, layer.heads)) * weights[:, :, :, level].transpose(1, 2)[:, :, None]
+        )
         out = out + sampled.sum(-1)
     return layer.output_proj(out.permute(0, 3, 1, 2).flatten(2))
 

@@ -110,7 +110,9 @@ def test_keep_queries() -> None:
 def test_offline_probabilities_take_the_refiners_word_for_no_object() -> None:
     refined = torch.tensor([[0.1, 0.2, 0.7], [0.6, 0.1, 0.3]])
     online = torch.tensor([[0.65, 0.3, 0.05], [0.2, 0.1, 0.7]])
-    assert torch.equal(offline_class_probs(refined, online), torch.tensor([[0.65, 0.3, 0.7], [0.6, 0.1, 0.3]]))
+    assert torch.equal(
+        offline_class_probs(refined, online), torch.tensor([[0.65, 0.3, 0.7], [0.6, 0.1, 0.3]])
+    )
 
 
 def test_mask_probabilities_stay_in_range_and_size() -> None:
@@ -132,7 +134,9 @@ def test_identities_over_horizons() -> None:
     identities = Identities(CATEGORIES)
     scores = torch.tensor([0.9, 0.9, 0.9])
     first = identities.table(
-        KeptQueries(torch.tensor([2, 5, 7]), torch.tensor([thing, stuff, stuff]), scores), counts(10, 10, 10), 0.8
+        KeptQueries(torch.tensor([2, 5, 7]), torch.tensor([thing, stuff, stuff]), scores),
+        counts(10, 10, 10),
+        0.8,
     )
     assert first.tolist() == [0, 1, 2, 2]
     second = identities.table(

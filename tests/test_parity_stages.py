@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -115,7 +117,7 @@ def test_unit_tracker_continues_over_windows(units, unit_queries, cuts) -> None:
     state, parts = None, []
     edges = [0, *cuts, unit_queries.shape[1]]
     with torch.inference_mode():
-        for a, b in zip(edges, edges[1:], strict=False):
+        for a, b in pairwise(edges):
             tracks, state = tracker(unit_queries[:, a:b], state)
             parts.append(tracks)
     queries = torch.cat([part.queries for part in parts], dim=1)
@@ -148,7 +150,7 @@ def test_unit_refiner(units, unit_queries) -> None:
 
 
 def test_unit_matchers(units, unit_queries) -> None:
-    pairs = list(zip(unit_queries[0], unit_queries[0, 1:], strict=False))
+    pairs = list(pairwise(unit_queries[0]))
     published = np.stack([match_published(a, b).numpy() for a, b in pairs])
     direct = np.stack([match_direct(a, b).numpy() for a, b in pairs])
     assert np.array_equal(published, units["match.tracker(ref=e[i],cur=e[i+1])"])

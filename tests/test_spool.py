@@ -24,7 +24,9 @@ SHAPES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=12
 @settings(max_examples=40, deadline=None)
 @given(SHAPES, st.integers(0, 6000), st.sampled_from([np.uint8, np.float32, np.int16]))
 def test_round_trip(shapes: list[tuple[int, int]], budget: int, dtype: type) -> None:
-    arrays = [np.random.default_rng(i).integers(0, 100, shape).astype(dtype) for i, shape in enumerate(shapes)]
+    arrays = [
+        np.random.default_rng(i).integers(0, 100, shape).astype(dtype) for i, shape in enumerate(shapes)
+    ]
     with Spool(budget) as spool:
         for _ in range(2):  # a cleared spool is as good as new
             for i, array in enumerate(arrays):
@@ -60,7 +62,9 @@ def test_a_killed_process_leaves_nothing(tmp_path: Path, how: int) -> None:
         "import numpy as np, sys, time\nfrom dvis_cli.spool import Spool\n"
         f"s = Spool(0, {str(tmp_path)!r}); s.put(0, np.ones(1000000)); print('ready', flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     assert process.stdout is not None and process.stdout.readline() == b"ready\n"
     process.send_signal(how)
     process.wait(timeout=30)

@@ -62,7 +62,9 @@ def _first_bytes(path: Path) -> bytes:
     if not head:
         raise CheckpointError(f"weights {path} are an empty file")
     if head.startswith(b"version https://git-lfs."):
-        raise CheckpointError(f"weights {path} are a git-lfs pointer; fetch the real file with 'git lfs pull'")
+        raise CheckpointError(
+            f"weights {path} are a git-lfs pointer; fetch the real file with 'git lfs pull'"
+        )
     return head
 
 

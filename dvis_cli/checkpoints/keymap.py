@@ -85,7 +85,10 @@ _PIXEL_DECODER = [
 _QUERY_DECODER = [
     *_decoder(*_QUERY),
     (_QUERY[0] + "input_proj.", _QUERY[1] + "input_proj."),
-    *((f"{_QUERY[0]}{name}.weight", _QUERY[1] + name) for name in ("query_feat", "query_embed", "level_embed")),
+    *(
+        (f"{_QUERY[0]}{name}.weight", _QUERY[1] + name)
+        for name in ("query_feat", "query_embed", "level_embed")
+    ),
 ]
 
 _TRACKER = _decoder("tracker.", "tracker.")

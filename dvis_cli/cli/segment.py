@@ -55,17 +55,25 @@ def segment(
     out: Annotated[Path, typer.Option("--out", "-o", help="Each video gets a folder of its name in here.")],
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="NAME|FILE", help="A name from 'dvis models', or a weight file."),
+        typer.Option(
+            "--model", "-m", metavar="NAME|FILE", help="A name from 'dvis models', or a weight file."
+        ),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="YAML", help="The model's configuration: ours, or the official code's as it is."),
+        typer.Option(
+            metavar="YAML", help="The model's configuration: ours, or the official code's as it is."
+        ),
     ] = None,
     mode: Annotated[
         ModeChoice | None,
-        typer.Option(help="offline refines tracks with the whole clip in view. Default: all the model can do."),
+        typer.Option(
+            help="offline refines tracks with the whole clip in view. Default: all the model can do."
+        ),
     ] = None,
-    task: Annotated[TaskChoice, typer.Option(help="What to make of the model's output.")] = TaskChoice.panoptic,
+    task: Annotated[
+        TaskChoice, typer.Option(help="What to make of the model's output.")
+    ] = TaskChoice.panoptic,
     short_side: Annotated[
         int | None, typer.Option(help="Pixels of the short side in the network. Default: the model's own.")
     ] = None,
@@ -81,7 +89,9 @@ def segment(
     window: Annotated[int, typer.Option(help="Frames that the refiner sees at once.")] = 300,
     horizon: Annotated[
         int | None,
-        typer.Option(help="Frames whose classes are decided together. Default: 300, or the window if longer."),
+        typer.Option(
+            help="Frames whose classes are decided together. Default: 300, or the window if longer."
+        ),
     ] = None,
     memory_budget: Annotated[
         str | None,
@@ -101,7 +111,9 @@ def segment(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads of the network. Default: all cores.")
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print a summary of the results as JSON.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print a summary of the results as JSON.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Turn videos into panoptic videos.
@@ -120,7 +132,10 @@ def segment(
     from dvis_cli.writers.video_folder import Outputs
 
     selection = Selection(
-        start=parse_seconds(start, "--start"), end=parse_seconds(end, "--end"), stride=stride, max_frames=max_frames
+        start=parse_seconds(start, "--start"),
+        end=parse_seconds(end, "--end"),
+        stride=stride,
+        max_frames=max_frames,
     )
     outputs = Outputs(panoptic, segments, None if overlay is OverlayChoice.none else overlay.value)
     if not (panoptic or segments or outputs.overlay):

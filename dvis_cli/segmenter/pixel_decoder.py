@@ -83,8 +83,7 @@ class PixelDecoder(nn.Module):
     def encode(self, features: list[Tensor]) -> list[Tensor]:
         """Mix the three coarse levels; returns them, coarse first, as maps."""
         maps = [
-            project(feature)
-            for project, feature in zip(self.input_proj, reversed(features[1:]), strict=True)
+            project(feature) for project, feature in zip(self.input_proj, reversed(features[1:]), strict=True)
         ]
         sizes: list[Size] = [(m.shape[2], m.shape[3]) for m in maps]
         device = maps[0].device

@@ -111,7 +111,11 @@ class WindowAttention(nn.Module):
         """x: (T * rows * columns, cells of a window, C), frame by frame, window by window."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         area = self.window**2
-        bias = self.bias_table[_relative_index(self.window, x.device)].view(1, area, area, -1).permute(0, 3, 1, 2)
+        bias = (
+            self.bias_table[_relative_index(self.window, x.device)]
+            .view(1, area, area, -1)
+            .permute(0, 3, 1, 2)
+        )
         if self.shift:
             mask = _shift_mask(rows, columns, self.window, self.shift, x.device)
             bias = (bias + mask[:, None]).repeat(frames, 1, 1, 1)
