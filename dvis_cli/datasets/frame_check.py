@@ -16,7 +16,7 @@ Finding: TypeAlias = "tuple[str, str]"  # (kind, message)
 
 def check_segments(
     entry: Mapping[str, Any], categories: frozenset[int], classes: dict[int, int], findings: list[Finding]
-) -> dict[int, Mapping[str, Any]]:
+) -> dict[int, Mapping[str, Any]] | None:
     """Look at a frame's `segments_info`.
 
     Args:
@@ -26,13 +26,13 @@ def check_segments(
         findings: what is wrong is added here.
 
     Returns:
-        The segments that have a usable id, by id.
+        The segments that have a usable id, by id; None if there is no list of them.
     """
     segments: dict[int, Mapping[str, Any]] = {}
     listed = entry.get("segments_info")
     if not isinstance(listed, list):
         findings.append(("json", "has no list segments_info"))
-        return segments
+        return None
     for segment in listed:
         number = segment.get("id") if isinstance(segment, dict) else None
         if type(number) is not int or not 1 <= number <= LARGEST_ID:

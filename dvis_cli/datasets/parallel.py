@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -24,6 +25,10 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
     """Yield `function(item)` for every item, in order.
 
@@ -41,7 +46,9 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], work
         yield from map(function, items)
         return
     # Fresh interpreters: forking a process that holds threads (progress display, torch) can hang.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_parent
+    )
     try:
         waiting: list[Future[Result]] = []
         for item in items:

@@ -280,7 +280,7 @@ def _check_video(path: Path, categories: frozenset[int], task: VideoTask) -> lis
         findings: list[Finding] = []
         if entry is not None:
             segments = check_segments(entry, categories, classes, findings)
-            if readable:
+            if readable and segments is not None:
                 try:
                     data = submission.png(video_id, frame.stem, frame.width, frame.height)
                     check_pixels(decode_ids(data, frame.width, frame.height), segments, findings)

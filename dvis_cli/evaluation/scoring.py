@@ -120,9 +120,9 @@ def _prepare(prediction: Path, dataset: VIPSeg) -> list[_Task]:
                 raise DatasetError(f"ground truth {path} is missing")
     problems, entries = check_before_scoring(prediction, dataset)
     if problems:
-        more = f" and {len(problems) - 1} more problems" if len(problems) > 1 else ""
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems, the first"
         raise DatasetError(
-            f"{prediction} cannot be scored: {problems[0]}{more}; "
+            f"{prediction} cannot be scored, {count}: {problems[0]}; "
             f"see all with: dvis validate {prediction} --gt {dataset.json_path}"
         )
     return [(video, entries[video.video_id]) for video in dataset.videos]
