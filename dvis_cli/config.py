@@ -199,8 +199,8 @@ def _build(kind: type, document: Any, where: str) -> Any:
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """Check one value against its annotation, turning lists into tuples and whole numbers into floats."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, where)
+    if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
+        return _build(hint, value, where)
     if origin is Literal:
         if value not in arguments:
             raise ConfigError(f"{where}={value!r}: choose one of {', '.join(map(str, arguments))}")
@@ -222,7 +222,7 @@ def _convert_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
     """`X | None`, or one of several dataclasses told apart by their `kind`."""
     if value is None and type(None) in choices:
         return None
-    kinds = {c.kind: c for c in choices if dataclasses.is_dataclass(c) and hasattr(c, "kind")}
+    kinds: dict[str, type] = {c.kind: c for c in choices if hasattr(c, "kind")}
     if not kinds:
         return _convert(next(c for c in choices if c is not type(None)), value, where)
     kind = value.get("kind") if isinstance(value, Mapping) else None

@@ -32,7 +32,9 @@ def disc(height: int, width: int, x: float, y: float, radius: float) -> np.ndarr
 
 def test_colours_depend_on_id_and_category_only() -> None:
     assert segment_color(Segment(3, PERSON, 0.1)) == segment_color(Segment(3, PERSON, 0.9)) == thing_color(3)
-    assert segment_color(Segment(3, ROAD, 0.1)) == segment_color(Segment(8, ROAD, 0.9)) == (140, 140, 140)
+    assert segment_color(Segment(3, ROAD, 0.1)) == segment_color(Segment(8, ROAD, 0.9)) == (124, 127, 136)
+    gravel = Category(0, "gravel", False, (90, 140, 30))
+    assert segment_color(Segment(1, gravel, 1.0)) == gravel.color
     assert max(segment_color(Segment(1, Category(0, "tar", False, (0, 0, 0)), 1.0))) >= 70
 
 
