@@ -90,7 +90,7 @@ class SegmentedVideo:
 
 
 def segment_video(
-    source: str | Path,
+    source: str | Path | VideoSource,
     model: DvisModel | str | Path | None = None,
     *,
     mode: Mode | None = None,
@@ -107,7 +107,7 @@ def segment_video(
     """Segment a video file or a folder of images, lazily.
 
     Args:
-        source: the file or folder.
+        source: the file or folder, or one that is open already.
         model: of `load_model`, or what that function takes.
         mode: "minvis", "online" or "offline"; None is the most that the model can do.
         short_side: pixels of the frame's short side in the network; None is the model's own.
@@ -126,7 +126,8 @@ def segment_video(
     Raises:
         VideoError, UsageError, CheckpointError, ConfigError: each with one line that says what to do.
     """
-    opened = open_video(source, selection or Selection(), folder_fps=folder_fps)
+    if isinstance(source, (str, Path)):
+        source = open_video(source, selection, folder_fps=folder_fps)
     if not isinstance(model, DvisModel):
         model = load_model(model, mode=mode)
     on_cpu = model.device.type == "cpu"
@@ -137,7 +138,7 @@ def segment_video(
         batch=1 if on_cpu else 4,
     )
     side = short_side if short_side is not None else model.config.input.short_side
-    return SegmentedVideo(opened, model, settings, side, on_progress)
+    return SegmentedVideo(source, model, settings, side, on_progress)
 
 
 def save_video(

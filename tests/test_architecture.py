@@ -30,6 +30,7 @@ LEVELS = {
     "cli": 0,
     "training": 1,
     "batch": 1,
+    "split_run": 1,
     "pipeline": 2,
     "evaluation": 2,
     "submission": 2,

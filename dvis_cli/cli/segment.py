@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from dvis_cli.errors import DvisError, UsageError
+from dvis_cli.errors import UsageError
 
-from .console import Reporter, print_json
+from .console import Reporter
 from .units import parse_bytes, parse_seconds
-
-if TYPE_CHECKING:
-    from dvis_cli.model import DvisModel
 
 
 class ModeChoice(str, Enum):
@@ -49,10 +46,16 @@ class OverlayChoice(str, Enum):
 
 
 def segment(
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE...", help="Video files, or folders of images.")
-    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Each video gets a folder of its name in here.")],
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="SOURCE...", help="Video files, or folders of images.", show_default=False),
+    ] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Segment a split of this VIPSeg_720P folder instead of SOURCE."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="The split of --dataset.")] = "val",
     model: Annotated[
         str | None,
         typer.Option(
@@ -119,16 +122,36 @@ def segment(
     """Turn videos into panoptic videos.
 
     For clip.mp4 it writes OUT/clip/ with panoptic/000000.png ... (id = R + 256 G + 65536 B), segments.json and
-    overlay.mp4.
+    overlay.mp4. With --dataset, OUT becomes a submission: pan_pred/ and pred.json; run again to resume.
     """
     reporter = Reporter(quiet)
-    targets = _targets(sources, out)
-    from dvis_cli.allocator import keep_freed_memory
+    from .segment_runs import Request, run_split, run_videos
 
-    keep_freed_memory()
-    # Whatever can be refused at once is refused before seconds go into loading torch and weights.
-    from dvis_cli.video import Selection, open_video
-    from dvis_cli.writers.folder import check_target
+    request = Request(
+        out=out,
+        model=model,
+        config=config,
+        mode=mode.value if mode else None,
+        device=device,
+        precision=precision.value,
+        threads=threads,
+        short_side=short_side,
+        window=window,
+        horizon=horizon,
+        memory_budget=parse_bytes(memory_budget, "--memory-budget"),
+        score_threshold=score_threshold,
+        overlap_threshold=overlap_threshold,
+    )
+    if dataset is not None:
+        if sources:
+            raise UsageError(f"both --dataset {dataset} and {sources[0]} were given: choose one")
+        run_split(request, reporter, dataset, split, json_output)
+        return
+    if not sources:
+        raise UsageError(
+            "nothing to segment: name a SOURCE (a video file or a folder of images) or --dataset DIR"
+        )
+    from dvis_cli.video import Selection
     from dvis_cli.writers.video_folder import Outputs
 
     selection = Selection(
@@ -140,135 +163,4 @@ def segment(
     outputs = Outputs(panoptic, segments, None if overlay is OverlayChoice.none else overlay.value)
     if not (panoptic or segments or outputs.overlay):
         raise UsageError("nothing to write: --no-panoptic, --no-segments and --overlay none leave no output")
-    if len(sources) == 1:
-        open_video(sources[0], selection, folder_fps=folder_fps)
-        check_target(targets[0], overwrite)
-    budget = parse_bytes(memory_budget, "--memory-budget")
-    _check_numbers(short_side, threads, window, horizon, score_threshold, overlap_threshold)
-    network = _load(reporter, model, config, mode, device, precision, threads)
-    options = {
-        "mode": mode.value if mode else None,
-        "short_side": short_side,
-        "selection": selection,
-        "folder_fps": folder_fps,
-        "window": window,
-        "horizon": horizon,
-        "memory_budget": budget,
-        "score_threshold": score_threshold,
-        "overlap_threshold": overlap_threshold,
-        "outputs": outputs,
-        "overwrite": overwrite,
-    }
-    results, failures = [], []
-    for source in sources:
-        try:
-            results.append(_one(reporter, source, out, network, options))
-        except DvisError as error:
-            if len(sources) == 1:
-                raise
-            failures.append({"source": str(source), "error": str(error)})
-            reporter.warn(f"{source}: {error}")
-    if json_output:
-        print_json({"videos": results, "failed": failures})
-    if failures:
-        raise DvisError(f"{len(failures)} of {len(sources)} videos failed, the first: {failures[0]['error']}")
-
-
-def _targets(sources: list[Path], out: Path) -> list[Path]:
-    """Where each source goes; two that would go to one place are refused before any work."""
-    places: dict[str, Path] = {}
-    for source in sources:
-        resolved = source if source.name not in ("", ".", "..") else source.resolve()
-        name = resolved.name if resolved.is_dir() else resolved.stem
-        if name in places:
-            raise UsageError(
-                f"{places[name]} and {source} would both be written to {out / name}; segment them into two "
-                "folders"
-            )
-        places[name] = source
-    return [out / name for name in places]
-
-
-def _check_numbers(
-    short_side: int | None,
-    threads: int | None,
-    window: int,
-    horizon: int | None,
-    score_threshold: float | None,
-    overlap_threshold: float | None,
-) -> None:
-    """Refuse values out of range before the weights are read."""
-    for option, value in (("--short-side", short_side), ("--threads", threads)):
-        if value is not None and value < 1:
-            raise UsageError(f"{option} {value} must be at least 1")
-    from dvis_cli.pipeline import check_settings
-
-    check_settings(window, horizon, score_threshold, overlap_threshold)
-
-
-def _load(
-    reporter: Reporter,
-    model: str | None,
-    config: Path | None,
-    mode: ModeChoice | None,
-    device: str,
-    precision: PrecisionChoice,
-    threads: int | None,
-) -> DvisModel:
-    import torch
-
-    from dvis_cli.loading import load_model
-
-    if threads:
-        torch.set_num_threads(threads)
-    network = load_model(
-        model,
-        config=config,
-        mode=mode.value if mode else None,
-        device=device,
-        precision=precision.value,
-    )
-    if network.weights is None:
-        reporter.warn(
-            f"model {network.config.name!r} is untrained: the files have the right form, the segments mean "
-            "nothing; use a trained checkpoint with --model FILE"
-        )
-    return network
-
-
-def _one(
-    reporter: Reporter, source: Path, out: Path, network: DvisModel, options: dict[str, Any]
-) -> dict[str, Any]:
-    """Segment one source; returns what `--json` says of it."""
-    import time
-
-    from dvis_cli.pipeline import save_video
-    from dvis_cli.video import open_video
-
-    started = time.monotonic()
-    total = open_video(source, options["selection"], folder_fps=options["folder_fps"]).info.frames
-    with reporter.warnings_as_lines(), reporter.progress(source.name, total) as bar:
-        seen = {"network": 0}
-
-        def on_progress(stage: str, frames: int) -> None:
-            seen[stage] = frames
-            bar.update(seen["network"], stage if stage == "network" else f"{stage} {frames}")
-
-        document = save_video(source, out, network, on_progress=on_progress, **options)
-    seconds = time.monotonic() - started
-    frames = document["source"]["frames"]
-    target = out / document["source"]["name"]
-    count = len(document["segments"])
-    reporter.say(
-        f"{target}: {frames} frames, {count} segments, {seconds:.1f} s ({frames / max(seconds, 1e-6):.2f} frames/s)"
-    )
-    return {
-        "source": str(source),
-        "output": str(target),
-        "frames": frames,
-        "seconds": round(seconds, 3),
-        "segments": [
-            {key: one[key] for key in ("id", "category_id", "category", "isthing", "score")}
-            for one in document["segments"]
-        ],
-    }
+    run_videos(request, reporter, sources, selection, folder_fps, outputs, overwrite, json_output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,6 +10,12 @@ from dvis_cli.config import RefinerConfig
 from dvis_cli.layers.attention import CrossAttention, FeedForward, SelfAttention
 from dvis_cli.layers.mlp import MLP
 from dvis_cli.structures import RefinedTracks
+
+
+# Parts of a window that go through a block together: the intermediate tensors of a long window would be several
+# times the window itself.
+TRACKS_AT_ONCE = 32
+FRAMES_AT_ONCE = 16
 
 
 class ShortTerm(nn.Module):
@@ -41,12 +48,15 @@ class RefinerBlock(nn.Module):
         """x, memory: (B, T, Q, C)."""
         batch, frames, count, _ = x.shape
         x = x.transpose(1, 2).flatten(0, 1)  # (B * Q, T, C): each track alone
-        x = self.short_term(self.long_term(x))
+        x = torch.cat([self.short_term(self.long_term(part)) for part in x.split(TRACKS_AT_ONCE)])
         x = x.unflatten(0, (batch, count)).transpose(1, 2).flatten(0, 1)  # (B * T, Q, C): each frame alone
+        parts = zip(x.split(FRAMES_AT_ONCE), memory.flatten(0, 1).split(FRAMES_AT_ONCE), strict=True)
+        return torch.cat([self._within_frames(*part) for part in parts]).unflatten(0, (batch, frames))
+
+    def _within_frames(self, x: Tensor, memory: Tensor) -> Tensor:
+        """x, memory: (N, Q, C), N frames that do not know of each other."""
         x = self.self_attention(x)
-        seen = memory.flatten(0, 1)
-        x = self.cross_attention(x, x, seen, seen)
-        return self.ffn(x).unflatten(0, (batch, frames))
+        return self.ffn(self.cross_attention(x, x, memory, memory))
 
 
 class TemporalRefiner(nn.Module):

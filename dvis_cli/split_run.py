@@ -1,0 +1,152 @@
+"""One split of a dataset: every video through the pipeline, into a submission folder that can be resumed.
+
+RUN/pan_pred/<video_id>/<stem>.png   each video when it is done, whole or not at all
+RUN/pred.json                        when all videos are done
+RUN/run.json                         the settings; a run is only ever continued with the same ones
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .datasets.vipseg import VIPSeg, VIPSegVideo
+from .errors import DatasetError, DvisError, OutputError, UsageError
+from .model import DvisModel
+from .pipeline import SegmentedVideo, segment_video
+from .video import Selection
+from .video.image_files import ImageFiles
+from .writers.failures import output_errors
+from .writers.segments_json import write_json
+from .writers.vipseg_submission import SubmissionVideoWriter, finished_videos, write_pred_json
+
+SETTINGS_NAME = "run.json"
+FRAMES_PER_SECOND = 5.0  # of VIPSeg; names no time in the results
+VOLATILE = ("dvis_version", "input_size")  # what may differ between the videos of a run, or its continuations
+
+
+@dataclass
+class SplitReport:
+    """What became of the videos of a split."""
+
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)  # finished by an earlier run
+    failed: dict[str, str] = field(default_factory=dict)  # video id -> why
+    frames: int = 0  # segmented in this run
+    pred_json: Path | None = None  # None while videos are missing
+
+
+def segment_split(
+    dataset: VIPSeg,
+    run: Path,
+    model: DvisModel,
+    *,
+    on_video: Callable[[str, SplitReport], None] = lambda video_id, report: None,
+    on_progress: Callable[[str, int], None] | None = None,
+    **options: Any,
+) -> SplitReport:
+    """Segment every video of a split and leave a submission-ready folder.
+
+    A video that fails does not stop the others; run again to try it once more. Finished videos are skipped.
+
+    Args:
+        dataset: the split; its images are read in the order of its json.
+        run: the folder to fill or to continue.
+        model: of `load_model`.
+        on_video: called after each video.
+        on_progress: as in `segment_video`.
+        options: as in `segment_video`.
+
+    Raises:
+        UsageError: the model's classes are not the dataset's.
+        OutputError: `run` was made with other settings, or cannot be written.
+    """
+    _check_categories(dataset, model)
+    finished = finished_videos(run)
+    report = SplitReport()
+    for video in dataset.videos:
+        if video.video_id in finished:
+            report.skipped.append(video.video_id)
+        else:
+            try:
+                segmented = _open(dataset, video, model, on_progress, options)
+                _check_settings(run, segmented, started=bool(finished or report.done))
+                report.frames += _write(segmented, run, video.video_id)
+                report.done.append(video.video_id)
+            except (OutputError, UsageError):
+                raise  # the next video would meet it, too
+            except DvisError as error:
+                report.failed[video.video_id] = str(error)
+        on_video(video.video_id, report)
+    if not report.failed:
+        report.pred_json = write_pred_json(run, [video.video_id for video in dataset.videos])
+    return report
+
+
+def _check_categories(dataset: VIPSeg, model: DvisModel) -> None:
+    """A submission speaks in the dataset's category ids."""
+    known = {category.id: category.isthing for category in dataset.categories}
+    strange = [c.name for c in model.categories if known.get(c.id) != c.isthing]
+    if strange:
+        raise UsageError(
+            f"model {model.config.name!r} has classes that {dataset.json_path} does not know: "
+            f"{', '.join(strange[:5])}; a model for this dataset is needed"
+        )
+
+
+def _open(
+    dataset: VIPSeg,
+    video: VIPSegVideo,
+    model: DvisModel,
+    on_progress: Callable[[str, int], None] | None,
+    options: dict[str, Any],
+) -> SegmentedVideo:
+    paths = dataset.image_paths(video)
+    images = ImageFiles(paths[0].parent, video.video_id, paths, Selection(), FRAMES_PER_SECOND)
+    first = video.frames[0]
+    if (images.info.width, images.info.height) != (first.width, first.height):
+        raise DatasetError(
+            f"video '{video.video_id}': images are {images.info.width} x {images.info.height} pixels, the json "
+            f"says {first.width} x {first.height}"
+        )
+    return segment_video(images, model, on_progress=on_progress, **options)
+
+
+def _check_settings(run: Path, segmented: SegmentedVideo, started: bool) -> None:
+    """Write the settings down, or compare them with those of the run that is continued."""
+    settings = {key: value for key, value in segmented.describe().items() if key not in VOLATILE}
+    settings = json.loads(json.dumps(settings))
+    path = run / SETTINGS_NAME
+    if started and path.is_file():
+        try:
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise OutputError(f"{path} cannot be read; choose another folder") from None
+        different = [key for key in settings if earlier.get(key) != settings[key]]
+        if different:
+            key = different[0]
+            raise OutputError(
+                f"{run} was begun with {key} {json.dumps(earlier.get(key))}, now it is {json.dumps(settings[key])}; "
+                "use the same settings or another folder"
+            )
+        return
+    with output_errors(run):
+        run.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)
+
+
+def _write(segmented: SegmentedVideo, run: Path, video_id: str) -> int:
+    """Write one video; returns its number of frames."""
+    count = 0
+    try:
+        with SubmissionVideoWriter(run, video_id) as writer:
+            for frame in segmented:
+                writer.add(frame)
+                count += 1
+            writer.finish(segmented.segments)
+    finally:
+        segmented.close()
+    return count

@@ -1,0 +1,116 @@
+"""The documentation against the program: every command and option is described, every README command runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import media
+import pytest
+import typer
+
+from dvis_cli.cli import app
+
+ROOT = Path(__file__).parent.parent
+USAGE = (ROOT / "docs" / "usage.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "weights" / "README.md"]
+BOILERPLATE = {"--help", "--install-completion", "--show-completion"}
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with its full name."""
+    subcommands = getattr(command, "commands", None)
+    if subcommands:
+        for name, sub in subcommands.items():
+            yield from commands(sub, (*path, name))
+    else:
+        yield path, command
+
+
+ALL = dict(commands(typer.main.get_command(app)))
+
+
+def section(name: str) -> str:
+    """The part of the usage page about one command."""
+    parts = re.split(r"^## ", USAGE, flags=re.MULTILINE)
+    found = [part for part in parts if part.startswith(f"`dvis {name}`")]
+    assert len(found) == 1, f"docs/usage.md needs one section '## `dvis {name}`'"
+    return found[0]
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_option_is_documented(path: tuple[str, ...]) -> None:
+    text = section(" ".join(path))
+    for parameter in ALL[path].params:
+        for option in [*parameter.opts, *parameter.secondary_opts]:
+            if option.startswith("--") and option not in BOILERPLATE:
+                assert re.search(rf"`{option}\b", text), (
+                    f"{option} of dvis {' '.join(path)} is not documented"
+                )
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_no_option_is_made_up(path: tuple[str, ...]) -> None:
+    known = {o for p in ALL[path].params for o in (*p.opts, *p.secondary_opts)} | BOILERPLATE
+    for option in re.findall(r"`(--[a-z-]+)", section(" ".join(path))):
+        assert option in known, f"dvis {' '.join(path)} has no {option}"
+
+
+def shell_lines(page: Path) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    text = "\n".join(blocks).replace("\\\n", " ")
+    return [line.split("#")[0].strip() for line in text.splitlines() if line.strip().startswith("dvis ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_in_the_pages_exist(page: Path) -> None:
+    """Every `dvis ...` line of every page names a real command and real options."""
+    for line in shell_lines(page):
+        words = shlex.split(line)[1:]
+        names = [path for path in ALL if tuple(words[: len(path)]) == path]
+        if not names:
+            assert words[0].startswith("-"), line
+            continue
+        known = {o for p in ALL[names[0]].params for o in (*p.opts, *p.secondary_opts)} | BOILERPLATE
+        used = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        assert used <= known, f"{page.name}: {line}: unknown {used - known}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readmes_first_command_runs(tmp_path: Path) -> None:
+    line = shell_lines(ROOT / "README.md")[0]
+    assert line == "dvis segment input.mp4 -o out"
+    media.write_video(tmp_path / "input.mp4", media.moving_squares(3, 64, 96), fps=10)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvis_cli", *shlex.split(line)[1:]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    names = sorted(p.name for p in (tmp_path / "out" / "input").iterdir())
+    assert names == ["overlay.mp4", "panoptic", "segments.json"]
+
+
+def test_the_readmes_python_runs(tmp_path: Path) -> None:
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[0]
+    assert '"DVIS_offline_R50.pth"' in code
+    media.write_video(tmp_path / "input.mp4", media.moving_squares(3, 64, 96), fps=10)
+    code = code.replace('"DVIS_offline_R50.pth"', '"tiny"')
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith("0 [")
