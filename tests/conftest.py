@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
 from goldens import NETWORKS, Golden
+
+from dvis_cli import cli
 
 
 @pytest.fixture(scope="session", params=NETWORKS)
@@ -21,3 +24,21 @@ def _own_weights_folder(tmp_path_factory, monkeypatch: pytest.MonkeyPatch) -> No
     """What the person who runs the tests has installed must not matter."""
     monkeypatch.setenv("DVIS_WEIGHTS", str(tmp_path_factory.getbasetemp() / "no-weights"))
     monkeypatch.delenv("DVIS_DEBUG", raising=False)
+
+
+@pytest.fixture
+def dvis(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Run a command in this process; returns (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["dvis", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run

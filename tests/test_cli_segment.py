@@ -16,28 +16,9 @@ import numpy as np
 import pytest
 from goldens import FOLDER, NETWORKS, Golden
 
-from dvis_cli import cli
 from dvis_cli.writers.panoptic_png import read_panoptic_png
 
 ALLOWED_PIXELS = 5
-
-
-@pytest.fixture
-def dvis(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Run a command in this process; returns (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dvis", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture(scope="session")
