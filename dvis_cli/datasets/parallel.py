@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, TypeVar
 
 from dvis_cli.errors import DvisError
 
@@ -23,6 +23,17 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+class _Worker(SpawnProcess):
+    """Ends with its parent: after a second Ctrl-C nobody is left to tell a worker that there is no more work."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "daemon": True})
+
+
+class _Context(SpawnContext):
+    Process = _Worker
 
 
 def _leave_interrupts_to_parent() -> None:
@@ -46,9 +57,7 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], work
         yield from map(function, items)
         return
     # Fresh interpreters: forking a process that holds threads (progress display, torch) can hang.
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_parent
-    )
+    pool = ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_leave_interrupts_to_parent)
     try:
         waiting: list[Future[Result]] = []
         for item in items:
