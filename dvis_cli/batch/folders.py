@@ -14,9 +14,54 @@ from .manifest import STEM
 from .places import base_name, is_url
 
 VIDEO_SUFFIXES = frozenset(
-    """.mp4 .m4v .mov .qt .mkv .webm .avi .divx .gif .ts .mts .m2ts .m2t .mpg .mpeg .mpe .m1v .m2v .vob .wmv .asf
-    .flv .f4v .ogv .ogm .3gp .3g2 .mxf .dv .rm .rmvb .nut .y4m .h264 .264 .h265 .265 .hevc .av1 .ivf .mjpeg
-    .mjpg""".split()
+    [
+        *(
+            ".mp4",
+            ".m4v",
+            ".mov",
+            ".qt",
+            ".mkv",
+            ".webm",
+            ".avi",
+            ".divx",
+            ".gif",
+            ".ts",
+            ".mts",
+            ".m2ts",
+            ".m2t",
+        ),
+        *(
+            ".mpg",
+            ".mpeg",
+            ".mpe",
+            ".m1v",
+            ".m2v",
+            ".vob",
+            ".wmv",
+            ".asf",
+            ".flv",
+            ".f4v",
+            ".ogv",
+            ".ogm",
+            ".3gp",
+        ),
+        *(
+            ".3g2",
+            ".mxf",
+            ".dv",
+            ".rm",
+            ".rmvb",
+            ".nut",
+            ".y4m",
+            ".h264",
+            ".264",
+            ".h265",
+            ".265",
+            ".hevc",
+            ".ivf",
+        ),
+        *(".mjpeg", ".mjpg"),
+    ]
 )
 
 
@@ -175,7 +220,9 @@ class FolderScan:
             else:
                 images += os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
         if images and found:
-            self.notes.append(f"{path}: {images} images beside videos are left out; give them their own folder")
+            self.notes.append(
+                f"{path}: {images} images beside videos are left out; give them their own folder"
+            )
         elif images and inner and self._filters.takes_images(path.name, inner):
             found.append(Found.of_folder(str(path), self._mirrored(inner.rpartition("/")[0])))
         return folders, found

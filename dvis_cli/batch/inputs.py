@@ -51,7 +51,9 @@ def has_changed(item: Item, fingerprint: str | None, content: str | None) -> boo
     if item.fingerprint is None or item.fingerprint == fingerprint:
         return item.fingerprint != fingerprint
     same_size = (fingerprint or "").partition(":")[0] == item.fingerprint.partition(":")[0]
-    return not (same_size and content is not None and not is_url(item.source) and content_of(item.source) == content)
+    return not (
+        same_size and content is not None and not is_url(item.source) and content_of(item.source) == content
+    )
 
 
 def _folder_mark(folder: str) -> tuple[str, int]:

@@ -15,9 +15,11 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from dvis_cli.errors import OutputError
 from dvis_cli.writers.failures import output_errors
@@ -83,7 +85,9 @@ class RunLock:
                     os.close(descriptor)
                     continue
                 earlier = _holder(descriptor)
-                if earlier and _still_lives(earlier, os.fstat(descriptor).st_mtime, self.folder, held is True):
+                if earlier and _still_lives(
+                    earlier, os.fstat(descriptor).st_mtime, self.folder, held is True
+                ):
                     raise _refusal(self.folder, earlier)
             except BaseException:
                 with suppress(OSError):
@@ -165,7 +169,7 @@ class RemoteLock:
 class _Beat:
     """Calls a function every now and then, in a thread."""
 
-    def __init__(self, beat) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, beat: Callable[[], None]) -> None:
         self._beat = beat
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dvis-lock", daemon=True)
@@ -199,7 +203,7 @@ def _lock(descriptor: int) -> bool | None:
     return True
 
 
-def _living_holder(path: Path) -> dict[str, object] | None:
+def _living_holder(path: Path) -> dict[str, Any] | None:
     """Who holds another lock file, None when nobody does."""
     try:
         descriptor = os.open(path, os.O_RDWR)
@@ -215,7 +219,7 @@ def _living_holder(path: Path) -> dict[str, object] | None:
         os.close(descriptor)
 
 
-def _still_lives(holder: dict[str, object], touched: float, folder: Path, have_lock: bool) -> bool:
+def _still_lives(holder: dict[str, Any], touched: float, folder: Path, have_lock: bool) -> bool:
     """Whether the run that wrote its name goes on, though the system's lock did not say so."""
     if holder.get("host") == socket.gethostname():
         pid = holder.get("pid")
@@ -236,11 +240,11 @@ def _now_on(folder: Path) -> float:
             probe.unlink()
 
 
-def _holder(descriptor: int) -> dict[str, object]:
+def _holder(descriptor: int) -> dict[str, Any]:
     return _parse(os.pread(descriptor, 4096, 0))
 
 
-def _parse(data: bytes) -> dict[str, object]:
+def _parse(data: bytes) -> dict[str, Any]:
     with suppress(ValueError):
         document = json.loads(data)
         if isinstance(document, dict) and "pid" in document:
@@ -252,11 +256,11 @@ def _signature() -> bytes:
     return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}).encode()
 
 
-def _shown(holder: dict[str, object]) -> str:
+def _shown(holder: dict[str, Any]) -> str:
     return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
 
 
-def _refusal(place: Path | str, holder: dict[str, object]) -> LockedError:
+def _refusal(place: Path | str, holder: dict[str, Any]) -> LockedError:
     return LockedError(
         f"another run is writing to {place} ({_shown(holder)}); wait for it, stop it, or choose another output "
         "folder (parts of one run: --shard I/N)"

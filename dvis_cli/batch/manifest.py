@@ -46,6 +46,7 @@ class Row:
     fingerprint: str | None = None  # of the input, by the file system: size and time
     content: str | None = None  # of the input, by its bytes
     settings: str | None = None  # hash of everything that changes the results
+    ours: bool | None = None  # whether what lies at its place in the output is our own, to be replaced
     dvis: str | None = None  # version of the program
     when: float = 0.0  # Unix time of this row
 
@@ -93,11 +94,7 @@ class Manifest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self.compact()
-        finally:
-            os.close(self._file)
+        os.close(self._file)
 
     def get(self, key: str) -> Row | None:
         """The row of a video, None when it is new."""

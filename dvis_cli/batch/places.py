@@ -57,7 +57,7 @@ def file_system(url: str) -> tuple[Any, str]:
         TransferError: it cannot be reached.
     """
     try:
-        from fsspec.core import url_to_fs
+        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
     except ImportError:
         raise UsageError(f"{url}: addresses need fsspec: pip install 'dvis[cloud]'") from None
     try:
@@ -66,14 +66,26 @@ def file_system(url: str) -> tuple[Any, str]:
         reason = " ".join(str(error).split())
         raise UsageError(f"{url}: {reason}; pip install 'dvis[cloud]' brings the common ones") from None
     except ValueError as error:
-        raise UsageError(f"{url}: {error}; kinds of address are those of fsspec, such as s3:// and gs://") from None
+        raise UsageError(
+            f"{url}: {error}; kinds of address are those of fsspec, such as s3:// and gs://"
+        ) from None
     except Exception as error:
         raise TransferError(f"{url} cannot be reached: {one_line(error)}") from error
 
 
 def remote_mark(info: dict[str, Any]) -> str:
     """What a store says of a file that changes when the file does."""
-    names = ("ETag", "etag", "md5Hash", "content_md5", "checksum", "mtime", "LastModified", "last_modified", "created")
+    names = (
+        "ETag",
+        "etag",
+        "md5Hash",
+        "content_md5",
+        "checksum",
+        "mtime",
+        "LastModified",
+        "last_modified",
+        "created",
+    )
     known = next((str(info[name]) for name in names if info.get(name)), "")
     return f"{info.get('size')}:{known}"
 
@@ -127,6 +139,13 @@ def _remove(fs: Any, path: str) -> None:
         fs.rm_file(last)  # first, so that a folder that has it is always whole
     if fs.exists(path):
         fs.rm(path, recursive=True)
+
+
+def exists(url: str) -> bool:
+    """Whether there is a file."""
+    fs, path = file_system(url)
+    with transfers(url, "looking"):
+        return bool(fs.exists(path))
 
 
 def read_bytes(url: str) -> bytes | None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -54,10 +55,8 @@ def end_with_parent() -> None:
         return
     sentinel = parent.sentinel
     if sys.platform.startswith("linux"):
-        try:
+        with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        except (OSError, AttributeError):
-            pass
     # For systems without that call, and for a parent that ended before it.
     threading.Thread(target=lambda: (wait([sentinel]), os._exit(1)), name="dvis-parent", daemon=True).start()
 

@@ -15,7 +15,7 @@ from dvis_cli.errors import UsageError, VideoError
 from dvis_cli.video.source import IMAGE_SUFFIXES
 
 from .folders import VIDEO_SUFFIXES, Filters, FolderScan, Found, is_result_folder, looks_like_video
-from .places import base_name, file_system, is_url, join, local_path, remote_mark, transfers
+from .places import base_name, file_system, join, local_path, remote_mark, transfers
 
 LIST_SUFFIX = ".txt"
 
@@ -35,7 +35,7 @@ def means_batch(sources: Sequence[str | Path], out: str | Path = "") -> bool:
     One source is a batch when it is a folder that has videos directly in it, or has no images directly in it
     and videos somewhere below; a pattern; a list; or an address, as is any source when the output is one.
     """
-    if len(sources) != 1 or is_url(str(out)) and local_path(str(out)) is None:
+    if len(sources) != 1 or local_path(str(out)) is None:
         return True
     path = local_path(str(sources[0]))
     if path is None:
@@ -169,7 +169,11 @@ class _Finder:
             info = found[name]
             inner = name[len(base) :].strip("/")
             takes = self._filters.takes_file(base_name(name), inner, looks_like_video(name))
-            if info.get("type") == "directory" or name.rpartition("/")[0] in results or not (explicit or takes):
+            if (
+                info.get("type") == "directory"
+                or name.rpartition("/")[0] in results
+                or not (explicit or takes)
+            ):
                 continue
             parent = place if place is not None and explicit else inner.rpartition("/")[0]
             source = str(fs.unstrip_protocol(name))

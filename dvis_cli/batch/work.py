@@ -1,0 +1,238 @@
+"""What a worker does, in a process of this machine or of a cluster: one model, one video after the other."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dvis_cli.errors import DvisError, DvisWarning
+
+from .engine import Finished, Message, Outcome, Progress, Ready, Task, Warned
+from .inputs import content_of
+from .options import VideoSettings
+from .places import (
+    LAST_FILE,
+    TransferError,
+    exists,
+    fetch,
+    is_url,
+    local_path,
+    one_line,
+    publish,
+    scratch_folder,
+)
+from .places import join as join_url
+
+if TYPE_CHECKING:
+    from dvis_cli.model import DvisModel
+
+Say = Callable[[Message], None]
+_SAY_EVERY = 0.25  # seconds between two reports of progress
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+# What may be gone the next time: a network disk, a folder that another worker just removed, a busy GPU.
+_PASSING = {
+    errno.ENOENT,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENETDOWN,
+    errno.ECONNRESET,
+    errno.EAGAIN,
+}
+
+
+class Worker:
+    """A loaded model, and how to use it on a task."""
+
+    def __init__(self, number: int, settings: VideoSettings, threads: int | None, device: str | None) -> None:
+        """Load the model. Raises `DvisError` when it cannot be loaded."""
+        import torch
+
+        from dvis_cli.allocator import keep_freed_memory
+        from dvis_cli.loading import load_model
+
+        started = time.monotonic()
+        keep_freed_memory()
+        if threads:
+            torch.set_num_threads(threads)
+        self.number, self._settings = number, settings
+        load = dict(settings.load)
+        if device is not None:
+            load["device"] = device
+        self._model: DvisModel = load_model(load.pop("model", None), **load)
+        self.ready = Ready(
+            number, time.monotonic() - started, self._model.config.name, self._model.weights is None
+        )
+
+    def run(self, task: Task, say: Say) -> None:
+        """Do one video and say how it ended; every failure is an outcome."""
+        started = time.monotonic()
+        try:
+            with _warnings_to(lambda text: say(Warned(self.number, task.key, text))):
+                document = self._save(task, say)
+            outcome = Outcome(
+                task.key,
+                "done",
+                frames=document["source"]["frames"],
+                segments=len(document["segments"]),
+                content=None if is_url(task.source) else content_of(task.source),
+            )
+        except Exception as error:
+            outcome = _outcome_of(task.key, error)
+        seconds = time.monotonic() - started
+        say(Finished(self.number, _timed(outcome, seconds)))
+
+    def _save(self, task: Task, say: Say) -> dict[str, Any]:
+        out = local_path(task.out)
+        source = local_path(task.source)
+        if out is not None and source is not None:
+            target = out / task.key
+            # Made here, and not by who writes the result: a neighbour that fails would remove it again.
+            target.parent.mkdir(parents=True, exist_ok=True)
+            document = self._segment(source, target.parent, task, say)
+            make_durable(target)
+            return document
+        with scratch_folder() as folder:
+            path = source if source is not None else fetch(task.source, folder)
+            results = folder / "result"
+            document = self._segment(path, results, task, say)
+            made = next(results.iterdir())
+            if source is None:
+                _name_source(made, document, task.source)
+            if out is None:
+                _refuse_foreign(task)
+                publish(made, join_url(task.out, task.key))
+            else:
+                _put_in_place(made, out / task.key, task.replace)
+            return document
+
+    def _segment(self, source: Path, out: Path, task: Task, say: Say) -> dict[str, Any]:
+        from dvis_cli.pipeline import save_video
+        from dvis_cli.video import open_video
+
+        save = dict(self._settings.save)
+        save["overwrite"] = bool(save.get("overwrite")) or task.replace
+        opening = {name: save[name] for name in ("folder_fps",) if name in save}
+        total = open_video(source, save.get("selection"), **opening).info.frames
+        progress = _Progress(self.number, task.key, total, say)
+        return save_video(source, out, self._model, on_progress=progress, **save)
+
+
+class _Progress:
+    """Passes on how far a video is, not too often."""
+
+    def __init__(self, worker: int, key: str, total: int | None, say: Say) -> None:
+        self._worker, self._key, self._total, self._say = worker, key, total, say
+        self._last = 0.0
+        say(Progress(worker, key, 0, total))
+
+    def __call__(self, stage: str, frames: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= _SAY_EVERY:
+            self._last = now
+            # Frames are counted where they enter the network; the other stages only show that it goes on.
+            self._frames = frames if stage == "network" else getattr(self, "_frames", 0)
+            self._say(Progress(self._worker, self._key, self._frames, self._total))
+
+
+def make_durable(folder: Path) -> None:
+    """Have a result on the disk before the manifest says that it is there."""
+    with suppress(OSError):
+        for parent, _, names in os.walk(folder, topdown=False):
+            for path in [*(os.path.join(parent, name) for name in names), parent]:  # noqa: PTH118 - thousands
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+
+
+def _name_source(folder: Path, document: dict[str, Any], url: str) -> None:
+    """Let segments.json name the address, not the temporary file it was fetched to."""
+    from dvis_cli.writers.segments_json import write_json
+
+    document["source"]["path"] = url
+    path = folder / "segments.json"
+    if path.exists():
+        write_json(path, document)
+
+
+def _put_in_place(made: Path, target: Path, replace: bool) -> None:
+    """Move a result from the temporary folder to where it belongs, whole or not at all."""
+    import shutil
+
+    from dvis_cli.writers.failures import output_errors
+    from dvis_cli.writers.folder import AtomicFolder
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with AtomicFolder(target, replace) as folder, output_errors(target):
+        shutil.copytree(made, folder.path, dirs_exist_ok=True)
+    make_durable(target)
+
+
+def _refuse_foreign(task: Task) -> None:
+    """As for folders: what lies there and is not ours is not replaced."""
+    url = join_url(task.out, task.key)
+    if not task.replace and exists(join_url(url, LAST_FILE)):
+        raise DvisError(f"{url} already exists; add --overwrite to replace it")
+
+
+def _outcome_of(key: str, error: Exception) -> Outcome:
+    """What a failure means for this video, for a second try and for the whole run."""
+    numbers = _error_numbers(error)
+    if numbers & _FULL:
+        text = str(error) if isinstance(error, DvisError) else f"no space left on the disk: {one_line(error)}"
+        return Outcome(key, "stop", error=" ".join(text.split()))
+    if isinstance(error, DvisError):
+        again = isinstance(error, TransferError) or (_is_output(error) and bool(numbers & _PASSING))
+        return Outcome(key, "retry" if again else "failed", error=" ".join(str(error).split()))
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Outcome(key, "retry", error="out of memory: fewer --jobs, or lower --short-side or --window")
+    text = f"unexpected {type(error).__name__}: {one_line(error)}"
+    passing = isinstance(error, OSError) or "CUDA" in str(error)
+    return Outcome(key, "retry" if passing else "failed", error=text)
+
+
+def _is_output(error: DvisError) -> bool:
+    from dvis_cli.errors import OutputError
+
+    return isinstance(error, OutputError)
+
+
+def _error_numbers(error: BaseException | None) -> set[int]:
+    """Numbers of the system's errors along the chain of causes."""
+    numbers = set()
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            numbers.add(error.errno)
+        error = error.__cause__ or error.__context__
+    return numbers
+
+
+def _timed(outcome: Outcome, seconds: float) -> Outcome:
+    from dataclasses import replace
+
+    return replace(outcome, seconds=round(seconds, 3))
+
+
+@contextmanager
+def _warnings_to(take: Callable[[str], None]) -> Iterator[None]:
+    """Hand over our own warnings; leave other libraries' alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DvisWarning)
+        original = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
+            if issubclass(category, DvisWarning):
+                take(" ".join(str(message).split()))
+            else:
+                original(message, category, *rest, **options)
+
+        warnings.showwarning = show
+        yield
