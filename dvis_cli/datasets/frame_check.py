@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import find_objects
 
 from dvis_cli.datasets.vipseg import LARGEST_ID
 
@@ -85,6 +84,8 @@ def check_pixels(
 
 def measure(ids: npt.NDArray[np.uint32]) -> tuple[list[int], list[int], list[tuple[int, int, int, int]]]:
     """The ids of a map, ascending, with their pixels and boxes (x, y, width, height)."""
+    from scipy.ndimage import find_objects  # half of this module's import time, and scoring does not need it
+
     values = np.unique(ids)
     rows = np.searchsorted(values, ids).astype(np.int32)
     areas = np.bincount(rows.ravel(), minlength=len(values))

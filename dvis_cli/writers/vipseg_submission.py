@@ -26,6 +26,7 @@ from dvis_cli.writers.segments_json import measure_segments
 PNG_FOLDER = "pan_pred"
 JSON_NAME = "pred.json"
 PARTS = ".videos"
+SMALL_IDS = 4096  # up to here a table of all ids is small
 Measure: TypeAlias = "tuple[int, int, tuple[int, int, int, int]]"  # id, area, box
 
 
@@ -40,7 +41,18 @@ def frame_annotation(stem: str, ids: np.ndarray, categories: Mapping[int, int]) 
     Raises:
         KeyError: an id in the map has no category.
     """
-    return _entry(stem, measure_segments(ids), categories)
+    return _entry(stem, _measure(ids), categories)
+
+
+def _measure(ids: np.ndarray) -> list[Measure]:
+    """`measure_segments`, quick for ids of any size."""
+    values = np.unique(ids)
+    if values.size == 0 or values[-1] < SMALL_IDS:
+        return list(measure_segments(ids))
+    if values[0] != 0:
+        values = np.concatenate([[0], values])
+    compact = np.searchsorted(values, ids).astype(np.int32)
+    return [(int(values[row]), area, box) for row, area, box in measure_segments(compact)]
 
 
 def _entry(stem: str, measured: Iterable[Measure], categories: Mapping[int, int]) -> dict[str, Any]:
@@ -96,7 +108,7 @@ class SubmissionVideoWriter:
         if path.parent != self._folder.path or path.exists():
             raise OutputError(f"video '{self.video_id}': two frames are called {stem!r}")
         write_panoptic_png(path, frame.ids)
-        self._frames.append((stem, list(measure_segments(frame.ids))))
+        self._frames.append((stem, _measure(frame.ids)))
 
     def finish(self, segments: Iterable[Segment]) -> None:
         """Put the video in its place.
