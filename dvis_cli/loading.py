@@ -15,10 +15,10 @@ from .checkpoints.files import read_tensors
 from .checkpoints.keymap import is_ignored, to_official, to_ours
 from .checkpoints.registry import DEFAULT_MODEL, known_model, looks_like_file, weights_folder
 from .checkpoints.shapes import config_from_shapes
-from .config import MODES, Mode, ModelConfig, load_yaml, model_config, to_document
+from .config import Mode, ModelConfig, load_yaml, model_config, to_document
 from .datasets.categories import load_categories, vipseg_categories
 from .errors import CheckpointError, ConfigError, UsageError
-from .model import DvisModel
+from .model import DvisModel, refuse_missing_parts
 from .noise import random_model
 from .structures import Category
 
@@ -85,7 +85,9 @@ def _from_file(path: Path, config: ModelConfig | None, mode: Mode | None) -> Dvi
     ours, unknown = _our_names(tensors)
     inferred = config_from_shapes({to_official(n): tuple(t.shape) for n, t in ours.items()}, path)
     config = config or _config_from_metadata(metadata, path) or inferred
-    config = _narrowed(config, mode, most=inferred.mode, where=str(path))
+    # What the tensors lack is said before what the configuration lacks.
+    refuse_missing_parts(mode or config.mode, inferred.mode, f"weights {path}")
+    config = _narrowed(config, mode)
     with torch.device("meta"):
         network = DvisModel(config, categories_of(config))
     prefixes = _STAGES[config.mode]
@@ -131,26 +133,12 @@ def _our_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
     return ours, unknown
 
 
-def _narrowed(
-    config: ModelConfig, mode: Mode | None, most: Mode | None = None, where: str = ""
-) -> ModelConfig:
-    """The configuration for the mode asked for, refused when weights or configuration cannot do it."""
-    wanted = mode or config.mode
-    if wanted not in MODES:
-        raise UsageError(f"mode {wanted!r}: choose one of {', '.join(MODES)}")
-    if most is not None and MODES.index(wanted) > MODES.index(most):
-        asked = f"mode {wanted!r}" if mode else f"the configuration (mode {wanted!r})"
-        part = "temporal refiner" if wanted == "offline" and most == "online" else "referring tracker"
-        raise UsageError(
-            f"{asked} needs a {part}, which weights {where} do not have: they hold a model of kind {most!r}; "
-            f"use --mode {most}"
-        )
-    if MODES.index(wanted) > MODES.index(config.mode):
-        raise UsageError(
-            f"mode {wanted!r} is more than model {config.name!r} can do; it can do "
-            f"{', '.join(MODES[: MODES.index(config.mode) + 1])}"
-        )
-    return dataclasses.replace(config, mode=wanted)
+def _narrowed(config: ModelConfig, mode: Mode | None) -> ModelConfig:
+    """The configuration for the mode asked for. Raises `UsageError` when it has no part for it."""
+    if mode is None:
+        return config
+    refuse_missing_parts(mode, config.mode, f"model {config.name!r}")
+    return dataclasses.replace(config, mode=mode)
 
 
 def _config_from_metadata(metadata: dict[str, str], path: Path) -> ModelConfig | None:

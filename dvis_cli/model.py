@@ -40,6 +40,17 @@ from .tracker.tracker import ReferringTracker
 DEFAULT_WINDOW = 300  # frames; what the official demo refines at once
 
 
+def refuse_missing_parts(wanted: Mode, most: Mode, who: str) -> None:
+    """Raise `UsageError` when `who`, which can do at `most` that, is asked for more."""
+    if wanted not in MODES:
+        raise UsageError(f"mode {wanted!r}: choose one of {', '.join(MODES)}")
+    if MODES.index(wanted) > MODES.index(most):
+        missing = "temporal refiner" if most == "online" else "referring tracker"
+        raise UsageError(
+            f"mode {wanted!r} needs a {missing}, which {who} does not have: it is of kind {most!r}; use --mode {most}"
+        )
+
+
 class DvisModel(nn.Module):
     """The networks of one model, as far as its mode needs them."""
 
@@ -60,23 +71,10 @@ class DvisModel(nn.Module):
         return self.segmenter.query_decoder.query_feat.device
 
     def check_mode(self, mode: Mode | None) -> Mode:
-        """The mode to run in: the one asked for, or the most that the weights can do.
-
-        Raises:
-            UsageError: the weights have no part for it.
-        """
-        most = self.config.mode
-        if mode is None:
-            return most
-        if mode not in MODES:
-            raise UsageError(f"mode {mode!r}: choose one of {', '.join(MODES)}")
-        if MODES.index(mode) > MODES.index(most):
-            missing = "temporal refiner" if mode == "offline" and most == "online" else "referring tracker"
-            raise UsageError(
-                f"mode {mode!r} needs a {missing}, which model {self.config.name!r} does not have: it can do "
-                f"{', '.join(MODES[: MODES.index(most) + 1])}"
-            )
-        return mode
+        """The mode to run in: the one asked for, or the most that the model can do. Raises `UsageError`."""
+        if mode is not None:
+            refuse_missing_parts(mode, self.config.mode, f"model {self.config.name!r}")
+        return mode or self.config.mode
 
     def segment(self, frames: Tensor) -> SegmenterOutput:
         """Run the segmenter on (T, 3, H, W) preprocessed frames, in the model's precision."""

@@ -23,7 +23,7 @@ def vipseg(
         list[Path],
         typer.Argument(help="Outputs of dvis segment, folders of them, or submissions.", show_default=False),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The zip to make.")],
+    output: Annotated[Path, typer.Option("--out", "-o", help="The zip to make.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing zip.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,

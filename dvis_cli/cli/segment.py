@@ -46,11 +46,13 @@ class OverlayChoice(str, Enum):
 
 
 def segment(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Each video gets a folder of its name in here.")],
     sources: Annotated[
         list[Path] | None,
         typer.Argument(metavar="SOURCE...", help="Video files, or folders of images.", show_default=False),
     ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Each video gets a folder of its name in here.")
+    ] = Path("out"),
     dataset: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Segment a split of this VIPSeg_720P folder instead of SOURCE."),

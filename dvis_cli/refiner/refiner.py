@@ -11,7 +11,6 @@ from dvis_cli.layers.attention import CrossAttention, FeedForward, SelfAttention
 from dvis_cli.layers.mlp import MLP
 from dvis_cli.structures import RefinedTracks
 
-
 # Parts of a window that go through a block together: the intermediate tensors of a long window would be several
 # times the window itself.
 TRACKS_AT_ONCE = 32
