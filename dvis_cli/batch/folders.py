@@ -178,7 +178,7 @@ class FolderScan:
             if not self._enter(path):
                 continue
             try:
-                entries = sorted(os.scandir(path), key=lambda e: e.name)
+                entries = entries_of(path)
             except OSError as error:
                 self.problems.append(f"{path} cannot be searched: {error.strerror}")
                 continue
@@ -213,7 +213,7 @@ class FolderScan:
             relative = f"{inner}/{entry.name}" if inner else entry.name
             if entry.name.startswith(".") or self._filters.leaves_out(entry.name, relative):
                 continue
-            if _is_dir(entry):
+            if is_dir(entry):
                 (self._links if entry.is_symlink() else folders).append((Path(entry.path), relative))
             elif self._filters.takes_file(entry.name, relative, looks_like_video(entry.name)):
                 found.append(Found.of_file(entry.path, self._mirrored(inner)))
@@ -231,7 +231,13 @@ class FolderScan:
         return "/".join(part for part in (self._place, inner) if part)
 
 
-def _is_dir(entry: os.DirEntry[str]) -> bool:
+def entries_of(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name."""
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def is_dir(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself

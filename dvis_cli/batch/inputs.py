@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from .folders import entries_of
 from .places import is_url
 from .sources import Item
 
@@ -59,7 +60,7 @@ def has_changed(item: Item, fingerprint: str | None, content: str | None) -> boo
 def _folder_mark(folder: str) -> tuple[str, int]:
     """Of a folder of images: how many files, their bytes, the latest time."""
     count = size = latest = 0
-    for entry in os.scandir(folder):
+    for entry in entries_of(folder):
         if entry.is_file():
             facts = entry.stat()
             count, size, latest = count + 1, size + facts.st_size, max(latest, facts.st_mtime_ns)

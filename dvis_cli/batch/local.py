@@ -145,10 +145,10 @@ def _serve(
     device: str | None,
     make_worker: MakeWorker | None,
 ) -> None:
-    if make_worker is None:
-        from .work import Worker as make_worker
+    from .work import Worker
+
     try:
-        worker = make_worker(number, settings, threads, device)
+        worker = (make_worker or Worker)(number, settings, threads, device)
     except DvisError as error:
         pipe.send(Broken(number, error))
         pipe.recv()  # the run ends

@@ -15,6 +15,7 @@ from .manifest import STEM, Manifest, Row, file_name, rows_of
 from .places import (
     LAST_FILE,
     TransferError,
+    address_of,
     exists,
     file_system,
     join,
@@ -177,7 +178,7 @@ class AddressOutput:
         fs, path = file_system(self.name)
         with transfers(self.name, "listing"):
             found = fs.glob(f"{path}/{STEM}*.jsonl")
-        return [str(fs.unstrip_protocol(p)) for p in sorted(found) if not p.endswith("/" + file_name(shard))]
+        return [address_of(p, self.name) for p in sorted(found) if not p.endswith("/" + file_name(shard))]
 
 
 def output_of(out: str | Path) -> Output:

@@ -73,6 +73,11 @@ def file_system(url: str) -> tuple[Any, str]:
         raise TransferError(f"{url} cannot be reached: {one_line(error)}") from error
 
 
+def address_of(path: str, like: str) -> str:
+    """The address of a path that a file system named, in the form of an address the user gave."""
+    return path if is_url(path) else f"{like.partition('://')[0]}://{path}"
+
+
 def remote_mark(info: dict[str, Any]) -> str:
     """What a store says of a file that changes when the file does."""
     names = (

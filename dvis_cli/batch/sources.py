@@ -14,8 +14,17 @@ from pathlib import Path, PurePosixPath
 from dvis_cli.errors import UsageError, VideoError
 from dvis_cli.video.source import IMAGE_SUFFIXES
 
-from .folders import VIDEO_SUFFIXES, Filters, FolderScan, Found, is_result_folder, looks_like_video
-from .places import base_name, file_system, join, local_path, remote_mark, transfers
+from .folders import (
+    VIDEO_SUFFIXES,
+    Filters,
+    FolderScan,
+    Found,
+    entries_of,
+    is_dir,
+    is_result_folder,
+    looks_like_video,
+)
+from .places import address_of, base_name, file_system, join, local_path, remote_mark, transfers
 
 LIST_SUFFIX = ".txt"
 
@@ -176,7 +185,7 @@ class _Finder:
             ):
                 continue
             parent = place if place is not None and explicit else inner.rpartition("/")[0]
-            source = str(fs.unstrip_protocol(name))
+            source = address_of(name, url)
             size = info.get("size")
             self._take([Found.of_file(source, parent, remote_mark(info) if info else None, size)])
         if count == len(self._listing.found):
@@ -260,9 +269,9 @@ def _is_folder_of_videos(folder: Path, filters: Filters | None = None) -> bool:
     """Whether a folder is searched rather than read as images."""
     images = False
     try:
-        for entry in os.scandir(folder):
+        for entry in entries_of(folder):
             name = entry.name
-            if name.startswith(".") or entry.is_dir():
+            if name.startswith(".") or is_dir(entry):
                 continue
             if (filters or Filters()).takes_file(name, name, looks_like_video(name)):
                 return True
@@ -275,7 +284,7 @@ def _is_folder_of_videos(folder: Path, filters: Filters | None = None) -> bool:
 def _has_images(folder: Path) -> bool:
     return any(
         Path(entry.name).suffix.lower() in IMAGE_SUFFIXES
-        for entry in os.scandir(folder)
+        for entry in entries_of(folder)
         if not entry.name.startswith(".")
     )
 

@@ -1,0 +1,130 @@
+"""The same batch on Ray workers. Minutes of starting processes: run by hand, where Ray is installed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import media
+import pytest
+from batch_workers import FRAMES, PaperWorker
+from test_batch_crash import contents, paper_videos, real_videos, stable_rows
+
+from dvis_cli.batch import BatchOptions, Event, VideoSettings, run_batch
+from dvis_cli.batch.ray_engine import RayEngine
+from dvis_cli.errors import UsageError
+
+
+def test_a_missing_ray_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(UsageError, match=r"dvis\[ray\]"):
+        run_batch([paper_videos(tmp_path / "in", 1)], tmp_path / "out", options=BatchOptions(engine="ray"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def on_workers_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's workers import the package and these helpers from the checkout."""
+    pytest.importorskip("ray")
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here.parent), str(here)]))
+
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
+
+
+@pytest.mark.slow
+def test_same_bytes_as_local(tmp_path: Path, on_workers_path: None) -> None:
+    source = real_videos(tmp_path / "in", 6)
+    settings = VideoSettings(save={"short_side": 64})
+    for engine in ("local", "ray"):
+        options = BatchOptions(engine=engine, jobs=2, threads=1)  # type: ignore[arg-type]
+        report = run_batch([source], tmp_path / engine, settings, options)
+        assert (report.done, len(report.failed), report.exit_code) == (6, 1, 1), report
+    assert contents(tmp_path / "local") == contents(tmp_path / "ray")
+    assert stable_rows(tmp_path / "local") == stable_rows(tmp_path / "ray")
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_mid_video_is_replaced(tmp_path: Path, on_workers_path: None) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for i in range(4):
+        media.write_video(source / f"{i}.mp4", media.moving_squares(60, 48, 64), fps=10)
+    settings = VideoSettings(save={"short_side": 64})
+    options = BatchOptions(engine="ray", jobs=2, threads=1)
+    killed: list[int] = []
+
+    def kill_one(event: Event) -> None:
+        current = event.data.get("current", []) if event.kind == "progress" else []
+        if not killed and any(one["frames"] for one in current):
+            killed.extend(_ray_workers()[:1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    events: list[Event] = []
+    report = run_batch(
+        [source],
+        tmp_path / "ray",
+        settings,
+        options,
+        lambda e: (events.append(e), kill_one(e)),  # type: ignore[func-returns-value]
+    )
+    assert killed and report.done == 4 and report.exit_code == 0
+    assert any(e.kind == "worker" and "died" in e.data["text"] for e in events)
+    run_batch([source], tmp_path / "local", settings, BatchOptions(jobs=2, threads=1))
+    assert contents(tmp_path / "local") == contents(tmp_path / "ray")
+
+
+@pytest.mark.slow
+def test_scheduling_without_a_model(tmp_path: Path, on_workers_path: None) -> None:
+    source = paper_videos(tmp_path / "in", 20, "slow 0.2")
+    (source / "crash.mp4").write_text("crash")
+    (source / "once.mp4").write_text(f"crash-once {tmp_path / 'mark'}")
+    settings, options = VideoSettings(), BatchOptions(engine="ray", jobs=4, ray_cpus=0.5)
+    report = run_batch(
+        [source], tmp_path / "out", settings, options, engine=RayEngine(settings, options, PaperWorker)
+    )
+    assert report.done == 21 and report.frames == 21 * FRAMES
+    assert sorted(f.key for f in report.failed) == ["bad", "crash"]
+    assert not [p for p in (tmp_path / "out").rglob(".*")]
+
+
+@pytest.mark.slow
+def test_stopping_at_once(tmp_path: Path, on_workers_path: None) -> None:
+    from dvis_cli.batch import Stop
+
+    source = paper_videos(tmp_path / "in", 3, "slow 60")
+    settings, options, stop = VideoSettings(), BatchOptions(engine="ray", jobs=2), Stop()
+
+    def stop_soon(event: Event) -> None:
+        if event.kind == "video_started" and "part" in event.data["key"]:
+            threading.Timer(0.5, stop.ask, [True]).start()
+
+    began = time.monotonic()
+    report = run_batch(
+        [source],
+        tmp_path / "out",
+        settings,
+        options,
+        stop_soon,
+        stop,
+        RayEngine(settings, options, PaperWorker),
+    )
+    assert report.exit_code == 130 and time.monotonic() - began < 55
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["dvis-manifest.jsonl"]
+
+
+def _ray_workers() -> list[int]:
+    """Processes of actors that are at work, by their title."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = path.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if text.startswith("ray::RayWorker.run"):
+            found.append(int(path.parent.name))
+    return found
