@@ -132,7 +132,7 @@ def test_fifty_kills_of_real_runs(tmp_path: Path, address: bool) -> None:
         killed += kill_and_resume(outs[1], source, moments, **options)
         assert contents(places[1]) == contents(places[0])
         assert stable_rows(places[1]) == stable_rows(places[0])
-    assert not [p for p in Path(tempfile.gettempdir()).glob("dvis-batch-*")]
+    assert not list(Path(tempfile.gettempdir()).glob("dvis-batch-*"))
     print(f"{killed} kills in {rounds} rounds; a whole run takes {whole:.1f} s")
 
 
@@ -146,7 +146,7 @@ def test_ctrl_c_once_finishes_and_twice_stops(tmp_path: Path) -> None:
     assert any("Ctrl-C again" in e.get("text", "") for e in events)
     report = events[-1]
     assert report["event"] == "finished" and 1 <= report["done"] + len(report["failed"]) <= 2
-    assert not [p for p in (tmp_path / "out").rglob(".*")]
+    assert not list((tmp_path / "out").rglob(".*"))
 
     process = start(tmp_path / "out", source)
     wait_for(process, "video_started")
@@ -156,7 +156,7 @@ def test_ctrl_c_once_finishes_and_twice_stops(tmp_path: Path) -> None:
         time.sleep(0.1)
     code, events, _ = finish(process)
     assert code == 130 and time.monotonic() - began < 4
-    assert not [p for p in (tmp_path / "out").rglob(".*")]
+    assert not list((tmp_path / "out").rglob(".*"))
 
 
 def test_sigterm_stops_at_once_and_cleanly(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
     report = events[-1]
     assert report["stopped"] == "full" and "no space left on the disk" in report["reason"]
     assert report["done"] + report["left"] + len(report["failed"]) == report["total"] == 10
-    assert not [p for p in small_disk.rglob(".*")]
+    assert not list(small_disk.rglob(".*"))
     hog.unlink()
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     code, events, err = finish(start(small_disk / "out", source))

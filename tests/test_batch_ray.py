@@ -89,7 +89,7 @@ def test_scheduling_without_a_model(tmp_path: Path, on_workers_path: None) -> No
     )
     assert report.done == 21 and report.frames == 21 * FRAMES
     assert sorted(f.key for f in report.failed) == ["bad", "crash"]
-    assert not [p for p in (tmp_path / "out").rglob(".*")]
+    assert not list((tmp_path / "out").rglob(".*"))
 
 
 @pytest.mark.slow

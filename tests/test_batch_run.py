@@ -67,7 +67,7 @@ def rows(out: Path) -> dict[str, Any]:
 
 
 def hidden(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob(".*")]
+    return list(folder.rglob(".*"))
 
 
 def test_everything_is_done_once(run: Run, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_shuffle_is_another_order_and_always_the_same(run: Run, videos: Path) ->
 def test_watching_takes_what_comes_when_it_has_stopped_growing(run: Run, videos: Path) -> None:
     def feed() -> None:
         time.sleep(0.3)
-        for i in range(6):
+        for _i in range(6):
             with (videos / "late.mp4").open("a") as file:
                 file.write("ok\n")
             time.sleep(0.15)

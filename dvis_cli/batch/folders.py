@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,11 +112,12 @@ class Found:
         cls, source: str, place: str, fingerprint: str | None = None, size: int | None = None
     ) -> Found:
         name = base_name(source) if is_url(source) else plain_name(Path(source))
-        return cls(source, place, Path(name).stem or name, name, fingerprint, size)
+        stem, name = without_controls(Path(name).stem or name), without_controls(name)
+        return cls(source, place, stem, name, fingerprint, size)
 
     @classmethod
     def of_folder(cls, source: str, place: str) -> Found:
-        name = plain_name(Path(source))
+        name = without_controls(plain_name(Path(source)))
         return cls(source, place, name, name)
 
     @property
@@ -131,6 +133,11 @@ class Found:
     def identity(self) -> str:
         """What stays the same when the same video is named in another way."""
         return identity_of(self.source)
+
+
+def without_controls(name: str) -> str:
+    """A name without line feeds and the like, which no result folder may have."""
+    return re.sub(r"[\x00-\x1f\x7f]", "_", name)
 
 
 def identity_of(source: str) -> str:

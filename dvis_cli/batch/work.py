@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dvis_cli.errors import DvisError, DvisWarning
+from dvis_cli.video.source import plain_name
 
 from .engine import Finished, Message, Outcome, Progress, Ready, Task, Warned
+from .folders import without_controls
 from .inputs import content_of
 from .options import VideoSettings
 from .places import (
@@ -91,7 +93,7 @@ class Worker:
     def _save(self, task: Task, say: Say) -> dict[str, Any]:
         out = local_path(task.out)
         source = local_path(task.source)
-        if out is not None and source is not None:
+        if out is not None and source is not None and _is_writable_name(source):
             target = out / task.key
             # Made here, and not by who writes the result: a neighbour that fails would remove it again.
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,11 +101,11 @@ class Worker:
             make_durable(target)
             return document
         with scratch_folder() as folder:
-            path = source if source is not None else fetch(task.source, folder)
+            path = _alias(source, folder) if source is not None else fetch(task.source, folder)
             results = folder / "result"
             document = self._segment(path, results, task, say)
             made = next(results.iterdir())
-            if source is None:
+            if str(path) != task.source:
                 _name_source(made, document, task.source)
             if out is None:
                 _refuse_foreign(task)
@@ -153,11 +155,31 @@ def make_durable(folder: Path) -> None:
                     os.close(descriptor)
 
 
-def _name_source(folder: Path, document: dict[str, Any], url: str) -> None:
-    """Let segments.json name the address, not the temporary file it was fetched to."""
+def _is_writable_name(source: Path) -> bool:
+    """Whether a path can stand in segments.json and its name be a folder's: valid UTF-8, no line feeds."""
+    name = plain_name(source)
+    return name == without_controls(name) and _as_utf8(str(source)) == str(source)
+
+
+def _alias(source: Path, folder: Path) -> Path:
+    """The source itself, or a link to it with a name that can be written."""
+    if _is_writable_name(source):
+        return source
+    link = folder / without_controls(_as_utf8(plain_name(source)))
+    link.symlink_to(source.absolute())
+    return link
+
+
+def _as_utf8(text: str) -> str:
+    """Text with its invalid bytes spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _name_source(folder: Path, document: dict[str, Any], name: str) -> None:
+    """Let segments.json name what the user named, not the temporary file that stood for it."""
     from dvis_cli.writers.segments_json import write_json
 
-    document["source"]["path"] = url
+    document["source"]["path"] = _as_utf8(name)
     path = folder / "segments.json"
     if path.exists():
         write_json(path, document)
