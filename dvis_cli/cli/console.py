@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 PLAIN_LINE_EVERY_S = 10.0
+FIRST_LINE_AFTER_S = 2.0
 
 
 def print_json(document: Any) -> None:
@@ -137,13 +138,13 @@ class _PlainProgress(Progress):
     """A line every few seconds, for logs."""
 
     def __enter__(self) -> Progress:
-        self.last_line = time.monotonic()
+        self.next_line = time.monotonic() + FIRST_LINE_AFTER_S
         return super().__enter__()
 
     def show(self) -> None:
         now = time.monotonic()
-        if now - self.last_line >= PLAIN_LINE_EVERY_S:
-            self.last_line = now
+        if now >= self.next_line:
+            self.next_line = now + PLAIN_LINE_EVERY_S
             print(f"{self.label}: {self.describe()}", file=sys.stderr, flush=True)
 
 
