@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -239,44 +240,60 @@ class PanopticRun:
             source: each frame with its preprocessed tensor (3, H, W), all of one size.
 
         Yields:
-            finished frames in order, a horizon at a time.
+            finished frames in order. Those of a decided horizon come out between the batches of the next one,
+            so that whoever writes them works beside the network.
         """
+        horizon, budget = self.settings.horizon, self.settings.memory_budget
         waiting: list[Frame] = []
-        horizon = self.settings.horizon
-        with Spool(self.settings.memory_budget) as spool:
+        finished: Iterator[PanopticFrame] = iter(())
+        with Spool(budget // 2) as features:
+            results = Spool(budget // 4)  # frames and winner maps; that of the last horizon may be alive, too
             for batch in _batched(source, self.settings.batch, horizon):
-                with torch.inference_mode():
-                    output = self.model.segment(torch.stack([tensor for _, tensor in batch]))
-                    self.state.add(output)
-                for (frame, _), features in zip(batch, output.mask_features, strict=True):
-                    spool.put(("features", len(waiting)), _to_numpy(features))
-                    spool.put(("rgb", len(waiting)), frame.rgb)
+                self._network(batch, len(waiting), features)
+                for frame, _ in batch:
+                    results.put(("rgb", len(waiting)), frame.rgb)
                     waiting.append(Frame(frame.index, frame.pts, _NO_PIXELS, frame.name))
-                self.on_progress("network", batch[-1][0].index + 1)
+                yield from islice(finished, len(batch))
                 if len(waiting) == horizon:
-                    yield from self._decide(waiting, spool)
-                    waiting.clear()
+                    yield from finished
+                    finished = self._finished(waiting, results, self._decide(waiting, features, results))
+                    waiting, results = [], Spool(budget // 4)
+            yield from finished
             if waiting:
-                yield from self._decide(waiting, spool)
+                yield from self._finished(waiting, results, self._decide(waiting, features, results))
 
-    def _decide(self, waiting: list[Frame], spool: Spool) -> Iterator[PanopticFrame]:
-        """The panoptic decision over a horizon: winner maps and counts first, then ids."""
+    def _network(self, batch: list[tuple[Frame, Tensor]], first: int, features: Spool) -> None:
+        """Segment and track a batch; its mask features wait under their places in the horizon."""
+        with torch.inference_mode():
+            output = self.model.segment(torch.stack([tensor for _, tensor in batch]))
+            self.state.add(output)
+            for place, feature in enumerate(output.mask_features, start=first):
+                features.put(place, _to_numpy(feature))
+        self.on_progress("network", batch[-1][0].index + 1)
+
+    def _decide(self, waiting: list[Frame], features: Spool, results: Spool) -> np.ndarray:
+        """The panoptic decision over a horizon: winner maps and counts, then the table of ids."""
         settings, device = self.settings, self.model.device
         with torch.inference_mode():
             kept = keep_queries(self.state.finish_horizon(), settings.score_threshold)
             maps = WinnerMaps(kept, self.geometry)
             for i, frame in enumerate(waiting):
-                self.on_progress("masks", frame.index)
-                features = _to_tensor(spool.get(("features", i))).to(device)
-                spool.put(("winners", i), maps.frame(self.state.mask_embeds(i, kept.queries), features))
-            table = self.identities.table(kept, maps.counts, settings.overlap_threshold)
-        by_id = {segment.id: segment for segment in self.segments}
-        for i, frame in enumerate(waiting):
-            ids = table[spool.get(("winners", i))]
-            present = {int(n): by_id[int(n)] for n in np.unique(ids) if n}
-            yield PanopticFrame(frame.index, frame.pts, spool.get(("rgb", i)), ids, present, frame.name)
-        spool.clear()
+                self.on_progress("masks", frame.index + 1)
+                feature = _to_tensor(features.get(i)).to(device)
+                results.put(("winners", i), maps.frame(self.state.mask_embeds(i, kept.queries), feature))
+        features.clear()
         self.state.start_horizon()
+        return self.identities.table(kept, maps.counts, settings.overlap_threshold)
+
+    def _finished(self, waiting: list[Frame], results: Spool, table: np.ndarray) -> Iterator[PanopticFrame]:
+        """The frames of a decided horizon, one at a time."""
+        by_id = {segment.id: segment for segment in self.segments}
+        with results:
+            for i, frame in enumerate(waiting):
+                ids = table[results.get(("winners", i))]
+                present = {int(n): by_id[int(n)] for n in np.unique(ids) if n}
+                rgb = results.get(("rgb", i))
+                yield PanopticFrame(frame.index, frame.pts, rgb, ids, present, frame.name)
 
 
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)  # of a frame whose pixels wait in the spool

@@ -129,6 +129,21 @@ def test_windows_and_horizons_keep_ids(golden: Golden) -> None:
     assert set(classes) == {segment.id for segment in video.segments}
 
 
+def test_frames_come_out_while_the_video_is_read(golden: Golden) -> None:
+    """A frame waits for its own horizon and the length of one more, however long the video is."""
+    read = []
+
+    def source():
+        for item in golden.source() * 3:
+            read.append(item)
+            yield item
+
+    video = PanopticRun(golden.model, GEOMETRY, RunSettings(mode="online", window=2, horizon=2))
+    for position, _ in enumerate(video.frames(source())):
+        assert len(read) <= position + 4
+    assert position + 1 == len(read) == 3 * len(golden.frames)
+
+
 def test_the_last_short_window_sees_the_frames_before_it(golden: Golden) -> None:
     """Frames 0..T-1 refined with window T-1: the last frame is refined with T-2 frames before it."""
     count = len(golden.frames)
