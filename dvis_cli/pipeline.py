@@ -22,7 +22,7 @@ from .model import DEFAULT_WINDOW, DvisModel, OnProgress, PanopticRun, RunSettin
 from .structures import Frame, Geometry, PanopticFrame, Segment, VideoInfo
 from .video import Selection, VideoSource, open_video
 from .video.preprocess import plan_geometry, preprocess
-from .writers.folder import check_target
+from .writers.folder import check_target, safe_name
 from .writers.video_folder import Outputs, VideoFolderWriter
 
 PREFETCH_FRAMES = 4  # decoded frames that wait for the network
@@ -166,7 +166,7 @@ def save_video(
         OutputError: the result exists or cannot be written. Nothing half-written stays.
     """
     video = segment_video(source, model, on_progress=on_progress, **options)
-    target = Path(out) / video.info.name
+    target = Path(out) / safe_name(video.info.name)
     check_target(target, overwrite)
     writer = VideoFolderWriter(
         target,

@@ -125,10 +125,12 @@ def run_videos(
 
 def _targets(sources: list[Path], out: Path) -> list[Path]:
     """Where each source goes; two that would go to one place are refused before any work."""
+    from dvis_cli.writers.folder import safe_name
+
     places: dict[str, Path] = {}
     for source in sources:
         resolved = source if source.name not in ("", ".", "..") else source.resolve()
-        name = resolved.name if resolved.is_dir() else resolved.stem
+        name = safe_name(resolved.name if resolved.is_dir() else resolved.stem)
         if name in places:
             raise UsageError(
                 f"{places[name]} and {source} would both be written to {out / name}; segment them into two "
@@ -144,6 +146,7 @@ def _one_video(
     """Segment one source; returns what `--json` says of it."""
     from dvis_cli.pipeline import save_video
     from dvis_cli.video import open_video
+    from dvis_cli.writers.folder import safe_name
 
     started = time.monotonic()
     total = open_video(source, options["selection"], folder_fps=options["folder_fps"]).info.frames
@@ -151,7 +154,7 @@ def _one_video(
         document = save_video(source, out, network, on_progress=_shown_on(bar), **options)
     seconds = time.monotonic() - started
     frames = document["source"]["frames"]
-    target = out / document["source"]["name"]
+    target = out / safe_name(document["source"]["name"])
     reporter.say(
         f"{target}: {frames} frames, {len(document['segments'])} segments, {seconds:.1f} s "
         f"({frames / max(seconds, 1e-6):.2f} frames/s)"
