@@ -32,7 +32,7 @@ def safe_name(name: str) -> str:
     """A video's name as one folder name: no separators, no control characters, not hidden, never empty."""
     cleaned = re.sub(r"[\x00-\x1f\x7f/\\:]+", "_", name).strip().lstrip(".").strip()
     while len(os.fsencode(cleaned)) > _LONGEST_STEM:
-        cleaned = cleaned[:-1]
+        cleaned = cleaned[:-1].rstrip()
     return cleaned or "video"
 
 
