@@ -79,7 +79,7 @@ def test_recorded_networks_read_video_files(dvis, tmp_path: Path, clip: Path, ne
         folder / "config_minvis.yaml", "--short-side", 96, "--json",
     )  # fmt: skip
     assert code == 0, err
-    assert json.loads(out)["videos"][0]["frames"] == 7
+    assert json.loads(out)["frames"] == 7
 
 
 # --- what is written --------------------------------------------------------------------------------------
@@ -127,19 +127,40 @@ def test_selection_and_styles(dvis, tmp_path: Path, clip: Path) -> None:
         "--max-frames", 2, "--overlay", "side-by-side", "--json", "--quiet",
     )  # fmt: skip
     assert code == 0 and err == ""
-    assert json.loads(out)["videos"][0]["frames"] == 2
+    assert json.loads(out)["frames"] == 2
     with av.open(str(tmp_path / clip.stem / "overlay.mp4")) as container:
         assert container.streams.video[0].width == 2 * 96
 
 
-def test_several_sources_go_on_after_a_bad_one(dvis, tmp_path: Path, clip: Path) -> None:
+def test_several_sources_are_a_batch(dvis, tmp_path: Path, clip: Path) -> None:
+    """One that fails does not stop the others; the same command skips what is done."""
     bad = tmp_path / "bad.mp4"
     bad.write_text("no video")
-    code, out, err = dvis("segment", bad, clip, "-o", tmp_path / "out", "--short-side", 64, "--json")
-    assert code == 1 and "1 of 2 videos failed" in err
-    document = json.loads(out)
-    assert len(document["videos"]) == 1 and "bad.mp4" in document["failed"][0]["source"]
+    command = ["segment", bad, clip, "-o", tmp_path / "out", "--short-side", 64, "--jobs", 1, "--json"]
+    code, out, _ = dvis(*command)
+    events = [json.loads(line) for line in out.splitlines()]
+    assert code == 1 and events[-1]["event"] == "finished"
+    assert events[-1]["done"] == 1 and "bad.mp4" in events[-1]["failed"][0]["source"]
     assert (tmp_path / "out" / clip.stem / "segments.json").exists()
+    bad.unlink()
+    code, out, _ = dvis("segment", clip, tmp_path / "out" / "..", *command[3:])
+    assert code == 0 and json.loads(out.splitlines()[-1])["skipped"] == 1
+
+
+def test_a_folder_of_videos_is_a_batch(dvis, tmp_path: Path, clip: Path) -> None:
+    for name in ("in/a/x.mp4", "in/b/x.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(clip.read_bytes())
+    options = ["--short-side", 64, "--overlay", "none", "-q"]
+    assert dvis("segment", tmp_path / "in", "-o", tmp_path / "out", *options)[0] == 0
+    single = tmp_path / "single"
+    assert dvis("segment", tmp_path / "in/b/x.mp4", "-o", single, *options)[0] == 0
+    one, other = tmp_path / "out/b/x/panoptic", single / "x/panoptic"
+    assert [p.read_bytes() for p in sorted(one.iterdir())] == [
+        p.read_bytes() for p in sorted(other.iterdir())
+    ]
+    code, _, err = dvis("segment", clip, "-o", tmp_path / "out", "--jobs", 2)
+    assert code == 2 and "is one video" in one_error_line(err)
 
 
 def test_results_do_not_depend_on_window_budget_or_threads(dvis, tmp_path: Path, clip: Path) -> None:
@@ -225,11 +246,6 @@ def test_bad_options_are_usage_errors(
     assert code == 2, err
     assert word in one_error_line(err)
     assert not any(tmp_path.iterdir())
-
-
-def test_two_sources_of_one_name(dvis, tmp_path: Path, clip: Path) -> None:
-    code, _, err = dvis("segment", clip, clip, "-o", tmp_path)
-    assert code == 2 and "both be written" in one_error_line(err)
 
 
 def test_unwritable_output(dvis, tmp_path: Path, clip: Path) -> None:

@@ -36,6 +36,13 @@ class PrecisionChoice(str, Enum):
     bf16 = "bf16"
 
 
+class EngineChoice(str, Enum):
+    """Who works on many videos."""
+
+    local = "local"
+    ray = "ray"
+
+
 class OverlayChoice(str, Enum):
     """What the overlay video shows."""
 
@@ -45,14 +52,21 @@ class OverlayChoice(str, Enum):
     none = "none"
 
 
+BATCH = "Many videos"
+
+
 def segment(
     sources: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="SOURCE...", help="Video files, or folders of images.", show_default=False),
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Video files, folders of images; or folders of videos, patterns, lists (.txt), addresses.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Each video gets a folder of its name in here.")
-    ] = Path("out"),
+        str, typer.Option("--out", "-o", help="Each video gets a folder of its name in here.")
+    ] = "out",
     dataset: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Segment a split of this VIPSeg_720P folder instead of SOURCE."),
@@ -116,8 +130,55 @@ def segment(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads of the network. Default: all cores.")
     ] = None,
+    engine: Annotated[
+        EngineChoice, typer.Option(help="Who works on many videos.", rich_help_panel=BATCH)
+    ] = EngineChoice.local,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Workers, one model each. Default: one a GPU, or one.", rich_help_panel=BATCH),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Only these files of folders; repeat.", rich_help_panel=BATCH),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Not these files of folders; repeat.", rich_help_panel=BATCH),
+    ] = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed", help="Try again what failed in an earlier run.", rich_help_panel=BATCH
+        ),
+    ] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first failure.", rich_help_panel=BATCH)
+    ] = False,
+    max_failures: Annotated[
+        int | None, typer.Option(help="Stop after this many failed videos.", rich_help_panel=BATCH)
+    ] = None,
+    shuffle: Annotated[
+        bool, typer.Option("--shuffle", help="A fixed order without meaning.", rich_help_panel=BATCH)
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Only part I of N, for schedulers.", rich_help_panel=BATCH),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on looking for new videos.", rich_help_panel=BATCH)
+    ] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A running Ray cluster, or 'auto'.", rich_help_panel=BATCH),
+    ] = None,
+    ray_cpus: Annotated[
+        float, typer.Option(help="CPUs that Ray reserves for a worker.", rich_help_panel=BATCH)
+    ] = 1.0,
+    ray_gpus: Annotated[
+        float | None, typer.Option(help="GPUs that Ray reserves for a worker.", rich_help_panel=BATCH)
+    ] = None,
     json_output: Annotated[
-        bool, typer.Option("--json", help="Print a summary of the results as JSON.")
+        bool, typer.Option("--json", help="Print a summary as JSON; of many videos, one line an event.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -127,7 +188,7 @@ def segment(
     overlay.mp4. With --dataset, OUT becomes a submission: pan_pred/ and pred.json; run again to resume.
     """
     reporter = Reporter(quiet)
-    from .segment_runs import Request, run_split, run_videos
+    from .segment_runs import Request, run_many, run_split, run_video
 
     request = Request(
         out=out,
@@ -150,9 +211,8 @@ def segment(
         run_split(request, reporter, dataset, split, json_output)
         return
     if not sources:
-        raise UsageError(
-            "nothing to segment: name a SOURCE (a video file or a folder of images) or --dataset DIR"
-        )
+        raise UsageError("nothing to segment: name a SOURCE (a video, a folder, a pattern) or --dataset DIR")
+    from dvis_cli.batch import BatchOptions, means_batch, parse_shard
     from dvis_cli.video import Selection
     from dvis_cli.writers.video_folder import Outputs
 
@@ -165,4 +225,24 @@ def segment(
     outputs = Outputs(panoptic, segments, None if overlay is OverlayChoice.none else overlay.value)
     if not (panoptic or segments or outputs.overlay):
         raise UsageError("nothing to write: --no-panoptic, --no-segments and --overlay none leave no output")
-    run_videos(request, reporter, sources, selection, folder_fps, outputs, overwrite, json_output)
+    what = {"selection": selection, "folder_fps": folder_fps, "outputs": outputs, "overwrite": overwrite}
+    many = BatchOptions(
+        engine=engine.value,
+        jobs=jobs,
+        threads=threads,
+        ray_address=ray_address,
+        ray_cpus=ray_cpus,
+        ray_gpus=ray_gpus,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        retry_failed=retry_failed,
+        max_failures=1 if fail_fast else max_failures,
+        shuffle=shuffle,
+        shard=parse_shard(shard),
+        watch=watch,
+    )
+    if watch or means_batch(sources, out):
+        raise typer.Exit(run_many(request, reporter, sources, what, many, json_output))
+    if many != BatchOptions(threads=threads):
+        raise UsageError(f"{sources[0]} is one video; --jobs, --engine, --shard and the like are for many")
+    run_video(request, reporter, Path(sources[0]), what, json_output)

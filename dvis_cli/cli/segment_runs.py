@@ -1,4 +1,4 @@
-"""What `dvis segment` does once its options are read: some videos, or a split of a dataset."""
+"""What `dvis segment` does once its options are read: a video, many videos, or a split of a dataset."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from dvis_cli.errors import DvisError, UsageError
 from .console import Progress, Reporter, print_json
 
 if TYPE_CHECKING:
+    from dvis_cli.batch import BatchOptions
     from dvis_cli.model import DvisModel
     from dvis_cli.split_run import SplitReport
-    from dvis_cli.video import Selection
-    from dvis_cli.writers.video_folder import Outputs
 
 
 @dataclass(frozen=True)
 class Request:
     """How to segment, as the options say; what to segment comes apart."""
 
-    out: Path
+    out: str
     model: str | None
     config: Path | None
     mode: Any
@@ -80,95 +79,59 @@ class Request:
         return network
 
 
-def run_videos(
-    request: Request,
-    reporter: Reporter,
-    sources: list[Path],
-    selection: Selection,
-    folder_fps: float,
-    outputs: Outputs,
-    overwrite: bool,
-    json_output: bool,
+def run_video(
+    request: Request, reporter: Reporter, source: Path, what: dict[str, Any], json_output: bool
 ) -> None:
-    """Segment sources one after the other; one that fails does not stop the others."""
-    targets = _targets(sources, request.out)
-    request.check()
-    if len(sources) == 1:
-        # Whatever can be refused at once is refused before seconds go into loading weights.
-        from dvis_cli.video import open_video
-        from dvis_cli.writers.folder import check_target
-
-        open_video(sources[0], selection, folder_fps=folder_fps)
-        check_target(targets[0], overwrite)
-    network = request.load(reporter)
-    options = {
-        **request.options(),
-        "selection": selection,
-        "folder_fps": folder_fps,
-        "outputs": outputs,
-        "overwrite": overwrite,
-    }
-    results, failures = [], []
-    for source in sources:
-        try:
-            results.append(_one_video(reporter, source, request.out, network, options))
-        except DvisError as error:
-            if len(sources) == 1:
-                raise
-            failures.append({"source": str(source), "error": str(error)})
-            reporter.warn(f"{source}: {error}")
-    if json_output:
-        print_json({"videos": results, "failed": failures})
-    if failures:
-        raise DvisError(f"{len(failures)} of {len(sources)} videos failed, the first: {failures[0]['error']}")
-
-
-def _targets(sources: list[Path], out: Path) -> list[Path]:
-    """Where each source goes; two that would go to one place are refused before any work."""
-    from dvis_cli.writers.folder import safe_name
-
-    places: dict[str, Path] = {}
-    for source in sources:
-        resolved = source if source.name not in ("", ".", "..") else source.resolve()
-        name = safe_name(resolved.name if resolved.is_dir() else resolved.stem)
-        if name in places:
-            raise UsageError(
-                f"{places[name]} and {source} would both be written to {out / name}; segment them into two "
-                "folders"
-            )
-        places[name] = source
-    return [out / name for name in places]
-
-
-def _one_video(
-    reporter: Reporter, source: Path, out: Path, network: DvisModel, options: dict[str, Any]
-) -> dict[str, Any]:
-    """Segment one source; returns what `--json` says of it."""
+    """Segment one source. `what`: selection, folder_fps, outputs and overwrite, as for `save_video`."""
     from dvis_cli.pipeline import save_video
     from dvis_cli.video import open_video
-    from dvis_cli.writers.folder import safe_name
+    from dvis_cli.writers.folder import check_target, safe_name
 
+    request.check()
+    # Whatever can be refused at once is refused before seconds go into loading weights.
+    info = open_video(source, what["selection"], folder_fps=what["folder_fps"]).info
+    target = Path(request.out) / safe_name(info.name)
+    check_target(target, what["overwrite"])
+    network = request.load(reporter)
     started = time.monotonic()
-    total = open_video(source, options["selection"], folder_fps=options["folder_fps"]).info.frames
-    with reporter.warnings_as_lines(), reporter.progress(source.name, total) as bar:
-        document = save_video(source, out, network, on_progress=_shown_on(bar), **options)
+    with reporter.warnings_as_lines(), reporter.progress(source.name, info.frames) as bar:
+        options = {**request.options(), **what}
+        document = save_video(source, request.out, network, on_progress=_shown_on(bar), **options)
     seconds = time.monotonic() - started
     frames = document["source"]["frames"]
-    target = out / safe_name(document["source"]["name"])
     reporter.say(
         f"{target}: {frames} frames, {len(document['segments'])} segments, {seconds:.1f} s "
         f"({frames / max(seconds, 1e-6):.2f} frames/s)"
     )
-    return {
-        "source": str(source),
-        "output": str(target),
-        "frames": frames,
-        "seconds": round(seconds, 3),
-        "segments": [
-            {key: one[key] for key in ("id", "category_id", "category", "isthing", "score")}
-            for one in document["segments"]
-        ],
-    }
+    if json_output:
+        keys = ("id", "category_id", "category", "isthing", "score")
+        print_json({
+            "source": str(source),
+            "output": str(target),
+            "frames": frames,
+            "seconds": round(seconds, 3),
+            "segments": [{key: one[key] for key in keys} for one in document["segments"]],
+        })  # fmt: skip
+
+
+def run_many(
+    request: Request,
+    reporter: Reporter,
+    sources: list[str],
+    what: dict[str, Any],
+    options: BatchOptions,
+    json_output: bool,
+) -> int:
+    """Segment many sources with a manifest; returns the exit code."""
+    from dvis_cli.batch import VideoSettings
+
+    from .batch import segment_many
+
+    request.check()
+    load = {name: getattr(request, name) for name in ("model", "config", "mode", "device", "precision")}
+    save = {name: value for name, value in request.options().items() if name != "mode"}
+    settings = VideoSettings(load=load, save={**save, **what})
+    return segment_many(reporter, sources, request.out, settings, options, json_output)
 
 
 def _shown_on(bar: Progress) -> Callable[[str, int], None]:
@@ -209,11 +172,16 @@ def run_split(request: Request, reporter: Reporter, folder: Path, split: str, js
                 bar.update(finished + frames)
 
         report = segment_split(
-            dataset, request.out, network, on_video=on_video, on_progress=on_progress, **request.options()
+            dataset,
+            Path(request.out),
+            network,
+            on_video=on_video,
+            on_progress=on_progress,
+            **request.options(),
         )
     if json_output:
         print_json({
-            "output": str(request.out),
+            "output": request.out,
             "done": report.done,
             "skipped": report.skipped,
             "failed": report.failed,
