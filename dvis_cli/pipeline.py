@@ -146,6 +146,7 @@ def save_video(
     out: str | Path,
     model: DvisModel | str | Path | None = None,
     *,
+    name: str | None = None,
     outputs: Outputs | None = None,
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
@@ -156,6 +157,7 @@ def save_video(
     Args:
         source, model, options: as for `segment_video`.
         out: folder in which the video's own folder is made.
+        name: of that folder; None is the source's, made safe.
         outputs: which files to write; None is all.
         overwrite: replace an earlier result; refused otherwise.
 
@@ -166,7 +168,7 @@ def save_video(
         OutputError: the result exists or cannot be written. Nothing half-written stays.
     """
     video = segment_video(source, model, on_progress=on_progress, **options)
-    target = Path(out) / safe_name(video.info.name)
+    target = Path(out) / (safe_name(video.info.name) if name is None else name)
     check_target(target, overwrite)
     writer = VideoFolderWriter(
         target,
