@@ -38,7 +38,7 @@ def test_folders_are_mirrored(tmp_path: Path) -> None:
 
 def test_names_that_meet_are_kept_apart(tmp_path: Path) -> None:
     tree(tmp_path, "x.mp4", "x.mov", "y.mp4", "y/1.mp4", "z.mp4")
-    assert list(places(tmp_path)) == ["x.mov/x", "x.mp4/x", "y.mp4/y", "z", "y/1"]
+    assert list(places(tmp_path)) == ["x.mov", "x.mp4", "y.mp4", "z", "y/1"]
 
 
 def test_a_place_once_given_stays(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_place_once_given_stays(tmp_path: Path) -> None:
     tree(tmp_path, "x.mov", "y/1.mp4")
     items = place_videos(list_videos([tmp_path], "").found, known)
     assert {i.key: Path(i.source).name for i in items} == {
-        "x": "x.mp4", "x.mov/x": "x.mov", "y": "y.mp4", "y~/1": "1.mp4"
+        "x": "x.mp4", "x.mov": "x.mov", "y": "y.mp4", "y~/1": "1.mp4"
     }  # fmt: skip
 
 
@@ -184,11 +184,16 @@ def test_places_are_apart_and_do_not_depend_on_order(entries: list[tuple[tuple[s
         return
     keys = [item.key for item in items]
     assert len(set(keys)) == len(keys)
+    assert len(keys) == len(entries)
     assert not any(other.startswith(f"{key}/") for key in keys for other in keys)
     backwards = {item.source: item.key for item in place_videos(found[::-1])}
     assert backwards == {item.source: item.key for item in items}
     known = {item.source: item.key for item in items[: len(items) // 2]}
-    assert known.items() <= {i.source: i.key for i in place_videos(found, known)}.items()
+    try:
+        again = place_videos(found, known)
+    except UsageError:  # names that are made to meet, and could not be told apart beside what is settled
+        return
+    assert known.items() <= {item.source: item.key for item in again}.items()
 
 
 @given(st.text(), st.integers(1, 20))

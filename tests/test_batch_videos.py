@@ -14,6 +14,8 @@ from typing import Any
 
 import media
 
+from dvis_cli.writers.folder import safe_name
+
 SCRIPT = Path(__file__).with_name("batch_workers.py")
 
 
@@ -27,7 +29,8 @@ def good_videos(folder: Path) -> set[str]:
         places.add(f"{path.parent.name}/{path.stem}")
     names = [
         "-rf.mp4", "--help.mp4", "with space .mkv", "ünï ©ødé 漢字.webm", "emoji 🎬.mov", "quote's \"x\".avi",
-        "percent%d [1] *.mp4", "dots...in.name.mp4", "upper.MP4", "e.gif", "new\tno.mp4".replace("\t", "&"),
+        "percent%d [1] *.mp4", "dots...in.name.mp4", "upper.MP4", "  .mp4", "e.gif",
+        "l" * 200 + ".mp4", "a&b: c\\d.mp4",
         "comma, semi; $(x).ts", "line\nfeed.mp4", os.fsdecode(b"latin-1 \xe9.mp4"),
     ]  # fmt: skip
     for i, name in enumerate(names):
@@ -35,7 +38,7 @@ def good_videos(folder: Path) -> set[str]:
             folder / f"tmp{i}{Path(name).suffix.lower()}", media.moving_squares(2, 32, 40), fps=10
         )
         made.rename(folder / name)
-        places.add(Path(name).stem.replace("\n", "_"))
+        places.add(safe_name(Path(name).stem))
     media.write_video(folder / "one frame.mp4", media.moving_squares(1, 32, 40))
     media.write_image_folder(folder / "images", media.moving_squares(2, 32, 40))
     media.write_video(folder / "twin.mp4", media.moving_squares(2, 32, 40), fps=10)
@@ -47,7 +50,7 @@ def good_videos(folder: Path) -> set[str]:
     (folder / "day 0" / "up").symlink_to(folder)
     (folder / "day 1" / "self").symlink_to("self")
     return places | {
-        "one frame", "images", "twin.mp4/twin", "twin.mkv/twin", "odd", "cut but readable", "linked"
+        "one frame", "images", "twin.mp4", "twin.mkv", "odd", "cut but readable", "linked"
     }  # fmt: skip
 
 

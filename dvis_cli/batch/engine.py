@@ -19,6 +19,7 @@ class Task:
     source: str  # path or address
     out: str  # the output: folder or address; the result is `out`/`key`
     replace: bool  # whether a result that is there already is ours to replace
+    say_every: float = 0.25  # seconds between reports of progress: many workers speak less often
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dvis_cli.video.source import IMAGE_SUFFIXES, plain_name
+from dvis_cli.writers.folder import safe_name
 
 from .manifest import STEM
 from .places import base_name, is_url
@@ -102,8 +102,8 @@ class Found:
 
     source: str
     place: str  # folder in the output, relative, "" for the top
-    stem: str  # its result's name, as `save_video` makes it
-    name: str  # its whole name
+    stem: str  # its result's name
+    name: str  # its whole name, as it is
     fingerprint: str | None = None
     size: int | None = None  # bytes
 
@@ -111,14 +111,15 @@ class Found:
     def of_file(
         cls, source: str, place: str, fingerprint: str | None = None, size: int | None = None
     ) -> Found:
-        name = base_name(source) if is_url(source) else plain_name(Path(source))
-        stem, name = without_controls(Path(name).stem or name), without_controls(name)
-        return cls(source, place, stem, name, fingerprint, size)
+        name = source.rpartition("/")[2]
+        if name in ("", ".", ".."):
+            name = base_name(source) if is_url(source) else plain_name(Path(source))
+        return cls(source, place, safe_name(Path(name).stem), name, fingerprint, size)
 
     @classmethod
     def of_folder(cls, source: str, place: str) -> Found:
-        name = without_controls(plain_name(Path(source)))
-        return cls(source, place, name, name)
+        name = plain_name(Path(source))
+        return cls(source, place, safe_name(name), name)
 
     @property
     def key(self) -> str:
@@ -127,17 +128,13 @@ class Found:
     @property
     def full_key(self) -> str:
         """Where it goes when `key` is not its own."""
-        return f"{self.place}/{self.name}/{self.stem}" if self.place else f"{self.name}/{self.stem}"
+        name = safe_name(self.name)
+        return f"{self.place}/{name}" if self.place else name
 
     @property
     def identity(self) -> str:
         """What stays the same when the same video is named in another way."""
         return identity_of(self.source)
-
-
-def without_controls(name: str) -> str:
-    """A name without line feeds and the like, which no result folder may have."""
-    return re.sub(r"[\x00-\x1f\x7f]", "_", name)
 
 
 def identity_of(source: str) -> str:

@@ -129,9 +129,9 @@ def _stop_now(*_unused: Any) -> NoReturn:
 def _worker(pipe: Connection, number: int, *order: Any) -> None:
     """The life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _stop_now)
     end_with_parent()
     try:
+        signal.signal(signal.SIGTERM, _stop_now)
         _serve(pipe, number, *order)
     except (_StopNow, BrokenPipeError, EOFError):
         os._exit(0)  # no waiting for threads of libraries

@@ -146,13 +146,6 @@ def _remove(fs: Any, path: str) -> None:
         fs.rm(path, recursive=True)
 
 
-def exists(url: str) -> bool:
-    """Whether there is a file."""
-    fs, path = file_system(url)
-    with transfers(url, "looking"):
-        return bool(fs.exists(path))
-
-
 def read_bytes(url: str) -> bytes | None:
     """A small file, None when it is not there."""
     fs, path = file_system(url)

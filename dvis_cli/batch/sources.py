@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -205,8 +206,9 @@ class Item:
 def place_videos(found: Sequence[Found], known: dict[str, str] | None = None) -> list[Item]:
     """Give every video its own folder in the output.
 
-    `a/clip.mp4` goes to `a/clip`. Where that would meet another result or lie around one, it is
-    `a/clip.mp4/clip`. Videos that have a place from an earlier run keep it, whatever came beside them since.
+    `a/clip.mp4` goes to `a/clip`. Where that would meet another result or lie around one, it is `a/clip.mp4`, and
+    with a `~` behind it where even that is taken. Videos that have a place from an earlier run keep it, whatever
+    came beside them since.
 
     Args:
         found: the videos.
@@ -216,36 +218,38 @@ def place_videos(found: Sequence[Found], known: dict[str, str] | None = None) ->
         UsageError: two sources that cannot be told apart in the output.
     """
     known = known or {}
-    keys = [known.get(one.identity) for one in found]
-    settled = {key for key in keys if key is not None}
-    wanted = [key or _outside(one.key, settled) for key, one in zip(keys, found, strict=True)]
-    times: dict[str, int] = {}
-    for key in wanted:
-        times[key] = times.get(key, 0) + 1
+    settled = {known[one.identity] for one in found if one.identity in known}
+    wanted = [known.get(one.identity) or _outside(one.key, settled) for one in found]
+    times = Counter(wanted)
     around = {parent for key in wanted for parent in _parents(key)}
-    items: list[Item] = []
     taken: dict[str, str] = {}
-    for one, old, key in zip(found, keys, wanted, strict=True):
-        if old is None and (times[key] > 1 or key in around):
-            key = _outside(one.full_key, settled)
-        if key in taken:
-            raise UsageError(
-                f"{taken[key]} and {one.source} would both be written to {key}; segment them into two folders"
-            )
-        taken[key] = one.source
-        items.append(Item(one.source, key, one.fingerprint, one.size))
-    _refuse_nested(taken)
-    return items
+    later: list[tuple[int, Found]] = []
+    for i, one in enumerate(found):
+        key = wanted[i]
+        if one.identity not in known and (times[key] > 1 or key in around):
+            later.append((i, one))
+        else:
+            _take(taken, key, one)
+    named: dict[str, Found] = {}
+    for i, one in sorted(later, key=lambda pair: pair[1].source):
+        own = one.full_key
+        if own in named and named[own].name == one.name:
+            _take({own: named[own].source}, own, one)  # refuse
+        named[own] = one
+        key = _outside(own, settled)
+        while key in taken or key in around:
+            key += "~"
+        _take(taken, key, one)
+        wanted[i] = key
+    return [Item(f.source, key, f.fingerprint, f.size) for f, key in zip(found, wanted, strict=True)]
 
 
-def _refuse_nested(taken: dict[str, str]) -> None:
-    for key in taken:
-        for parent in _parents(key):
-            if parent in taken:
-                raise UsageError(
-                    f"{taken[key]} would be written to {key}, inside the result {parent} of {taken[parent]}; "
-                    "rename one of them"
-                )
+def _take(taken: dict[str, str], key: str, one: Found) -> None:
+    if key in taken:
+        raise UsageError(
+            f"{taken[key]} and {one.source} would both be written to {key}; segment them into two folders"
+        )
+    taken[key] = one.source
 
 
 def _outside(key: str, settled: set[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import time
 import warnings
@@ -15,18 +16,17 @@ from dvis_cli.errors import DvisError, DvisWarning
 from dvis_cli.video.source import plain_name
 
 from .engine import Finished, Message, Outcome, Progress, Ready, Task, Warned
-from .folders import without_controls
 from .inputs import content_of
 from .options import VideoSettings
 from .places import (
     LAST_FILE,
     TransferError,
-    exists,
     fetch,
     is_url,
     local_path,
     one_line,
     publish,
+    read_bytes,
     scratch_folder,
 )
 from .places import join as join_url
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from dvis_cli.model import DvisModel
 
 Say = Callable[[Message], None]
-_SAY_EVERY = 0.25  # seconds between two reports of progress
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # What may be gone the next time: a network disk, a folder that another worker just removed, a busy GPU.
 _PASSING = {
@@ -93,13 +92,15 @@ class Worker:
     def _save(self, task: Task, say: Say) -> dict[str, Any]:
         out = local_path(task.out)
         source = local_path(task.source)
-        if out is not None and source is not None and _is_writable_name(source):
+        if out is not None and source is not None and _as_utf8(task.source) == task.source:
             target = out / task.key
             # Made here, and not by who writes the result: a neighbour that fails would remove it again.
             target.parent.mkdir(parents=True, exist_ok=True)
             document = self._segment(source, target.parent, task, say)
             make_durable(target)
             return document
+        if out is None:
+            _refuse_foreign(task)
         with scratch_folder() as folder:
             path = _alias(source, folder) if source is not None else fetch(task.source, folder)
             results = folder / "result"
@@ -108,7 +109,6 @@ class Worker:
             if str(path) != task.source:
                 _name_source(made, document, task.source)
             if out is None:
-                _refuse_foreign(task)
                 publish(made, join_url(task.out, task.key))
             else:
                 _put_in_place(made, out / task.key, task.replace)
@@ -122,25 +122,27 @@ class Worker:
         save["overwrite"] = bool(save.get("overwrite")) or task.replace
         opening = {name: save[name] for name in ("folder_fps",) if name in save}
         total = open_video(source, save.get("selection"), **opening).info.frames
-        progress = _Progress(self.number, task.key, total, say)
-        return save_video(source, out, self._model, on_progress=progress, **save)
+        progress = _Progress(self.number, task, total, say)
+        name = Path(task.key).name
+        return save_video(source, out, self._model, name=name, on_progress=progress, **save)
 
 
 class _Progress:
     """Passes on how far a video is, not too often."""
 
-    def __init__(self, worker: int, key: str, total: int | None, say: Say) -> None:
-        self._worker, self._key, self._total, self._say = worker, key, total, say
+    def __init__(self, worker: int, task: Task, total: int | None, say: Say) -> None:
+        self._worker, self._task, self._total, self._say = worker, task, total, say
         self._last = 0.0
-        say(Progress(worker, key, 0, total))
+        self._frames = 0
+        say(Progress(worker, task.key, 0, total))
 
     def __call__(self, stage: str, frames: int) -> None:
+        if stage == "network":  # frames count where they enter it; other stages only show that it goes on
+            self._frames = frames
         now = time.monotonic()
-        if now - self._last >= _SAY_EVERY:
+        if now - self._last >= self._task.say_every:
             self._last = now
-            # Frames are counted where they enter the network; the other stages only show that it goes on.
-            self._frames = frames if stage == "network" else getattr(self, "_frames", 0)
-            self._say(Progress(self._worker, self._key, self._frames, self._total))
+            self._say(Progress(self._worker, self._task.key, self._frames, self._total))
 
 
 def make_durable(folder: Path) -> None:
@@ -155,17 +157,11 @@ def make_durable(folder: Path) -> None:
                     os.close(descriptor)
 
 
-def _is_writable_name(source: Path) -> bool:
-    """Whether a path can stand in segments.json and its name be a folder's: valid UTF-8, no line feeds."""
-    name = plain_name(source)
-    return name == without_controls(name) and _as_utf8(str(source)) == str(source)
-
-
 def _alias(source: Path, folder: Path) -> Path:
-    """The source itself, or a link to it with a name that can be written."""
-    if _is_writable_name(source):
+    """The source itself, or a link to it whose name can stand in segments.json: valid UTF-8."""
+    if _as_utf8(str(source)) == str(source):
         return source
-    link = folder / without_controls(_as_utf8(plain_name(source)))
+    link = folder / _as_utf8(plain_name(source))
     link.symlink_to(source.absolute())
     return link
 
@@ -198,10 +194,25 @@ def _put_in_place(made: Path, target: Path, replace: bool) -> None:
     make_durable(target)
 
 
+def is_result_of(url: str, source: str) -> bool:
+    """Whether there is nothing at an address, or a result of this very source.
+
+    A crash may cost the copy of the manifest there its last rows, so the result itself has to say whose it is.
+    """
+    data = read_bytes(join_url(url, LAST_FILE))
+    if data is None:
+        return True
+    try:
+        document = json.loads(data)
+        return bool(document["format"] == "dvis-segments" and document["source"]["path"] == _as_utf8(source))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def _refuse_foreign(task: Task) -> None:
     """As for folders: what lies there and is not ours is not replaced."""
     url = join_url(task.out, task.key)
-    if not task.replace and exists(join_url(url, LAST_FILE)):
+    if not (task.replace or is_result_of(url, task.source)):
         raise DvisError(f"{url} already exists; add --overwrite to replace it")
 
 
