@@ -35,7 +35,9 @@ def timed(seconds: list[float], work: Callable[[], Any]) -> Any:
     return result
 
 
-def run(model: DvisModel, frames: torch.Tensor, bf16: bool) -> tuple[dict[str, float], torch.Tensor, torch.Tensor]:
+def run(
+    model: DvisModel, frames: torch.Tensor, bf16: bool
+) -> tuple[dict[str, float], torch.Tensor, torch.Tensor]:
     """Median seconds a frame of each stage, and the last frame's queries and mask features."""
     seconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
     tracked, state = [], None
@@ -62,7 +64,9 @@ def run(model: DvisModel, frames: torch.Tensor, bf16: bool) -> tuple[dict[str, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?", default="offline-r50")
     parser.add_argument("--short-side", type=int, default=720)
     parser.add_argument("--frames", type=int, default=4)
