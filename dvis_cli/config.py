@@ -17,6 +17,7 @@ from typing import Any, Literal, Union
 
 from .errors import ConfigError
 
+Built = typing.TypeVar("Built")
 Mode = Literal["minvis", "online", "offline"]
 MODES: tuple[Mode, ...] = typing.get_args(Mode)  # each includes the parts of the one before
 
@@ -41,6 +42,16 @@ class SwinConfig:
     heads: tuple[int, ...] = (3, 6, 12, 24)
     window: int = 7  # cells a side
     drop_path: float = 0.3  # stochastic depth of the last block while training
+
+
+@dataclass(frozen=True)
+class EfficientNetLiteConfig:
+    """EfficientNet-Lite: inverted bottlenecks without squeeze-and-excitation; the defaults are Lite0."""
+
+    kind: Literal["efficientnet_lite"] = "efficientnet_lite"
+    stem_channels: int = 32
+    channels: tuple[int, ...] = (16, 24, 40, 80, 112, 192, 320)  # of the seven stages
+    blocks: tuple[int, ...] = (1, 2, 2, 3, 3, 4, 1)  # per stage
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,9 @@ class TrackerConfig:
     layers: int = 6
     heads: int = 8
     ffn: int = 2048
+    # How the last frame's queries are matched to this frame's: "published" is what published checkpoints were
+    # trained with (the inverse permutation, spec 3.1), "direct" is equation 1 of the report.
+    matching: Literal["published", "direct"] = "published"
 
 
 @dataclass(frozen=True)
@@ -110,7 +124,7 @@ class ModelConfig:
     name: str = "custom"
     description: str = ""
     mode: Mode = "offline"  # the most that the model can do: minvis < online < offline
-    backbone: ResNetConfig | SwinConfig = field(default_factory=ResNetConfig)
+    backbone: ResNetConfig | SwinConfig | EfficientNetLiteConfig = field(default_factory=ResNetConfig)
     pixel_decoder: PixelDecoderConfig = field(default_factory=PixelDecoderConfig)
     query_decoder: QueryDecoderConfig = field(default_factory=QueryDecoderConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
@@ -167,7 +181,12 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 def model_config(document: Mapping[str, Any], where: str = "config") -> ModelConfig:
     """Build a `ModelConfig` from nested mappings. Raises `ConfigError` naming the key that is wrong."""
-    return typing.cast(ModelConfig, _build(ModelConfig, document, where))
+    return build_config(ModelConfig, document, where)
+
+
+def build_config(kind: type[Built], document: Mapping[str, Any], where: str) -> Built:
+    """Build a frozen dataclass from nested mappings. Raises `ConfigError` naming the key that is wrong."""
+    return typing.cast(Built, _build(kind, document, where))
 
 
 def to_document(config: Any) -> dict[str, Any]:

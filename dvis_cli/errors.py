@@ -40,5 +40,9 @@ class DatasetError(DvisError):
     """A dataset folder or its json is not what its format promises."""
 
 
+class TrainingError(DvisError):
+    """Training cannot start or go on: the wrong checkpoint for a stage, a loss that is no number."""
+
+
 class DvisWarning(UserWarning):
     """Something was wrong but the work went on, e.g. a truncated file whose readable frames were kept."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from .checkpoints.keymap import is_ignored, to_official, to_ours
 from .checkpoints.registry import DEFAULT_MODEL, known_model, looks_like_file, weights_folder
 from .checkpoints.shapes import config_from_shapes
 from .config import Mode, ModelConfig, load_yaml, model_config, to_document
-from .datasets.categories import load_categories, vipseg_categories
+from .datasets.categories import load_categories, parse_label_set, vipseg_categories
 from .errors import CheckpointError, ConfigError, UsageError
 from .model import DvisModel, refuse_missing_parts
 from .noise import random_model
@@ -24,6 +25,7 @@ from .structures import Category
 
 Precision = Literal["auto", "fp32", "bf16"]
 METADATA_KEY = "dvis_config"  # our configuration, as JSON, in a .safetensors file's metadata
+CATEGORIES_KEY = "dvis_categories"  # the class list, likewise, in the order of the logits
 _STAGES = {"minvis": ("segmenter.",), "online": ("segmenter.", "tracker."), "offline": ("",)}
 _SHOWN = 6  # names listed of each kind of mismatch
 
@@ -80,19 +82,38 @@ def read_config(path: Path) -> ModelConfig:
     return model_config({"name": path.stem, **document}, f"config {path}")
 
 
-def _from_file(path: Path, config: ModelConfig | None, mode: Mode | None) -> DvisModel:
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A weight file, read and understood but not yet a network."""
+
+    path: Path
+    tensors: dict[str, Tensor]  # by our names
+    unknown: list[str]  # the file's names of tensors that no network of ours has
+    inferred: ModelConfig  # what the tensors say by themselves
+    config: ModelConfig  # the configuration inside the file, else what was inferred
+    categories: tuple[Category, ...] | None  # the class list inside the file, None when it has none
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a weight file of ours or of the official code. Raises `CheckpointError`."""
     tensors, metadata = read_tensors(path)
     ours, unknown = _our_names(tensors)
     inferred = config_from_shapes({to_official(n): tuple(t.shape) for n, t in ours.items()}, path)
-    config = config or _config_from_metadata(metadata, path) or inferred
+    config = _config_from_metadata(metadata, path) or inferred
+    return Checkpoint(path, ours, unknown, inferred, config, _categories_from_metadata(metadata, path))
+
+
+def _from_file(path: Path, config: ModelConfig | None, mode: Mode | None) -> DvisModel:
+    checkpoint = read_checkpoint(path)
+    config = config or checkpoint.config
     # What the tensors lack is said before what the configuration lacks.
-    refuse_missing_parts(mode or config.mode, inferred.mode, f"weights {path}")
+    refuse_missing_parts(mode or config.mode, checkpoint.inferred.mode, f"weights {path}")
     config = _narrowed(config, mode)
     with torch.device("meta"):
-        network = DvisModel(config, categories_of(config))
+        network = DvisModel(config, checkpoint.categories or categories_of(config))
     prefixes = _STAGES[config.mode]
-    ours = {name: tensor for name, tensor in ours.items() if name.startswith(prefixes)}
-    _refuse_mismatch(network, ours, unknown, path)
+    ours = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefixes)}
+    _refuse_mismatch(network, ours, checkpoint.unknown, path)
     fitting = {n: t.to(torch.float32) if t.is_floating_point() else t for n, t in ours.items()}
     network.load_state_dict(fitting, assign=True)
     network.weights = str(path)
@@ -101,9 +122,8 @@ def _from_file(path: Path, config: ModelConfig | None, mode: Mode | None) -> Dvi
 
 def inspect_weights(path: Path) -> dict[str, Any]:
     """What a weight file holds: kind, sizes, parameters. Raises `CheckpointError`."""
-    tensors, metadata = read_tensors(path)
-    ours, unknown = _our_names(tensors)
-    found = config_from_shapes({to_official(n): tuple(t.shape) for n, t in ours.items()}, path)
+    checkpoint = read_checkpoint(path)
+    found = checkpoint.inferred
     return {
         "file": str(path),
         "mode": found.mode,
@@ -111,10 +131,10 @@ def inspect_weights(path: Path) -> dict[str, Any]:
         "channels": found.query_decoder.channels,
         "queries": found.query_decoder.queries,
         "classes": found.num_classes,
-        "parameters": sum(t.numel() for t in ours.values()),
-        "tensors": len(tensors),
-        "unknown": unknown,
-        "config_inside": METADATA_KEY in metadata,
+        "parameters": sum(t.numel() for t in checkpoint.tensors.values()),
+        "tensors": len(checkpoint.tensors),
+        "unknown": checkpoint.unknown,
+        "config_inside": checkpoint.config is not found,
     }
 
 
@@ -149,6 +169,15 @@ def _config_from_metadata(metadata: dict[str, str], path: Path) -> ModelConfig |
     except json.JSONDecodeError:
         raise CheckpointError(f"weights {path}: the configuration inside is not valid JSON") from None
     return model_config(document, f"configuration inside {path}")
+
+
+def _categories_from_metadata(metadata: dict[str, str], path: Path) -> tuple[Category, ...] | None:
+    if CATEGORIES_KEY not in metadata:
+        return None
+    try:
+        return parse_label_set(json.loads(metadata[CATEGORIES_KEY]), f"the class list inside {path}")
+    except json.JSONDecodeError:
+        raise CheckpointError(f"weights {path}: the class list inside is not valid JSON") from None
 
 
 def _refuse_mismatch(network: nn.Module, ours: dict[str, Tensor], unknown: list[str], path: Path) -> None:
@@ -219,12 +248,22 @@ def official_state(network: DvisModel) -> dict[str, Tensor]:
     return {to_official(name): tensor.contiguous() for name, tensor in network.state_dict().items()}
 
 
-def save_weights(network: DvisModel, path: Path) -> None:
-    """Write a `.safetensors` file with the configuration inside; appears whole or not at all."""
+def save_weights(network: DvisModel, path: Path, more: Mapping[str, str] | None = None) -> None:
+    """Write a `.safetensors` file; appears whole or not at all.
+
+    Args:
+        network: its configuration and class list go into the file's metadata.
+        path: the file.
+        more: further metadata.
+    """
     from safetensors.torch import save_file
 
     partial = path.with_name(f".{path.name}.partial")
-    metadata = {METADATA_KEY: json.dumps(to_document(network.config))}
+    metadata = {
+        METADATA_KEY: json.dumps(to_document(network.config)),
+        CATEGORIES_KEY: json.dumps([dataclasses.asdict(category) for category in network.categories]),
+        **(more or {}),
+    }
     try:
         partial.touch()  # the library would make it unreadable for others
         permissions = partial.stat().st_mode

@@ -67,6 +67,12 @@ _SWIN = [
     ("backbone.norm{a}.", "segmenter.backbone.norms.{a}."),
 ]
 
+# The official code has no such backbone; the names follow its way of naming.
+_EFFICIENTNET = [
+    ("backbone.lite_stem.", "segmenter.backbone.stem."),
+    ("backbone.lite_stages.{a}.{b}.", "segmenter.backbone.stages.{a}.{b}."),
+]
+
 _PIXEL_DECODER = [
     (_PIXEL[0] + theirs, _PIXEL[1] + ours)
     for theirs, ours in [
@@ -103,7 +109,7 @@ _REFINER = [
 ]
 
 # The first rule that fits is taken, so a longer template stands before the one it begins with.
-_RULES = [*_RESNET, *_SWIN, *_PIXEL_DECODER, *_QUERY_DECODER, *_TRACKER, *_REFINER]
+_RULES = [*_RESNET, *_SWIN, *_EFFICIENTNET, *_PIXEL_DECODER, *_QUERY_DECODER, *_TRACKER, *_REFINER]
 
 
 def _compile(rules: Iterable[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvis_cli.config import (
+    EfficientNetLiteConfig,
     Mode,
     ModelConfig,
     PixelDecoderConfig,
@@ -108,13 +109,24 @@ def _stage(look: _Shapes, prefix: str, heads: int) -> dict[str, int]:
     }
 
 
-def _backbone(look: _Shapes) -> ResNetConfig | SwinConfig:
+def _backbone(look: _Shapes) -> ResNetConfig | SwinConfig | EfficientNetLiteConfig:
     if look.has("backbone.patch_embed."):
         return _swin(look)
+    if look.has("backbone.lite_stem."):
+        return _efficientnet(look)
     return ResNetConfig(
         blocks=tuple(look.count(rf"backbone\.res{stage}\.(\d+)\.") for stage in (2, 3, 4, 5)),
         stem_channels=look.of("backbone.stem.conv1.weight")[0],
         bottleneck_channels=look.of("backbone.res2.0.conv1.weight")[0],
+    )
+
+
+def _efficientnet(look: _Shapes) -> EfficientNetLiteConfig:
+    stages = range(look.count(r"backbone\.lite_stages\.(\d+)\."))
+    return EfficientNetLiteConfig(
+        stem_channels=look.of("backbone.lite_stem.conv.weight")[0],
+        channels=tuple(look.of(f"backbone.lite_stages.{i}.0.project.conv.weight")[0] for i in stages),
+        blocks=tuple(look.count(rf"backbone\.lite_stages\.{i}\.(\d+)\.") for i in stages),
     )
 
 

@@ -50,11 +50,16 @@ def load_categories(path: Path) -> tuple[Category, ...]:
         raise DatasetError(f"label set {path} does not exist") from None
     except (OSError, ValueError) as error:
         raise DatasetError(f"label set {path} cannot be read: {error}") from None
+    return parse_label_set(entries, f"label set {path}")
+
+
+def parse_label_set(entries: Any, where: str) -> tuple[Category, ...]:
+    """Categories from a list of `{id, name, isthing, color}`; errors begin with `where`."""
     if not isinstance(entries, list) or not entries:
-        raise DatasetError(f"label set {path}: expected a list of categories")
-    categories = tuple(_category(entry, f"label set {path}, entry {i}") for i, entry in enumerate(entries))
+        raise DatasetError(f"{where}: expected a list of categories")
+    categories = tuple(_category(entry, f"{where}, entry {i}") for i, entry in enumerate(entries))
     if len({category.id for category in categories}) != len(categories):
-        raise DatasetError(f"label set {path}: an id stands twice")
+        raise DatasetError(f"{where}: an id stands twice")
     return categories
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -77,8 +79,21 @@ class TemporalRefiner(nn.Module):
             memory: (B, T, Q, C) of `ReferringTracker.frame_forward`.
         """
         x = tracks
+        for after_block in self._run_blocks(tracks, memory):
+            x = after_block  # only the last is kept: a long window times the blocks would be a lot
+        return self._predict(x)
+
+    def every_layer(self, tracks: Tensor, memory: Tensor) -> list[RefinedTracks]:
+        """As `forward`, after each block: what training looks at."""
+        return [self._predict(x) for x in self._run_blocks(tracks, memory)]
+
+    def _run_blocks(self, tracks: Tensor, memory: Tensor) -> Iterator[Tensor]:
+        x = tracks
         for block in self.blocks:
             x = block(x, memory)
+            yield x
+
+    def _predict(self, x: Tensor) -> RefinedTracks:
         x = self.norm(x)
         weights = self.time_weight(x).softmax(dim=1)  # over T
         return RefinedTracks(x, self.class_head((weights * x).sum(dim=1)))

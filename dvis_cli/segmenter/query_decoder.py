@@ -49,14 +49,20 @@ class QueryDecoder(nn.Module):
 
     def forward(self, features: PixelFeatures) -> Tensor:
         """Returns the final queries after the norm, (T, Q, C)."""
+        return self.every_layer(features)[-1]
+
+    def every_layer(self, features: PixelFeatures) -> list[Tensor]:
+        """The queries after the norm, (T, Q, C): the learned ones, then after each block."""
         frames = features.mask_features.shape[0]
         keys, values, small_features = self._prepare(features)
         x = self.query_feat.expand(frames, -1, -1)
+        normed = [self.norm(x)]
         for i, block in enumerate(self.blocks):
             level = i % LEVELS
-            mask = self._attention_mask(self.norm(x), small_features[level])
+            mask = self._attention_mask(normed[-1], small_features[level])
             x = block(x, self.query_embed, keys[level], values[level], mask)
-        return self.norm(x)
+            normed.append(self.norm(x))
+        return normed
 
     def _prepare(self, features: PixelFeatures) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Keys, values (T, S, C) and mask features (T, C, S) of every level.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dvis_cli.config import ModelConfig, ResNetConfig
+from dvis_cli.config import EfficientNetLiteConfig, ModelConfig, ResNetConfig, SwinConfig
 from dvis_cli.structures import SegmenterOutput
 
+from .efficientnet import EfficientNetLite
 from .pixel_decoder import PixelDecoder
 from .query_decoder import QueryDecoder
 from .resnet import ResNet
@@ -18,8 +19,7 @@ class Segmenter(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        backbone = config.backbone
-        self.backbone = ResNet(backbone) if isinstance(backbone, ResNetConfig) else Swin(backbone)
+        self.backbone = build_backbone(config.backbone)
         pixels = config.pixel_decoder
         self.pixel_decoder = PixelDecoder(pixels, self.backbone.channels)
         self.query_decoder = QueryDecoder(
@@ -32,3 +32,10 @@ class Segmenter(nn.Module):
         pixels = self.pixel_decoder(features)
         queries = self.query_decoder(pixels)
         return SegmenterOutput(queries, pixels.mask_features, self.query_decoder.class_head(queries))
+
+
+def build_backbone(config: ResNetConfig | SwinConfig | EfficientNetLiteConfig) -> ResNet | Swin | EfficientNetLite:
+    """The network of a backbone's configuration; `channels` are those of its four outputs."""
+    if isinstance(config, ResNetConfig):
+        return ResNet(config)
+    return Swin(config) if isinstance(config, SwinConfig) else EfficientNetLite(config)

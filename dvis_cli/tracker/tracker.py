@@ -10,7 +10,7 @@ from dvis_cli.layers.attention import CrossAttention, FeedForward, SelfAttention
 from dvis_cli.layers.mlp import MLP
 from dvis_cli.structures import TrackerState, Tracks
 
-from .matching import match_published
+from .matching import match_direct, match_published
 
 
 class TrackerBlock(nn.Module):
@@ -33,6 +33,7 @@ class ReferringTracker(nn.Module):
 
     def __init__(self, config: TrackerConfig, channels: int, mask_channels: int, classes: int) -> None:
         super().__init__()
+        self.match = match_published if config.matching == "published" else match_direct
         self.blocks = nn.ModuleList(TrackerBlock(channels, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(channels)
         self.class_head = nn.Linear(channels, classes + 1)
@@ -50,31 +51,60 @@ class ReferringTracker(nn.Module):
         """
         outputs, orders = [], []
         for current in queries.unbind(1):
-            state, order = self.step(current, state)
+            state, order, _ = self.step(current, state)
             outputs.append(state.output)
             orders.append(order)
         assert state is not None, "no frames"
         tracked = self.norm(torch.stack(outputs, dim=1))
         return Tracks(tracked, self.class_head(tracked), torch.stack(orders, dim=1)), state
 
-    def step(self, current: Tensor, state: TrackerState | None) -> tuple[TrackerState, Tensor]:
-        """One frame: (B, Q, C) queries and the last state to the new state and the order (B, Q) int64."""
+    def every_layer(self, queries: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Track a clip from its beginning and keep what training looks at.
+
+        Args:
+            queries: (B, T, Q, C) segmenter queries.
+
+        Returns:
+            the tracks after each block and the norm, each (B, T, Q, C), and the order (B, T, Q) int64.
+        """
+        state, blocks, orders = None, [], []
+        for current in queries.unbind(1):
+            state, order, outputs = self.step(current, state)
+            blocks.append(outputs)
+            orders.append(order)
+        layers = [self.norm(torch.stack(frames, dim=1)) for frames in zip(*blocks, strict=True)]
+        return layers, torch.stack(orders, dim=1)
+
+    def step(self, current: Tensor, state: TrackerState | None) -> tuple[TrackerState, Tensor, list[Tensor]]:
+        """One frame.
+
+        Args:
+            current: (B, Q, C) segmenter queries.
+            state: after the last frame.
+
+        Returns:
+            the new state, the order (B, Q) int64, and every block's output, each (B, Q, C).
+        """
         if state is None:
             order = torch.arange(current.shape[1], device=current.device).expand(current.shape[:2])
-            return TrackerState(matched=current, output=self._denoise(current, None, current)), order
+            outputs = self._denoise(current, None, current)
+            return TrackerState(matched=current, output=outputs[-1]), order, outputs
         pairs = zip(state.matched, current, strict=True)
-        order = torch.stack([match_published(last, now) for last, now in pairs]).to(current.device)
+        order = torch.stack([self.match(last, now) for last, now in pairs]).to(current.device)
         matched = current.gather(1, order.unsqueeze(-1).expand_as(current))
-        return TrackerState(matched, self._denoise(matched, state.output, current)), order
+        outputs = self._denoise(matched, state.output, current)
+        return TrackerState(matched, outputs[-1]), order, outputs
 
     def frame_forward(self, queries: Tensor) -> Tensor:
         """Every frame as if it were the first of a video: the refiner's memory. (..., Q, C) -> same shape."""
         flat = queries.flatten(0, -3)
-        return self.norm(self._denoise(flat, None, flat)).view_as(queries)
+        return self.norm(self._denoise(flat, None, flat)[-1]).view_as(queries)
 
-    def _denoise(self, identity: Tensor, reference: Tensor | None, memory: Tensor) -> Tensor:
-        """Run the blocks; without a reference each block asks with its own input."""
+    def _denoise(self, identity: Tensor, reference: Tensor | None, memory: Tensor) -> list[Tensor]:
+        """Run the blocks; without a reference each block asks with its own input. All outputs, in order."""
+        outputs = []
         x = identity
         for block in self.blocks:
             x = block(x, x if reference is None else reference, memory)
-        return x
+            outputs.append(x)
+        return outputs

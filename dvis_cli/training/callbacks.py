@@ -1,0 +1,118 @@
+"""What happens between iterations: checkpoints, the record of the curves, validation."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from .curves import Curves, draw_curves
+from .losses import process_mean
+from .module import StageModule
+from .validation import HeldOut
+
+OnIteration = Callable[[int, dict[str, float]], None]  # iteration, named figures
+RECORD_EVERY = 10  # iterations a row of the curves averages
+
+
+class Checkpoints(lightning.Callback):
+    """Writes everything needed to go on; the last one is replaced only by a whole new one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
+        assert isinstance(module, StageModule)
+        step = trainer.global_step
+        if step % module.settings.checkpoint_every and step != module.settings.iterations:
+            return
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        trainer.save_checkpoint(partial)  # on all processes
+        if trainer.is_global_zero:
+            os.replace(partial, self.path)
+
+
+class Record(lightning.Callback):
+    """Averages losses over a few iterations into the curves, TensorBoard, and the progress display."""
+
+    def __init__(self, run: Path, on_iteration: OnIteration) -> None:
+        self.run, self.on_iteration = run, on_iteration
+        self.curves: Curves | None = None
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self.since = time.monotonic()
+        self.skipped: dict[str, int] = {}
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.curves = Curves(self.run, resumed_at=trainer.global_step)
+        self.since = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        assert isinstance(module, StageModule)
+        for reason in batch.skipped:
+            self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        for name, value in module.last_losses.items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
+        self.count += 1
+        step = trainer.global_step
+        if step % RECORD_EVERY == 0 or step == module.settings.iterations:
+            figures = self._figures(trainer, module)
+            self.write(trainer, step, figures)
+            self.on_iteration(step, figures)
+        else:
+            self.on_iteration(step, {})
+
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        assert isinstance(module, StageModule)
+        if trainer.is_global_zero:
+            draw_curves(self.run, f"{module.stage}, {module.network.config.name}")
+
+    def write(self, trainer: lightning.Trainer, step: int, figures: dict[str, float]) -> None:
+        """Keep figures of an iteration."""
+        if self.curves is not None:
+            self.curves.add({"iteration": step, **figures})
+            if trainer.logger is not None:
+                trainer.logger.log_metrics(figures, step)
+
+    def _figures(self, trainer: lightning.Trainer, module: StageModule) -> dict[str, float]:
+        """Means since the last row, over all processes; the parts are summed over the layers."""
+        means = process_mean(torch.stack(list(self.sums.values())) / self.count).tolist()
+        seconds = max(time.monotonic() - self.since, 1e-9)
+        figures = {"loss": sum(means)}
+        for name, value in zip(self.sums, means, strict=True):
+            kind = "_".join(name.split("_")[:2])
+            figures[kind] = figures.get(kind, 0.0) + value
+            figures[f"last_{kind}"] = value if name == kind else figures.get(f"last_{kind}", 0.0)
+        figures["lr"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        frames = module.settings.batch * module.settings.clip.frames
+        figures["images_per_s"] = self.count * frames / seconds
+        self.sums, self.count, self.since = {}, 0, time.monotonic()
+        return figures
+
+
+class Validate(lightning.Callback):
+    """Scores held-out videos at intervals, on the first process while the others wait."""
+
+    def __init__(self, held_out: HeldOut, record: Record) -> None:
+        self.held_out, self.record = held_out, record
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
+        assert isinstance(module, StageModule)
+        step, settings = trainer.global_step, module.settings
+        if step % settings.validate_every and step != settings.iterations:
+            return
+        if trainer.is_global_zero:
+            scores = self.held_out.scores(module.network)
+            self.record.write(trainer, step, scores)
+            self.record.on_iteration(step, scores)
+        trainer.strategy.barrier()
+        self.record.since = time.monotonic()

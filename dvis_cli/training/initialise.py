@@ -1,0 +1,155 @@
+"""What a stage begins with: the earlier stage's file, ImageNet or COCO weights, and heads handed on.
+
+A checkpoint that cannot be right for a stage is refused with a sentence; what is left out is said.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dvis_cli.checkpoints.files import read_tensors
+from dvis_cli.checkpoints.imagenet import backbone_tensors
+from dvis_cli.config import Mode, ModelConfig
+from dvis_cli.errors import TrainingError, UsageError
+from dvis_cli.loading import Checkpoint, read_checkpoint
+from dvis_cli.model import DvisModel
+from dvis_cli.structures import Category
+
+from .settings import STAGES
+from .stages import StageName
+
+MODE_OF: dict[StageName, Mode] = {"segmenter": "minvis", "tracker": "online", "refiner": "offline"}
+GENTLE = 0.1  # strength of a new block's first opinion: it begins close to passing its input on
+Say = Callable[[str], None]
+
+
+def start_network(
+    stage: StageName,
+    categories: Sequence[Category],
+    *,
+    init: Path | None,
+    model: ModelConfig | None,
+    backbone_init: Path | None = None,
+    heads_from_before: bool = True,
+    seed: int = 0,
+    say: Say = lambda text: None,
+) -> DvisModel:
+    """The network that a stage trains, with all weights that it begins with.
+
+    Args:
+        categories: the classes to learn, in the order of the logits.
+        init: the earlier stage's weights; for the segmenter any Mask2Former checkpoint, or None.
+        model: the network's configuration; None takes it from `init`.
+        backbone_init: ImageNet weights, for the segmenter only.
+        heads_from_before: begin a new tracker with the segmenter's heads, a new refiner with the tracker's.
+        seed: of the weights that begin at random.
+        say: called with a line about each thing left out or begun anew.
+
+    Raises:
+        TrainingError: the checkpoint is not what this stage needs.
+        UsageError: neither `init` nor `model`, or a backbone where none is trained.
+    """
+    if backbone_init is not None and (stage != "segmenter" or init is not None):
+        raise UsageError("--backbone-init is for a segmenter that begins without --init")
+    checkpoint = read_checkpoint(init) if init is not None else None
+    if checkpoint is None and stage != "segmenter":
+        before = STAGES[STAGES.index(stage) - 1]
+        raise UsageError(f"stage {stage} needs --init: the weights that 'dvis train {before}' left")
+    if checkpoint is None and model is None:
+        raise UsageError("say what to train: --init CHECKPOINT, or a recipe with a 'model' section (--config)")
+    config = model or (checkpoint.config if checkpoint else None)
+    assert config is not None
+    config = dataclasses.replace(config, mode=MODE_OF[stage], num_classes=len(categories))
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    network = DvisModel(config, categories)
+    torch.random.set_rng_state(state)
+    have: set[str] = set()
+    if checkpoint is not None:
+        have = _take_over(network, checkpoint, stage, categories, say)
+    if backbone_init is not None:
+        _take_backbone(network, backbone_init)
+    if heads_from_before:
+        _hand_heads_on(network, stage, have)
+    return network
+
+
+def _take_over(
+    network: DvisModel, checkpoint: Checkpoint, stage: StageName, categories: Sequence[Category], say: Say
+) -> set[str]:
+    """Copy the parts of a checkpoint that the stage needs; returns the names of the parts copied."""
+    path, needed = checkpoint.path, STAGES[: STAGES.index(stage)]
+    there = {name.split(".")[0] for name in checkpoint.tensors}
+    for part in needed:
+        if part not in there:
+            raise TrainingError(
+                f"{path} has no {part}, which stage {stage} needs: train it first with 'dvis train {part}'"
+            )
+    unused = [part for part in STAGES[STAGES.index(stage) + 1 :] if part in there]
+    if unused:
+        say(f"{path}: its {' and '.join(unused)} left out; they must be trained again after this stage")
+    same_classes = checkpoint.categories is None or _class_key(checkpoint.categories) == _class_key(categories)
+    wanted = network.state_dict()
+    taken, dropped = {}, []
+    for name, tensor in checkpoint.tensors.items():
+        if name not in wanted:
+            continue
+        fits = tensor.shape == wanted[name].shape
+        if ".class_head." in name and not (fits and same_classes):
+            dropped.append(name)
+        elif not fits:
+            raise TrainingError(
+                f"{path}: {name} is {list(tensor.shape)}, the recipe's model has {list(wanted[name].shape)}; "
+                "leave the recipe's 'model' out to take it from the file"
+            )
+        else:
+            taken[name] = tensor.float() if tensor.is_floating_point() else tensor
+    if dropped and stage != "segmenter" and any(name.split(".")[0] in needed for name in dropped):
+        raise TrainingError(
+            f"{path} knows other classes than the dataset's {len(categories)}: fine-tune its segmenter on them first "
+            "('dvis train segmenter --init ...')"
+        )
+    if dropped:
+        say(f"{path}: class head of {len(categories)} classes begins anew, the file's are others")
+    missing = [n for n in wanted if n.split(".")[0] in needed and n not in taken]
+    if missing:
+        raise TrainingError(f"{path} does not fit: {len(missing)} tensors are missing, the first {missing[0]!r}")
+    network.load_state_dict(taken, strict=False)
+    return {name.split(".")[0] for name in taken}
+
+
+def _class_key(categories: Sequence[Category]) -> list[tuple[int, str]]:
+    return [(category.id, category.name) for category in categories]
+
+
+def _take_backbone(network: DvisModel, path: Path) -> None:
+    backbone = network.segmenter.backbone
+    tensors, _ = read_tensors(path)
+    backbone.load_state_dict(backbone_tensors(tensors, backbone.state_dict(), path), strict=False)
+
+
+def _hand_heads_on(network: DvisModel, stage: StageName, have: set[str]) -> None:
+    """Let a new tracker or refiner begin as a copy of the part before it, with gentle new blocks.
+
+    Its first predictions are then nearly those of the part before, and training only has to improve on them.
+    """
+    if stage in have or stage == "segmenter":
+        return
+    source: nn.Module | None = network.segmenter.query_decoder if stage == "tracker" else network.tracker
+    target: nn.Module | None = network.tracker if stage == "tracker" else network.refiner
+    assert source is not None and target is not None
+    with torch.no_grad():
+        for name in ("class_head", "mask_head", "norm"):
+            getattr(target, name).load_state_dict(getattr(source, name).state_dict())
+        for name, parameter in target.named_parameters():
+            if name.endswith(("out_proj.weight", "ffn.linear2.weight", "short_term.conv2.weight")):
+                _soften(parameter)
+
+
+def _soften(weight: Tensor) -> None:
+    weight.mul_(GENTLE)

@@ -1,0 +1,115 @@
+"""The stage as a Lightning module: batch in, loss out; the optimizer and its schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from dvis_cli.errors import TrainingError
+from dvis_cli.model import DvisModel
+
+from .losses import Criterion, Losses
+from .matcher import Matcher
+from .points import Draw, uniform_draw
+from .settings import OptimizerSettings, TrainSettings
+from .stages import FrozenFeatures, MatchingRule, RefinerStage, SegmenterStage, StageName, TrackerStage
+from .targets import ClipBatch
+
+EMBEDDINGS = ("query_feat", "query_embed", "level_embed", "bias_table")  # parameters that are not decayed
+NORMS = (nn.LayerNorm, nn.GroupNorm)
+
+
+class StageModule(lightning.LightningModule):
+    """Trains one part of a network; the parts before it are frozen and in eval mode."""
+
+    def __init__(self, network: DvisModel, stage: StageName, settings: TrainSettings) -> None:
+        super().__init__()
+        self.network, self.stage, self.settings = network, stage, settings
+        matcher = Matcher(settings.cost, settings.points.count)
+        criterion = Criterion(settings.cost, settings.points, settings.no_object)
+        kinds = {"segmenter": SegmenterStage, "tracker": TrackerStage, "refiner": RefinerStage}
+        self.rules = kinds[stage](network, matcher, criterion)
+        network.requires_grad_(False)
+        self.trained.requires_grad_(True)
+
+    @property
+    def trained(self) -> nn.Module:
+        """The part that learns."""
+        part: nn.Module = getattr(self.network, self.stage)
+        return part
+
+    def on_fit_start(self) -> None:
+        self.network.eval()
+        self.trained.train()
+
+    def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
+        """One iteration; logs the parts of the loss."""
+        # Whatever draws at random inside the network does so by the iteration, not by what ran before.
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
+        losses = self.losses(batch, [uniform_draw(self._seed(i), self.device) for i in batch.indices])
+        total = torch.stack(list(losses.values())).sum()
+        if not math.isfinite(total.item()):
+            broken = next(name for name, value in losses.items() if not math.isfinite(value.item()))
+            raise TrainingError(
+                f"iteration {self.global_step}: {broken} is {losses[broken].item()}, on {', '.join(batch.names[:4])}; "
+                "lower the learning rate, or continue from an earlier checkpoint with --resume"
+            )
+        self.last_losses = {name: value.detach() for name, value in losses.items()}
+        return total
+
+    def losses(self, batch: ClipBatch, draws: Sequence[Draw]) -> Losses:
+        """Named losses of a batch, whichever stage this is."""
+        if isinstance(self.rules, SegmenterStage):
+            return self.rules.losses(batch.frames, batch.targets, draws)
+        guided = self.global_step < self.settings.guided * self.settings.iterations
+        rule = MatchingRule(guided, self.settings.convention)
+        return self.rules.losses(self._frozen(batch), batch.targets, draws, rule)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        settings = self.settings.optimizer
+        optimizer = torch.optim.AdamW(list(parameter_groups(self.trained, settings)), lr=settings.lr)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate_at(step, self.settings.iterations, settings)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _frozen(self, batch: ClipBatch) -> FrozenFeatures:
+        """From the cache if there is one, else from the frozen segmenter, a few frames at a time."""
+        if batch.cached is not None:
+            return batch.cached
+        assert batch.frames is not None
+        clips, frames = batch.frames.shape[:2]
+        with torch.no_grad():
+            outputs = [self.network.segmenter(part) for part in batch.frames.flatten(0, 1).split(FROZEN_AT_ONCE)]
+        queries = torch.cat([output.queries for output in outputs]).float()
+        features = torch.cat([output.mask_features for output in outputs]).float()
+        return FrozenFeatures(queries.unflatten(0, (clips, frames)), features.unflatten(0, (clips, frames)))
+
+    def _seed(self, index: int) -> int:
+        return (self.settings.seed << 32) + index
+
+
+FROZEN_AT_ONCE = 8  # frames
+
+
+def parameter_groups(part: nn.Module, settings: OptimizerSettings) -> Iterator[dict[str, Any]]:
+    """Parameters by learning rate and weight decay."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for prefix, module in part.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            rate = settings.lr * (settings.backbone_lr if prefix.split(".")[0] == "backbone" else 1.0)
+            free = isinstance(module, NORMS) or name in EMBEDDINGS
+            groups.setdefault((rate, 0.0 if free else settings.weight_decay), []).append(parameter)
+    for (rate, decay), parameters in groups.items():
+        yield {"params": parameters, "lr": rate, "weight_decay": decay}
+
+
+def rate_at(step: int, iterations: int, settings: OptimizerSettings) -> float:
+    """What the learning rate is multiplied by at an iteration."""
+    warm = min(1.0, (step + 1) / (settings.warmup + 1))
+    return warm * settings.factor ** sum(step >= share * iterations for share in settings.steps)

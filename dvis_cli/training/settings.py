@@ -1,0 +1,121 @@
+"""How a stage is trained, as data. The defaults are the report's (section 3.1); a YAML may change any of them.
+
+A recipe is one YAML for a whole model:
+
+    model:      what the network is (`ModelConfig`), when it does not come from the checkpoint given to --init
+    common:     settings of every stage
+    segmenter:  ...
+    tracker:    ...
+    refiner:    ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dvis_cli.config import ModelConfig, build_config, load_yaml, model_config
+from dvis_cli.errors import ConfigError
+
+from .clips import ClipSettings
+from .losses import PointSettings
+from .matcher import Convention, CostWeights
+from .stages import StageName
+
+STAGES: tuple[StageName, ...] = ("segmenter", "tracker", "refiner")
+SECTIONS = ("model", "common", *STAGES)
+PUBLISHED_SIDES = tuple(range(480, 801, 32))  # pixels
+PUBLISHED_CLIPS: dict[StageName, ClipSettings] = {
+    "segmenter": ClipSettings(frames=1, short_sides=PUBLISHED_SIDES),
+    "tracker": ClipSettings(frames=5, short_sides=PUBLISHED_SIDES),
+    "refiner": ClipSettings(frames=21, short_sides=PUBLISHED_SIDES, crop=(608, 608), reverse=True),
+}
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW and its schedule."""
+
+    lr: float = 1e-4
+    weight_decay: float = 0.05  # 0 for norms, embeddings and relative position biases
+    backbone_lr: float = 0.1  # times lr
+    clip_norm: float = 0.01  # largest norm of the whole gradient
+    warmup: int = 10  # iterations in which the rate rises from near zero
+    steps: tuple[float, ...] = (0.7,)  # shares of the iterations after which the rate falls
+    factor: float = 0.1  # by which it falls
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One stage."""
+
+    clip: ClipSettings
+    iterations: int = 20_000
+    batch: int = 8  # clips of an iteration, over all processes
+    seed: int = 0
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    points: PointSettings = field(default_factory=PointSettings)
+    cost: CostWeights = field(default_factory=CostWeights)
+    no_object: float = 0.1  # weight of "no object" in the class loss
+    guided: float = 0.5  # share of the iterations that match by what the frozen part before says
+    convention: Convention = "report"  # of the tracker's matching: "official" lets objects share a query
+    heads_from_before: bool = True  # tracker and refiner begin with the heads of the part before them
+    checkpoint_every: int = 500  # iterations
+    validate_every: int = 5000  # iterations; 0 never
+    validate_videos: int = 20  # of the validation split at most
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0 <= self.guided <= 1:
+            raise ConfigError(f"guided={self.guided} must lie in 0..1")
+        if self.validate_every < 0 or self.validate_videos < 1:
+            raise ConfigError(
+                f"validate_every={self.validate_every}, validate_videos={self.validate_videos}: must be positive"
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A YAML: the model, if it says one, and the settings of a stage."""
+
+    model: ModelConfig | None
+    settings: TrainSettings
+
+
+def read_recipe(path: Path | None, stage: StageName, **overrides: Any) -> Recipe:
+    """The settings of a stage: the report's, changed by a YAML, changed by `overrides` that are not None.
+
+    Raises:
+        ConfigError: the file, or a key or value in it.
+    """
+    document: Mapping[str, Any] = load_yaml(path) if path is not None else {}
+    where = f"recipe {path}" if path is not None else "settings"
+    unknown = [str(key) for key in document if key not in SECTIONS]
+    if unknown:
+        raise ConfigError(f"{where}: unknown section {', '.join(unknown)}; known: {', '.join(SECTIONS)}")
+    values = _merge({"clip": _plain_clip(stage)}, document.get("common") or {}, where)
+    values = _merge(values, document.get(stage) or {}, where)
+    values = _merge(values, {key: value for key, value in overrides.items() if value is not None}, where)
+    settings = build_config(TrainSettings, values, f"{where}.{stage}")
+    model = document.get("model")
+    return Recipe(model_config({"name": path.stem, **model}, where) if model and path else None, settings)
+
+
+def _plain_clip(stage: StageName) -> dict[str, Any]:
+    return dataclasses.asdict(PUBLISHED_CLIPS[stage])
+
+
+def _merge(base: Mapping[str, Any], change: Any, where: str) -> dict[str, Any]:
+    """`base` with the values of `change`, mapping by mapping."""
+    if not isinstance(change, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, got {change!r}")
+    merged = dict(base)
+    for key, value in change.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value, where) if isinstance(inner, Mapping) else value
+    return merged
