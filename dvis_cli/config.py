@@ -19,6 +19,8 @@ from .errors import ConfigError
 
 Mode = Literal["minvis", "online", "offline"]
 MODES: tuple[Mode, ...] = typing.get_args(Mode)  # each includes the parts of the one before
+TaskName = Literal["panoptic", "instance", "semantic"]
+TASKS: tuple[TaskName, ...] = typing.get_args(TaskName)
 
 
 @dataclass(frozen=True)
