@@ -20,6 +20,8 @@ from .errors import ConfigError
 Built = typing.TypeVar("Built")
 Mode = Literal["minvis", "online", "offline"]
 MODES: tuple[Mode, ...] = typing.get_args(Mode)  # each includes the parts of the one before
+TaskName = Literal["panoptic", "instance", "semantic"]
+TASKS: tuple[TaskName, ...] = typing.get_args(TaskName)
 
 
 @dataclass(frozen=True)

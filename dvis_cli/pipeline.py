@@ -1,6 +1,6 @@
 """One video, source to files: the whole story on one screen.
 
-video/ decodes and resizes in a thread  ->  model.py  ->  writers/ write in threads
+video/ decodes and resizes in a thread  ->  video_run.py  ->  writers/ write in threads
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from torch import Tensor
 from . import __version__
 from .config import DecisionConfig, Mode
 from .loading import load_model
-from .model import DEFAULT_WINDOW, DvisModel, OnProgress, PanopticRun, RunSettings
+from .model import DEFAULT_WINDOW, DvisModel, RunSettings
 from .structures import Frame, Geometry, PanopticFrame, Segment, VideoInfo
 from .video import Selection, VideoSource, open_video
 from .video.preprocess import plan_geometry, preprocess
+from .video_run import OnProgress, start_run
 from .writers.folder import check_target, safe_name
 from .writers.video_folder import Outputs, VideoFolderWriter
 
@@ -47,7 +48,7 @@ class SegmentedVideo:
             self.info.height, self.info.width, short_side, size.long_side, size.divisor
         )
         self._source = source
-        self._run = PanopticRun(model, self.geometry, settings, on_progress)
+        self._run = start_run(model, self.geometry, settings, on_progress)
         self._frames = self._iterate()
 
     def __iter__(self) -> Iterator[PanopticFrame]:
@@ -76,7 +77,7 @@ class SegmentedVideo:
                 "precision": model.precision,
             },
             "mode": settings.mode,
-            "task": "panoptic",
+            "task": settings.task,
             "thresholds": {"score": settings.score_threshold, "overlap": settings.overlap_threshold},
             "input_size": list(self.geometry.resized),
             "window": settings.window,

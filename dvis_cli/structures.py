@@ -18,7 +18,7 @@ Times are seconds, sizes are pixels, boxes are `(x, y, width, height)`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,6 +101,40 @@ class RefinedTracks:
 
     queries: Tensor  # (B, T, Q, C) after the final norm
     class_logits: Tensor  # (B, Q, K+1), one distribution per query and window
+
+
+class FrameMasks(Protocol):
+    """The masks of N queries in one frame, made when they are asked for: some queries, or some rows, at a time."""
+
+    def __len__(self) -> int: ...
+
+    def probabilities(self, part: slice) -> Tensor:
+        """(n, height, width) float32 in 0..1 at the output size, of the queries of `part`."""
+        ...
+
+    def logits(self, part: slice) -> Tensor:
+        """(n, height, width) float32 at the output size, positive inside the mask."""
+        ...
+
+    def band(self, rows: slice) -> Tensor:
+        """(N, rows, width): what `probabilities` gives for all queries, in some rows of the output only."""
+        ...
+
+
+class Tubes(Protocol):
+    """What is known of each query over one horizon: all that a task decides from.
+
+    Made from one scale by `scale.py`, from several by `fusion/`.
+    """
+
+    @property
+    def class_probs(self) -> Tensor:
+        """(Q, K+1) float32, "no object" last. Rows need not add up to 1 (offline: `offline_class_probs`)."""
+        ...
+
+    def masks(self, place: int, queries: Tensor) -> FrameMasks:
+        """The masks of `queries` (N,) int64 in the frame at `place` (0, 1, ...) of the horizon."""
+        ...
 
 
 @dataclass(slots=True)

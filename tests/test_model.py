@@ -12,16 +12,18 @@ from dvis_cli.errors import UsageError
 from dvis_cli.layers.attention import Attention
 from dvis_cli.layers.deformable import DeformableAttention
 from dvis_cli.loading import categories_of, pick_device, pick_precision
-from dvis_cli.model import DvisModel, PanopticRun, QueryState, RunSettings
+from dvis_cli.model import DvisModel, RunSettings
 from dvis_cli.noise import random_model
+from dvis_cli.scale import QueryState
 from dvis_cli.tracker.matching import match_direct, match_published
+from dvis_cli.video_run import start_run
 
 ALLOWED_PIXELS = 5
 
 
 def run(golden: Golden, **settings) -> tuple[np.ndarray, list[tuple[int, bool, int]]]:
     """Ids (T, H, W) and (id, isthing, contiguous class) of the segments."""
-    video = PanopticRun(golden.model, GEOMETRY, RunSettings(**settings))
+    video = start_run(golden.model, GEOMETRY, RunSettings(**settings))
     ids = np.stack([frame.ids for frame in video.frames(golden.source())])
     index = {category.id: i for i, category in enumerate(golden.model.categories)}
     return ids, [(s.id, s.category.isthing, index[s.category.id]) for s in video.segments]
@@ -118,7 +120,7 @@ def test_batch_equals_single(golden: Golden) -> None:
 
 def test_windows_and_horizons_keep_ids(golden: Golden) -> None:
     """Cut into small horizons, an id never changes its class and the frames all come out in order."""
-    video = PanopticRun(golden.model, GEOMETRY, RunSettings(mode="offline", window=2, horizon=2))
+    video = start_run(golden.model, GEOMETRY, RunSettings(mode="offline", window=2, horizon=2))
     frames = list(video.frames(golden.source()))
     assert [frame.index for frame in frames] == list(range(len(golden.frames)))
     classes: dict[int, int] = {}
@@ -138,7 +140,7 @@ def test_frames_come_out_while_the_video_is_read(golden: Golden) -> None:
             read.append(item)
             yield item
 
-    video = PanopticRun(golden.model, GEOMETRY, RunSettings(mode="online", window=2, horizon=2))
+    video = start_run(golden.model, GEOMETRY, RunSettings(mode="online", window=2, horizon=2))
     for position, _ in enumerate(video.frames(source())):
         assert len(read) <= position + 4
     assert position + 1 == len(read) == 3 * len(golden.frames)
@@ -161,13 +163,13 @@ def test_the_last_short_window_sees_the_frames_before_it(golden: Golden) -> None
 
 def test_one_frame(golden: Golden) -> None:
     for mode in ("minvis", "online", "offline"):
-        video = PanopticRun(golden.model, GEOMETRY, RunSettings(mode=mode))
+        video = start_run(golden.model, GEOMETRY, RunSettings(mode=mode))
         frames = list(video.frames(golden.source()[:1]))
         assert len(frames) == 1 and frames[0].ids.shape == (90, 150)
 
 
 def test_no_frames(golden: Golden) -> None:
-    assert list(PanopticRun(golden.model, GEOMETRY, RunSettings(mode="online")).frames([])) == []
+    assert list(start_run(golden.model, GEOMETRY, RunSettings(mode="online")).frames([])) == []
 
 
 def test_permuting_segmenter_queries_permutes_frame_forward(golden: Golden) -> None:

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvis_cli.datasets.categories import vipseg_categories
+from dvis_cli.layers.masks import FeatureMasks, mask_probabilities
+from dvis_cli.scale import offline_class_probs
 from dvis_cli.structures import Geometry
 from dvis_cli.tasks.panoptic import (
     Identities,
@@ -17,8 +19,6 @@ from dvis_cli.tasks.panoptic import (
     WinnerCounts,
     WinnerMaps,
     keep_queries,
-    mask_probabilities,
-    offline_class_probs,
 )
 
 CATEGORIES = vipseg_categories()
@@ -37,8 +37,11 @@ def kept_queries(scores: torch.Tensor, classes: list[int] | None = None) -> Kept
 
 def decide(embeds, features, kept, geometry, overlap=0.8) -> tuple[np.ndarray, list]:
     """The streaming decision over all frames: ids (T, H, W) and segments."""
-    maps = WinnerMaps(kept, geometry)
-    winners = [maps.frame(e, f) for e, f in zip(embeds, features, strict=True)]
+    maps = WinnerMaps(kept)
+    winners = [
+        maps.frame(FeatureMasks(e, f, geometry)) if len(e) else np.zeros(geometry.output, np.uint8)
+        for e, f in zip(embeds, features, strict=True)
+    ]
     identities = Identities(CATEGORIES)
     table = identities.table(kept, maps.counts, overlap)
     return np.stack([table[w] for w in winners]), identities.segments
@@ -96,7 +99,7 @@ def test_many_kept_queries_need_sixteen_bits() -> None:
     geometry = GEOMETRIES[0]
     embeds = torch.zeros(300, 4)
     embeds[299] = 5.0
-    winner = WinnerMaps(kept, geometry).frame(embeds, torch.ones(4, 8, 16))
+    winner = WinnerMaps(kept).frame(FeatureMasks(embeds, torch.ones(4, 8, 16), geometry))
     assert winner.dtype == np.uint16 and (winner == 300).all()
 
 
@@ -155,3 +158,21 @@ def test_hidden_queries_stay_void() -> None:
         kept, WinnerCounts(np.array([79, 100]), np.array([100, 100]), np.array([79, 100])), 0.8
     )
     assert table.tolist() == [0, 0, 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    geometry=st.sampled_from([*GEOMETRIES, Geometry((100, 61), (50, 61), (64, 64))]),
+    edges=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_a_band_is_a_part_of_the_whole(seed, geometry, edges) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(6, geometry.padded[0] // 4, geometry.padded[1] // 4, generator=generator)
+    masks = FeatureMasks(torch.randn(5, 6, generator=generator), features, geometry)
+    height = geometry.output[0]
+    first, last = sorted(int(edge * (height - 1)) for edge in edges)
+    band = masks.band(slice(first, last + 1))
+    whole = masks.probabilities(slice(0, 5))[:, first : last + 1]
+    assert band.shape == whole.shape
+    assert torch.allclose(band, whole, atol=1e-5)

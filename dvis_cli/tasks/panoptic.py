@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from dvis_cli.structures import Category, Geometry, Segment
+from dvis_cli.structures import Category, Frame, FrameMasks, PanopticFrame, Segment, Tubes
 
 QUERIES_AT_ONCE = 8  # masks held at the output size at any moment
 MAX_KEPT = 2**16 - 1  # what a winner map can number
@@ -51,47 +50,31 @@ def keep_queries(class_probs: Tensor, threshold: float) -> KeptQueries:
     return KeptQueries(kept, classes[kept], scores[kept])
 
 
-def offline_class_probs(refined: Tensor, online: Tensor) -> Tensor:
-    """Merge what the refiner and the tracker think of each query: the elementwise maximum over real classes.
-
-    Args:
-        refined: (Q, K+1) probabilities of the refiner.
-        online: (Q, K+1) softmax of the tracker's time-averaged logits.
-
-    Returns:
-        (Q, K+1); how likely a query is no object is the refiner's word alone.
-    """
-    return torch.cat((torch.maximum(refined, online)[:, :-1], refined[:, -1:]), dim=1)
-
-
 class WinnerMaps:
     """Makes the winner map of one frame after the other and counts pixels on the way."""
 
-    def __init__(self, kept: KeptQueries, geometry: Geometry) -> None:
+    def __init__(self, kept: KeptQueries) -> None:
         count = len(kept.queries)
         if count > MAX_KEPT:
             raise ValueError(f"{count} queries kept, a winner map numbers at most {MAX_KEPT}")
         self.scores = kept.scores
-        self.geometry = geometry
         self.counts = WinnerCounts(*(np.zeros(count, np.int64) for _ in range(3)))
         self.dtype = np.uint8 if count < 256 else np.uint16
 
-    def frame(self, mask_embeds: Tensor, mask_features: Tensor) -> np.ndarray:
+    def frame(self, frame_masks: FrameMasks) -> np.ndarray:
         """Who wins each pixel of one frame.
 
         Args:
-            mask_embeds: (N, C) of the kept queries in this frame.
-            mask_features: (C, h, w).
+            frame_masks: of the kept queries in this frame; at least one.
 
         Returns:
             (height, width) at output size: 0 where nobody's mask is, else n + 1 for kept query n.
         """
         best: Tensor | None = None
         winner = sure = best
-        for first in range(0, len(mask_embeds), QUERIES_AT_ONCE):
+        for first in range(0, len(frame_masks), QUERIES_AT_ONCE):
             part = slice(first, first + QUERIES_AT_ONCE)
-            logits = torch.einsum("nc,chw->nhw", mask_embeds[part].float(), mask_features.float())
-            masks = mask_probabilities(logits, self.geometry)
+            masks = frame_masks.probabilities(part)
             inside = masks >= 0.5
             self.counts.own[part] = self.counts.own[part] + inside.sum(dim=(1, 2)).cpu().numpy()
             value, index = (masks * self.scores[part, None, None]).max(dim=0)
@@ -105,28 +88,11 @@ class WinnerMaps:
                 winner = torch.where(better, index, winner)
                 sure = torch.where(better, mine, sure)
         if winner is None or sure is None:
-            return np.zeros(self.geometry.output, self.dtype)
-        count = len(mask_embeds)
+            raise ValueError("a winner map needs at least one query")
+        count = len(frame_masks)
         self.counts.won += torch.bincount(winner.flatten(), minlength=count).cpu().numpy()
         self.counts.assigned += torch.bincount(winner[sure], minlength=count).cpu().numpy()
         return ((winner + 1) * sure).cpu().numpy().astype(self.dtype)
-
-
-def mask_probabilities(logits: Tensor, geometry: Geometry) -> Tensor:
-    """Mask logits at stride 4 to probabilities at the output size.
-
-    Args:
-        logits: (N, h, w).
-
-    Returns:
-        (N, height, width) in 0..1: up to the padded size, crop, sigmoid, to the output size.
-    """
-    masks = F.interpolate(logits[None], geometry.padded, mode="bilinear", align_corners=False)
-    height, width = geometry.resized
-    masks = masks[:, :, :height, :width].sigmoid()
-    if geometry.output != geometry.resized:
-        masks = F.interpolate(masks, geometry.output, mode="bilinear", align_corners=False)
-    return masks[0]
 
 
 @dataclass
@@ -169,3 +135,58 @@ class Identities:
         segment.score = (segment.score * seen + score * pixels) / (seen + pixels)
         self._weights[segment.id] = seen + pixels
         return segment
+
+
+class PanopticTask:
+    """The panoptic decision over one horizon after the other: a `Task`.
+
+    Args:
+        categories: in the order of the class probabilities.
+        size: (height, width) of the output.
+        score_threshold, overlap_threshold: 0..1.
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[Category],
+        size: tuple[int, int],
+        score_threshold: float,
+        overlap_threshold: float,
+    ) -> None:
+        self.size = size
+        self.score_threshold, self.overlap_threshold = score_threshold, overlap_threshold
+        self.identities = Identities(categories)
+
+    @property
+    def segments(self) -> list[Segment]:
+        return self.identities.segments
+
+    def decide(self, tubes: Tubes) -> PanopticDecision:
+        return PanopticDecision(self, tubes)
+
+
+class PanopticDecision:
+    """One horizon: winner maps and counts first, then the table that turns them into ids."""
+
+    def __init__(self, task: PanopticTask, tubes: Tubes) -> None:
+        self._task, self._tubes = task, tubes
+        self._kept = keep_queries(tubes.class_probs, task.score_threshold)
+        self._maps = WinnerMaps(self._kept)
+        self._table = np.zeros(1, np.int32)
+        self._by_id: dict[int, Segment] = {}
+
+    def frame(self, place: int) -> np.ndarray:
+        """(height, width): the winner map."""
+        if len(self._kept.queries) == 0:
+            return np.zeros(self._task.size, self._maps.dtype)
+        return self._maps.frame(self._tubes.masks(place, self._kept.queries))
+
+    def close(self) -> None:
+        identities = self._task.identities
+        self._table = identities.table(self._kept, self._maps.counts, self._task.overlap_threshold)
+        self._by_id = {segment.id: segment for segment in identities.segments}
+
+    def finish(self, frame: Frame, stored: np.ndarray) -> PanopticFrame:
+        ids = self._table[stored]
+        present = {int(n): self._by_id[int(n)] for n in np.unique(ids) if n}
+        return PanopticFrame(frame.index, frame.pts, frame.rgb, ids, present, frame.name)
