@@ -26,9 +26,9 @@ STAGES = (
 
 # A room may import rooms of a larger number, or itself. Rooms of equal number never import one another.
 LEVELS = {
-    "__main__": -1,
-    "cli": 0,
-    "training": 1,
+    "__main__": -2,
+    "cli": -1,
+    "training": 0,
     "batch": 1,
     "split_run": 1,
     "pipeline": 2,

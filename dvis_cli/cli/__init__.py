@@ -15,7 +15,7 @@ import typer
 from dvis_cli import __version__
 from dvis_cli.errors import DvisError
 
-from . import dataset, evaluate, export, models, segment, validate, weights
+from . import dataset, evaluate, export, models, segment, train, validate, weights
 
 app = typer.Typer(
     name="dvis",
@@ -46,6 +46,7 @@ def _root(
 app.command("segment")(segment.segment)
 app.command("evaluate")(evaluate.evaluate)
 app.command("validate")(validate.validate)
+app.command("train")(train.train)
 app.add_typer(export.app, name="export")
 app.add_typer(dataset.app, name="dataset")
 app.command("models")(models.models)

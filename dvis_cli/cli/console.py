@@ -87,6 +87,7 @@ class Progress:
     def __init__(self, label: str, total: int | None, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done = 0
+        self.begun_at = 0  # units that were done before this process began
         self.stage_name = ""
         self.started = time.monotonic()
 
@@ -104,6 +105,10 @@ class Progress:
         self.done += count
         self.show()
 
+    def begin_at(self, done: int) -> None:
+        """Count from here: what was done before says nothing of the rate."""
+        self.done = self.begun_at = done
+
     def update(self, done: int, stage: str | None = None) -> None:
         """Set the count, and what is going on."""
         self.done = done
@@ -120,12 +125,12 @@ class Progress:
     @property
     def rate(self) -> float:
         """Units per second since the start."""
-        return self.done / max(time.monotonic() - self.started, 1e-6)
+        return (self.done - self.begun_at) / max(time.monotonic() - self.started, 1e-6)
 
     def describe(self) -> str:
         """`12/60 frames, 2.3 frames/s, 0:21 left, network`."""
         parts = [f"{self.done}/{self.total} {self.unit}" if self.total else f"{self.done} {self.unit}"]
-        if self.done:
+        if self.done > self.begun_at:
             parts.append(f"{self.rate:.2f} {self.unit}/s")
             if self.total and self.total >= self.done:
                 parts.append(f"{clock((self.total - self.done) / self.rate)} left")

@@ -1,0 +1,112 @@
+"""Losses, assignments and gradients of the three stages against the recorded ones, in both id conventions."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from goldens import FOLDER, Golden
+
+from dvis_cli.loading import to_official
+from dvis_cli.model import DvisModel
+from dvis_cli.structures import Geometry
+from dvis_cli.training.losses import Criterion, Losses, PointSettings
+from dvis_cli.training.matcher import CostWeights, Matcher
+from dvis_cli.training.points import Draw
+from dvis_cli.training.stages import MatchingRule, RefinerStage, SegmenterStage, TrackerStage
+from dvis_cli.training.targets import ClipTargets, FrozenFeatures
+from dvis_cli.video.preprocess import preprocess
+
+RECORDED = json.loads((FOLDER / "loss" / "losses.json").read_text())
+ARRAYS = dict(np.load(FOLDER / "loss" / "losses.npz"))
+POINTS = 112
+SIZE = (96, 160)
+PART = {"minvis": "segmenter", "online": "tracker", "offline": "refiner"}
+
+
+class RecordingMatcher(Matcher):
+    """Keeps every assignment it makes."""
+
+    made: list
+
+    def per_frame(self, *arguments, **options):
+        pairs = super().per_frame(*arguments, **options)
+        self.made.append(pairs)
+        return pairs
+
+    def first_appearance(self, *arguments, **options):
+        pairs = super().first_appearance(*arguments, **options)
+        self.made.append(pairs)
+        return pairs
+
+    def whole_clip(self, *arguments, **options):
+        pairs = super().whole_clip(*arguments, **options)
+        self.made.append([pairs])
+        return pairs
+
+
+def targets() -> ClipTargets:
+    ids = torch.zeros((3, *SIZE), dtype=torch.int16)
+    for n, mask in enumerate(torch.from_numpy(ARRAYS["masks"])):
+        ids[mask] = n + 1
+    return ClipTargets(ids, torch.from_numpy(ARRAYS["classes"]))
+
+
+def replay(name: str) -> tuple[Draw, list]:
+    """The recorded draws in their order; the list counts what is asked for."""
+    asked: list = []
+
+    def draw(masks: int, points: int) -> torch.Tensor:
+        recorded = torch.from_numpy(ARRAYS[f"{name}.draw{len(asked)}"])
+        assert recorded.shape == (masks, points, 2)
+        asked.append((masks, points))
+        return recorded
+
+    return draw, asked
+
+
+def compute(name: str, network: DvisModel) -> tuple[Losses, list, list]:
+    stage, convention, guided = name.split(".")
+    draw, asked = replay(name)
+    matcher = RecordingMatcher(CostWeights(), POINTS)
+    matcher.made = []
+    criterion = Criterion(CostWeights(), PointSettings(POINTS))
+    rule = MatchingRule(guided == "guided", "official", always_present=convention == "vps")
+    geometry = Geometry(SIZE, SIZE, SIZE)
+    frames = torch.stack([preprocess(rgb, geometry) for rgb in ARRAYS["frames"]])
+    if stage == "minvis":
+        losses = SegmenterStage(network, matcher, criterion).losses(frames[None], [targets()], [draw])
+        return losses, matcher.made, asked
+    with torch.no_grad():
+        output = network.segmenter(frames)
+    inputs = FrozenFeatures(output.queries[None], output.mask_features[None])
+    kind = TrackerStage if stage == "online" else RefinerStage
+    losses = kind(network, matcher, criterion).losses(inputs, [targets()], [draw], rule)
+    return losses, matcher.made, asked
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_losses(name: str) -> None:
+    recorded = RECORDED[name]
+    network = Golden.load("swin").model
+    part = getattr(network, PART[name.split(".")[0]]).requires_grad_(True)
+    try:
+        losses, assignments, asked = compute(name, network)
+        assert len(asked) == recorded["n_draws"]
+        assert losses.keys() == recorded["losses"].keys()
+        for key, value in recorded["losses"].items():
+            assert losses[key].item() == pytest.approx(value, rel=1e-4), key
+        found = [[[p.queries.tolist(), p.objects.tolist()] for p in pairs] for pairs in assignments]
+        assert found == recorded["matcher_indices"]
+        sum(losses.values()).backward()
+        norms = {to_official(n): p.grad.norm().item() for n, p in network.named_parameters() if p.grad is not None}
+        assert len(norms) == recorded["n_params_with_grad"]
+        for key, value in recorded["grad_norms"].items():
+            assert norms[key] == pytest.approx(value, rel=1e-4), key
+        total = sum(norm**2 for norm in norms.values()) ** 0.5
+        assert total == pytest.approx(recorded["grad_norm_total"], rel=1e-4)
+    finally:
+        part.zero_grad()
+        network.requires_grad_(False)
