@@ -1,0 +1,288 @@
+"""Clips for training: which frames, how they are changed, and batches of them.
+
+Clip `i` of a run is a function of the run's seed and of `i` alone: the number of loader workers, of processes
+and of restarts does not change what is seen. What cannot be read is replaced by the next draw, in the same way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from dvis_cli.config import InputConfig
+from dvis_cli.datasets import augment
+from dvis_cli.errors import DatasetError
+from dvis_cli.structures import Category
+from dvis_cli.training.clip_settings import ClipSettings
+from dvis_cli.training.clip_sources import ClipSource, Mixture, SourceReport, check_source
+from dvis_cli.training.targets import ClipBatch, ClipTargets
+from dvis_cli.video.preprocess import plan_geometry
+
+__all__ = ["ClipDataset", "ClipSample", "ClipSettings", "collate"]
+
+DRAWS = 100  # of one clip, before a dataset counts as unusable
+UNREADABLE_IMAGE, UNREADABLE_MASK = "unreadable image", "unreadable mask"
+MIXED_SIZES, EMPTY = "frames of different sizes", "no object in the clip"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipSample:
+    """One clip as it comes from the dataset: not yet padded, pixels still uint8."""
+
+    frames: npt.NDArray[np.uint8]  # (T, H, W, 3) RGB
+    targets: ClipTargets  # at the same size
+    name: str  # "video_id/first_stem"
+    input: InputConfig  # how the frames are to be normalised and padded
+    skipped: tuple[str, ...] = ()  # "reason: what" of each draw before this one
+
+
+class UnusableDataError(DatasetError):
+    """Draw after draw gave no clip.
+
+    A loader's worker process sends its error home as text with a traceback; only the message is kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        lines = message.strip().splitlines()
+        super().__init__(lines[-1].split(f"{type(self).__name__}: ")[-1] if lines else message)
+
+
+class _Skip(Exception):  # noqa: N818 - not an error: the next draw follows
+    """This draw gives no clip."""
+
+
+class ClipDataset(Dataset[ClipSample]):
+    """Clips drawn from a source.
+
+    Args:
+        source: annotated videos or images, or a `Mixture` of such.
+        categories: the model's classes in the order of its logits.
+        settings: length of clips and augmentation.
+        input: the model's normalisation, and the divisor of padded sizes.
+        seed: of all draws; a whole number, 0 or larger.
+        length: clips of the run (iterations x global batch); None: as many as there are usable videos.
+
+    Raises:
+        DatasetError: there is nothing to train on; the message says why.
+    """
+
+    def __init__(
+        self,
+        source: ClipSource | Mixture,
+        categories: Sequence[Category],
+        settings: ClipSettings,
+        input: InputConfig,
+        seed: int,
+        length: int | None = None,
+    ) -> None:
+        self.sources = source.sources if isinstance(source, Mixture) else (source,)
+        weights = source.weights if isinstance(source, Mixture) else (1.0,)
+        self.settings, self.input, self.seed = settings, input, seed
+        self.reports = tuple(check_source(one, settings, categories) for one in self.sources)
+        for report, one in zip(self.reports, self.sources, strict=True):
+            if not report.usable:
+                raise _nothing_usable(report, one, categories)
+        self._until = np.cumsum(weights)[:-1] / np.sum(weights)  # of 0..1, where a source's share ends
+        self.length = sum(len(r.usable) for r in self.reports) if length is None else length
+        self._met: Counter[str] = Counter()
+        self._lookup: npt.NDArray[np.int16] | None = None
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Reason -> count: videos left out at the start, and draws that failed in this process."""
+        total = Counter(self._met)
+        for report in self.reports:
+            total.update(report.skipped)
+        return dict(total)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> ClipSample:
+        """Clip `index` of the run.
+
+        Raises:
+            IndexError: not in 0..length-1.
+            DatasetError: no draw of many gave a clip.
+        """
+        if not 0 <= index < self.length:
+            raise IndexError(f"clip {index} of {self.length}")
+        skipped: list[str] = []
+        for draw in range(DRAWS):
+            try:
+                return self._draw(np.random.default_rng((self.seed, index, draw)), tuple(skipped))
+            except _Skip as skip:
+                skipped.append(str(skip))
+                self._met[str(skip).partition(":")[0]] += 1
+        raise UnusableDataError(f"no clip could be made in {DRAWS} draws; the last one: {skipped[-1]}")
+
+    def _draw(self, rng: np.random.Generator, skipped: tuple[str, ...]) -> ClipSample:
+        part = int(np.searchsorted(self._until, rng.random(), side="right"))
+        source, report = self.sources[part], self.reports[part]
+        video = report.usable[int(rng.integers(len(report.usable)))]
+        picked = [0] if source.still else draw_frames(source.frames(video), self.settings, rng)
+        video_id, first = source.names(video, picked[0])
+        frames, ids, objects = self._read(source, report.classes, video, picked)
+        size = _resized(ids[0].shape, self.settings, rng)
+        if source.still and self.settings.frames > 1:
+            clip, maps = self._animated(frames[0], ids[0], size, rng)
+        else:
+            clip = np.stack([augment.resize_picture(frame, size) for frame in frames])
+            maps = np.stack([augment.resize_ids(one, size) for one in ids])
+        clip, maps, backwards = self._augmented(clip, maps, rng)
+        targets = _targets(maps, objects)
+        if not len(targets.classes):
+            raise _Skip(f"{EMPTY}: {video_id}/{first}")
+        name = f"{video_id}/{source.names(video, picked[-1])[1] if backwards else first}"
+        return ClipSample(clip.copy(), targets, name, self.input, skipped)
+
+    def _read(
+        self, source: ClipSource, classes: Mapping[int, int], video: int, picked: Sequence[int]
+    ) -> tuple[list[npt.NDArray[np.uint8]], list[npt.NDArray[np.int16]], list[int]]:
+        """Pictures, maps of n + 1 for segment n in ascending id order, and each segment's class."""
+        known: dict[int, int] = {}
+        for frame in picked:
+            for segment in source.segments(video, frame):
+                if not segment.get("iscrowd") and segment["category_id"] in classes:
+                    known.setdefault(segment["id"], classes[segment["category_id"]])
+        numbers = sorted(known)
+        frames, maps = [], []
+        for frame in picked:
+            crowd = [s["id"] for s in source.segments(video, frame) if s.get("iscrowd")]
+            try:
+                truth = source.read_ids(video, frame)
+            except DatasetError as error:
+                raise _Skip(f"{UNREADABLE_MASK}: {error}") from None
+            maps.append(self._numbered(truth, numbers, crowd))
+            try:
+                frames.append(source.read_picture(video, frame))
+            except DatasetError as error:
+                raise _Skip(f"{UNREADABLE_IMAGE}: {error}") from None
+            if maps[-1].shape != maps[0].shape:
+                raise _Skip(f"{MIXED_SIZES}: {'/'.join(source.names(video, frame))}")
+        return frames, maps, [known[number] for number in numbers]
+
+    def _numbered(
+        self, truth: npt.NDArray[np.uint32], numbers: Sequence[int], crowd: Sequence[int]
+    ) -> npt.NDArray[np.int16]:
+        """Segment ids -> n + 1. A table over all 24-bit ids is much faster than a search, and mostly untouched."""
+        if self._lookup is None:
+            self._lookup = np.zeros(256**3, np.int16)
+        table = self._lookup
+        table[numbers] = np.arange(1, len(numbers) + 1)
+        table[crowd] = 0
+        try:
+            return table[truth]
+        finally:
+            table[numbers] = 0
+
+    def _animated(
+        self,
+        rgb: npt.NDArray[np.uint8],
+        ids: npt.NDArray[np.int16],
+        size: tuple[int, int],
+        rng: np.random.Generator,
+    ) -> tuple[augment.Frames, augment.Ids]:
+        red, green, blue = (round(value) for value in self.input.mean)
+        return augment.animate(
+            rgb, ids, size, self.settings.frames, rng, self.settings.motion, (red, green, blue)
+        )
+
+    def _augmented(
+        self, clip: augment.Frames, maps: augment.Ids, rng: np.random.Generator
+    ) -> tuple[augment.Frames, augment.Ids, bool]:
+        settings = self.settings
+        if settings.crop is not None:
+            clip, maps = augment.random_crop(clip, maps, (settings.crop[0], settings.crop[1]), rng)
+        if settings.flip and rng.random() < 0.5:
+            clip, maps = augment.flip(clip, maps)
+        backwards = settings.reverse and rng.random() < 0.5
+        if backwards:
+            clip, maps = augment.reverse(clip, maps)
+        if settings.color > 0:
+            clip = augment.jitter_color(clip, settings.color, rng)
+        return clip, maps, backwards
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the table: a worker makes its own."""
+        return {**self.__dict__, "_lookup": None}
+
+
+def draw_frames(available: int, settings: ClipSettings, rng: np.random.Generator) -> list[int]:
+    """Ascending numbers of a clip's frames; each is 1..spread after the one before, as far as they reach.
+
+    Args:
+        available: frames of the video, at least `settings.frames`.
+        settings: `frames` and `spread` are used.
+        rng: source of the draws.
+    """
+    steps = rng.integers(1, settings.spread + 1, settings.frames - 1)
+    while steps.sum() > available - 1:
+        steps[steps.argmax()] -= 1
+    start = int(rng.integers(available - int(steps.sum())))
+    return [start, *(start + np.cumsum(steps)).tolist()]
+
+
+def collate(samples: Sequence[ClipSample]) -> ClipBatch:
+    """Normalise clips of equal length as at inference and pad them to one size.
+
+    Args:
+        samples: clips; the padded size is the largest height and width, rounded up to the divisor.
+    """
+    divisor = samples[0].input.divisor
+    count = len(samples[0].frames)
+    height, width = (
+        -(-max(sample.frames.shape[side] for sample in samples) // divisor) * divisor for side in (1, 2)
+    )
+    frames = torch.zeros(len(samples), count, 3, height, width)
+    targets = []
+    for out, sample in zip(frames, samples, strict=True):
+        _, high, wide, _ = sample.frames.shape
+        pixels = out[:, :, :high, :wide]
+        pixels.copy_(torch.from_numpy(sample.frames).permute(0, 3, 1, 2))
+        mean, std = (torch.tensor(values)[:, None, None] for values in (sample.input.mean, sample.input.std))
+        pixels.sub_(mean).div_(std)
+        ids = torch.zeros(count, height, width, dtype=torch.int16)
+        ids[:, :high, :wide] = sample.targets.ids
+        targets.append(ClipTargets(ids, sample.targets.classes))
+    return ClipBatch(
+        frames,
+        tuple(targets),
+        tuple(sample.name for sample in samples),
+        tuple(line for sample in samples for line in sample.skipped),
+    )
+
+
+def _resized(size: tuple[int, ...], settings: ClipSettings, rng: np.random.Generator) -> tuple[int, int]:
+    short = settings.short_sides[int(rng.integers(len(settings.short_sides)))]
+    return plan_geometry(size[0], size[1], short, settings.long_side).resized
+
+
+def _targets(maps: augment.Ids, objects: Sequence[int]) -> ClipTargets:
+    """Targets of the objects that are left in a clip, numbered without gaps in the same order."""
+    counts = np.bincount(maps.ravel(), minlength=len(objects) + 1)
+    left = np.flatnonzero(counts[1:])
+    table = np.zeros(len(objects) + 1, np.int16)
+    table[left + 1] = np.arange(1, len(left) + 1)
+    classes = np.asarray(objects, np.int64)[left]
+    return ClipTargets(torch.from_numpy(table[maps]), torch.from_numpy(classes))
+
+
+def _nothing_usable(report: SourceReport, source: ClipSource, categories: Sequence[Category]) -> DatasetError:
+    if not len(source):
+        return DatasetError(f"{report.source} lists no video; there is nothing to train on")
+    if not report.classes:
+        theirs = ", ".join(f"{c.id} {c.name}" for c in source.categories[:5])
+        ours = ", ".join(f"{c.id} {c.name}" for c in categories[:5])
+        return DatasetError(
+            f"{report.source} shares no class with the model, by id and name: its classes begin with {theirs};"
+            f" the model's with {ours}. Give the model the dataset's class list"
+        )
+    why = "; ".join(f"{count} videos have {reason}" for reason, count in report.skipped.items())
+    return DatasetError(f"{report.source} has no video to train on: {why}")

@@ -1,0 +1,81 @@
+"""What a network is taught about a clip, and a batch of clips.
+
+Panoptic truth never overlaps, so one map of object numbers carries the masks of all objects of a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipTargets:
+    """The truth of one clip of T frames with N objects (stuff regions count as objects)."""
+
+    ids: Tensor  # (T, H, W) int16: n + 1 where object n is, 0 = nothing (void, crowd, padding)
+    classes: Tensor  # (N,) int64 contiguous class of object n, 0..K-1; N may be 0
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipTargets:
+        """The same targets on another device."""
+        return replace(
+            self,
+            ids=self.ids.to(device, non_blocking=non_blocking),
+            classes=self.classes.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> ClipTargets:
+        """The same targets in page-locked memory."""
+        return replace(self, ids=self.ids.pin_memory(), classes=self.classes.pin_memory())
+
+    def present(self) -> Tensor:
+        """(N, T) bool: object n has at least one pixel in frame t."""
+        seen = torch.zeros(len(self.ids), len(self.classes) + 1, dtype=torch.bool, device=self.ids.device)
+        for row, frame in zip(seen, self.ids, strict=True):
+            row[frame.flatten().long()] = True
+        return seen[:, 1:].T.contiguous()
+
+    def first(self) -> Tensor:
+        """(N,) int64: the first frame in which object n is present; T for one that never is."""
+        present = self.present()
+        return torch.where(present.any(1), present.int().argmax(1), len(self.ids))
+
+    def masks(self, n: Tensor | slice) -> Tensor:
+        """Masks of a few objects.
+
+        Args:
+            n: (n,) int64 numbers of objects, or a slice of them.
+
+        Returns:
+            (n, T, H, W) bool.
+        """
+        numbers = torch.arange(1, len(self.classes) + 1, dtype=self.ids.dtype, device=self.ids.device)[n]
+        return self.ids[None] == numbers[:, None, None, None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipBatch:
+    """B clips of T frames, padded at the bottom and at the right to one size."""
+
+    frames: Tensor  # (B, T, 3, H, W) float32, normalised, then padded with zeros
+    targets: tuple[ClipTargets, ...]  # B of them, their maps H x W, too
+    names: tuple[str, ...]  # "video_id/first_stem" of each clip, for messages
+    skipped: tuple[str, ...] = ()  # "reason: what" of each draw that could not be used on the way here
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
+        """The same batch on another device."""
+        return replace(
+            self,
+            frames=self.frames.to(device, non_blocking=non_blocking),
+            targets=tuple(target.to(device, non_blocking) for target in self.targets),
+        )
+
+    def pin_memory(self) -> ClipBatch:
+        """The same batch in page-locked memory; `DataLoader(pin_memory=True)` calls this."""
+        return replace(
+            self,
+            frames=self.frames.pin_memory(),
+            targets=tuple(target.pin_memory() for target in self.targets),
+        )
