@@ -101,7 +101,9 @@ def test_recorded_losses(name: str) -> None:
         found = [[[p.queries.tolist(), p.objects.tolist()] for p in pairs] for pairs in assignments]
         assert found == recorded["matcher_indices"]
         sum(losses.values()).backward()
-        norms = {to_official(n): p.grad.norm().item() for n, p in network.named_parameters() if p.grad is not None}
+        norms = {
+            to_official(n): p.grad.norm().item() for n, p in network.named_parameters() if p.grad is not None
+        }
         assert len(norms) == recorded["n_params_with_grad"]
         for key, value in recorded["grad_norms"].items():
             assert norms[key] == pytest.approx(value, rel=1e-4), key

@@ -40,7 +40,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         if head[:2] == b"PK":
             return _flatten(_read_torch(path), path), {}
-        if head[:1] == b"\x80":
+        # A .safetensors file begins with a length of eight bytes and "{"; that length may begin with 80, too.
+        if head[:1] == b"\x80" and head[8:9] != b"{":
             return _flatten(_read_pickle(path), path), {}
         return _read_safetensors(path)
     except OSError as error:

@@ -31,7 +31,9 @@ _SWIN_BLOCK = {
 }
 
 
-def backbone_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def backbone_tensors(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor]:
     """Rename what a file holds for a backbone.
 
     Args:
@@ -44,21 +46,21 @@ def backbone_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     Raises:
         CheckpointError: a tensor is missing or of another shape, with its name.
     """
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        ours = _rename(name, tensors, wanted)
-        if ours in wanted:
-            renamed[ours] = tensor.float() if tensor.is_floating_point() else tensor
+        known = _rename(name, tensors, wanted)
+        if known is not None and known in wanted:
+            renamed[known] = tensor.float() if tensor.is_floating_point() else tensor
     missing = [name for name in wanted if name not in renamed and not name.startswith("norms.")]
     if missing:
         raise CheckpointError(
             f"backbone weights {path} do not fit: {len(missing)} of {len(wanted)} tensors are missing, the first "
             f"{missing[0]!r}; the file's names begin with {', '.join(list(tensors)[:3])}"
         )
-    for name, tensor in renamed.items():
-        if tensor.shape != wanted[name].shape:
+    for ours, tensor in renamed.items():
+        if tensor.shape != wanted[ours].shape:
             raise CheckpointError(
-                f"backbone weights {path}: {name} is {list(tensor.shape)}, expected {list(wanted[name].shape)}"
+                f"backbone weights {path}: {ours} is {list(tensor.shape)}, expected {list(wanted[ours].shape)}"
             )
     return renamed
 

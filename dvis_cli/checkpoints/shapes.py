@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dvis_cli.config import (
     EfficientNetLiteConfig,
@@ -99,7 +100,7 @@ def _mode(look: _Shapes) -> Mode:
     return "online" if look.has("tracker.") else "minvis"
 
 
-def _stage(look: _Shapes, prefix: str, heads: int) -> dict[str, int]:
+def _stage(look: _Shapes, prefix: str, heads: int) -> dict[str, Any]:
     if not look.has(prefix):
         return {}
     return {

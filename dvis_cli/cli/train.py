@@ -40,7 +40,8 @@ def train(
         typer.Option("--init", help="Weights to begin with: the stage before, or a Mask2Former checkpoint."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="Recipe (YAML): model and settings [default: the report's].")
+        Path | None,
+        typer.Option("--config", help="Recipe (YAML): model and settings [default: the report's]."),
     ] = None,
     backbone_init: Annotated[
         Path | None, typer.Option("--backbone-init", help="ImageNet weights for a segmenter without --init.")
@@ -69,7 +70,9 @@ def train(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu or mps.")] = "auto",
     devices: Annotated[int, typer.Option("--devices", min=1, help="Processes (GPUs) on each node.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines.")] = 1,
-    precision: Annotated[TrainPrecision, typer.Option("--precision", help="Arithmetic.")] = TrainPrecision.fp32,
+    precision: Annotated[
+        TrainPrecision, typer.Option("--precision", help="Arithmetic.")
+    ] = TrainPrecision.fp32,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Loader processes for each process.")] = 1,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
@@ -133,6 +136,8 @@ def _show(progress: Progress, iteration: int, figures: dict[str, float]) -> None
 def _check_extra() -> None:
     from dvis_cli.errors import UsageError
 
-    missing = [name for name in ("lightning", "tensorboard", "matplotlib") if not importlib.util.find_spec(name)]
+    missing = [
+        name for name in ("lightning", "tensorboard", "matplotlib") if not importlib.util.find_spec(name)
+    ]
     if missing:
         raise UsageError(f"training needs {', '.join(missing)}: pip install 'dvis[train]'")

@@ -34,7 +34,9 @@ class Segmenter(nn.Module):
         return SegmenterOutput(queries, pixels.mask_features, self.query_decoder.class_head(queries))
 
 
-def build_backbone(config: ResNetConfig | SwinConfig | EfficientNetLiteConfig) -> ResNet | Swin | EfficientNetLite:
+def build_backbone(
+    config: ResNetConfig | SwinConfig | EfficientNetLiteConfig,
+) -> ResNet | Swin | EfficientNetLite:
     """The network of a backbone's configuration; `channels` are those of its four outputs."""
     if isinstance(config, ResNetConfig):
         return ResNet(config)

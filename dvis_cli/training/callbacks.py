@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,9 @@ class Checkpoints(lightning.Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any
+    ) -> None:
         assert isinstance(module, StageModule)
         step = trainer.global_step
         if step % module.settings.checkpoint_every and step != module.settings.iterations:
@@ -35,7 +36,7 @@ class Checkpoints(lightning.Callback):
         partial = self.path.with_name(f".{self.path.name}.partial")
         trainer.save_checkpoint(partial)  # on all processes
         if trainer.is_global_zero:
-            os.replace(partial, self.path)
+            partial.replace(self.path)
 
 
 class Record(lightning.Callback):
@@ -55,7 +56,12 @@ class Record(lightning.Callback):
         self.since = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, index: int
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        index: int,
     ) -> None:
         assert isinstance(module, StageModule)
         for reason in batch.skipped:
@@ -105,7 +111,9 @@ class Validate(lightning.Callback):
     def __init__(self, held_out: HeldOut, record: Record) -> None:
         self.held_out, self.record = held_out, record
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any
+    ) -> None:
         assert isinstance(module, StageModule)
         step, settings = trainer.global_step, module.settings
         if step % settings.validate_every and step != settings.iterations:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from dvis_cli.config import InputConfig
@@ -21,7 +22,7 @@ from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category
 from dvis_cli.training.clip_settings import ClipSettings
 from dvis_cli.training.clip_sources import ClipSource, Mixture, SourceReport, check_source
-from dvis_cli.training.targets import ClipBatch, ClipTargets
+from dvis_cli.training.targets import ClipBatch, ClipTargets, FrozenFeatures
 from dvis_cli.video.preprocess import plan_geometry
 
 __all__ = ["ClipDataset", "ClipSample", "ClipSettings", "collate"]
@@ -33,11 +34,13 @@ MIXED_SIZES, EMPTY = "frames of different sizes", "no object in the clip"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipSample:
-    """One clip as it comes from the dataset: not yet padded, pixels still uint8."""
+    """One clip as it comes from the dataset: not yet padded, pixels still uint8; or a frozen segmenter's words."""
 
-    frames: npt.NDArray[np.uint8]  # (T, H, W, 3) RGB
+    frames: npt.NDArray[np.uint8] | None  # (T, H, W, 3) RGB
+    cached: FrozenFeatures | None  # of this one clip, B = 1
     targets: ClipTargets  # at the same size
     name: str  # "video_id/first_stem"
+    index: int  # of the clip in the run
     input: InputConfig  # how the frames are to be normalised and padded
     skipped: tuple[str, ...] = ()  # "reason: what" of each draw before this one
 
@@ -53,7 +56,7 @@ class UnusableDataError(DatasetError):
         super().__init__(lines[-1].split(f"{type(self).__name__}: ")[-1] if lines else message)
 
 
-class _Skip(Exception):  # noqa: N818 - not an error: the next draw follows
+class Skip(Exception):  # noqa: N818 - not an error: the next draw follows
     """This draw gives no clip."""
 
 
@@ -116,19 +119,19 @@ class ClipDataset(Dataset[ClipSample]):
         skipped: list[str] = []
         for draw in range(DRAWS):
             try:
-                return self._draw(np.random.default_rng((self.seed, index, draw)), tuple(skipped))
-            except _Skip as skip:
+                return self._draw(index, np.random.default_rng((self.seed, index, draw)), tuple(skipped))
+            except Skip as skip:
                 skipped.append(str(skip))
                 self._met[str(skip).partition(":")[0]] += 1
         raise UnusableDataError(f"no clip could be made in {DRAWS} draws; the last one: {skipped[-1]}")
 
-    def _draw(self, rng: np.random.Generator, skipped: tuple[str, ...]) -> ClipSample:
-        part = int(np.searchsorted(self._until, rng.random(), side="right"))
+    def _draw(self, index: int, rng: np.random.Generator, skipped: tuple[str, ...]) -> ClipSample:
+        part, video = self._choose(rng)
         source, report = self.sources[part], self.reports[part]
-        video = report.usable[int(rng.integers(len(report.usable)))]
         picked = [0] if source.still else draw_frames(source.frames(video), self.settings, rng)
         video_id, first = source.names(video, picked[0])
-        frames, ids, objects = self._read(source, report.classes, video, picked)
+        ids, objects = self._read_maps(source, report.classes, video, picked)
+        frames = self._read_pictures(source, video, picked)
         size = _resized(ids[0].shape, self.settings, rng)
         if source.still and self.settings.frames > 1:
             clip, maps = self._animated(frames[0], ids[0], size, rng)
@@ -136,37 +139,47 @@ class ClipDataset(Dataset[ClipSample]):
             clip = np.stack([augment.resize_picture(frame, size) for frame in frames])
             maps = np.stack([augment.resize_ids(one, size) for one in ids])
         clip, maps, backwards = self._augmented(clip, maps, rng)
-        targets = _targets(maps, objects)
+        targets = numbered_targets(maps, objects)
         if not len(targets.classes):
-            raise _Skip(f"{EMPTY}: {video_id}/{first}")
+            raise Skip(f"{EMPTY}: {video_id}/{first}")
         name = f"{video_id}/{source.names(video, picked[-1])[1] if backwards else first}"
-        return ClipSample(clip.copy(), targets, name, self.input, skipped)
+        return ClipSample(clip.copy(), None, targets, name, index, self.input, skipped)
 
-    def _read(
+    def _choose(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Numbers of a source and of a video in it."""
+        part = int(np.searchsorted(self._until, rng.random(), side="right"))
+        usable = self.reports[part].usable
+        return part, usable[int(rng.integers(len(usable)))]
+
+    def _read_maps(
         self, source: ClipSource, classes: Mapping[int, int], video: int, picked: Sequence[int]
-    ) -> tuple[list[npt.NDArray[np.uint8]], list[npt.NDArray[np.int16]], list[int]]:
-        """Pictures, maps of n + 1 for segment n in ascending id order, and each segment's class."""
+    ) -> tuple[list[npt.NDArray[np.int16]], list[int]]:
+        """Maps of n + 1 for segment n in ascending id order, and each segment's class."""
         known: dict[int, int] = {}
         for frame in picked:
             for segment in source.segments(video, frame):
                 if not segment.get("iscrowd") and segment["category_id"] in classes:
                     known.setdefault(segment["id"], classes[segment["category_id"]])
         numbers = sorted(known)
-        frames, maps = [], []
+        maps = []
         for frame in picked:
             crowd = [s["id"] for s in source.segments(video, frame) if s.get("iscrowd")]
             try:
                 truth = source.read_ids(video, frame)
             except DatasetError as error:
-                raise _Skip(f"{UNREADABLE_MASK}: {error}") from None
+                raise Skip(f"{UNREADABLE_MASK}: {error}") from None
             maps.append(self._numbered(truth, numbers, crowd))
-            try:
-                frames.append(source.read_picture(video, frame))
-            except DatasetError as error:
-                raise _Skip(f"{UNREADABLE_IMAGE}: {error}") from None
             if maps[-1].shape != maps[0].shape:
-                raise _Skip(f"{MIXED_SIZES}: {'/'.join(source.names(video, frame))}")
-        return frames, maps, [known[number] for number in numbers]
+                raise Skip(f"{MIXED_SIZES}: {'/'.join(source.names(video, frame))}")
+        return maps, [known[number] for number in numbers]
+
+    def _read_pictures(
+        self, source: ClipSource, video: int, picked: Sequence[int]
+    ) -> list[npt.NDArray[np.uint8]]:
+        try:
+            return [source.read_picture(video, frame) for frame in picked]
+        except DatasetError as error:
+            raise Skip(f"{UNREADABLE_IMAGE}: {error}") from None
 
     def _numbered(
         self, truth: npt.NDArray[np.uint32], numbers: Sequence[int], crowd: Sequence[int]
@@ -236,26 +249,45 @@ def collate(samples: Sequence[ClipSample]) -> ClipBatch:
         samples: clips; the padded size is the largest height and width, rounded up to the divisor.
     """
     divisor = samples[0].input.divisor
-    count = len(samples[0].frames)
     height, width = (
-        -(-max(sample.frames.shape[side] for sample in samples) // divisor) * divisor for side in (1, 2)
+        -(-max(sample.targets.ids.shape[side] for sample in samples) // divisor) * divisor for side in (1, 2)
     )
-    frames = torch.zeros(len(samples), count, 3, height, width)
-    targets = []
+    whole = samples[0].cached is None
+    return ClipBatch(
+        frames=_padded_frames(samples, height, width) if whole else None,
+        cached=None if whole else _padded_features(samples, height, width),
+        targets=tuple(
+            ClipTargets(_padded(sample.targets.ids, height, width), sample.targets.classes)
+            for sample in samples
+        ),
+        indices=tuple(sample.index for sample in samples),
+        names=tuple(sample.name for sample in samples),
+        skipped=tuple(line for sample in samples for line in sample.skipped),
+    )
+
+
+def _padded(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    return F.pad(maps, (0, width - maps.shape[-1], 0, height - maps.shape[-2]))
+
+
+def _padded_frames(samples: Sequence[ClipSample], height: int, width: int) -> torch.Tensor:
+    frames = torch.zeros(len(samples), len(samples[0].targets.ids), 3, height, width)
     for out, sample in zip(frames, samples, strict=True):
+        assert sample.frames is not None
         _, high, wide, _ = sample.frames.shape
         pixels = out[:, :, :high, :wide]
         pixels.copy_(torch.from_numpy(sample.frames).permute(0, 3, 1, 2))
         mean, std = (torch.tensor(values)[:, None, None] for values in (sample.input.mean, sample.input.std))
         pixels.sub_(mean).div_(std)
-        ids = torch.zeros(count, height, width, dtype=torch.int16)
-        ids[:, :high, :wide] = sample.targets.ids
-        targets.append(ClipTargets(ids, sample.targets.classes))
-    return ClipBatch(
-        frames,
-        tuple(targets),
-        tuple(sample.name for sample in samples),
-        tuple(line for sample in samples for line in sample.skipped),
+    return frames
+
+
+def _padded_features(samples: Sequence[ClipSample], height: int, width: int) -> FrozenFeatures:
+    """Cached mask features are at a quarter of the padded size of their own clip."""
+    cached = [sample.cached for sample in samples if sample.cached is not None]
+    return FrozenFeatures(
+        torch.cat([one.queries for one in cached]),
+        torch.cat([_padded(one.mask_features, height // 4, width // 4) for one in cached]),
     )
 
 
@@ -264,7 +296,7 @@ def _resized(size: tuple[int, ...], settings: ClipSettings, rng: np.random.Gener
     return plan_geometry(size[0], size[1], short, settings.long_side).resized
 
 
-def _targets(maps: augment.Ids, objects: Sequence[int]) -> ClipTargets:
+def numbered_targets(maps: augment.Ids, objects: Sequence[int]) -> ClipTargets:
     """Targets of the objects that are left in a clip, numbered without gaps in the same order."""
     counts = np.bincount(maps.ravel(), minlength=len(objects) + 1)
     left = np.flatnonzero(counts[1:])

@@ -61,7 +61,9 @@ def start_network(
         before = STAGES[STAGES.index(stage) - 1]
         raise UsageError(f"stage {stage} needs --init: the weights that 'dvis train {before}' left")
     if checkpoint is None and model is None:
-        raise UsageError("say what to train: --init CHECKPOINT, or a recipe with a 'model' section (--config)")
+        raise UsageError(
+            "say what to train: --init CHECKPOINT, or a recipe with a 'model' section (--config)"
+        )
     config = model or (checkpoint.config if checkpoint else None)
     assert config is not None
     config = dataclasses.replace(config, mode=MODE_OF[stage], num_classes=len(categories))
@@ -93,7 +95,9 @@ def _take_over(
     unused = [part for part in STAGES[STAGES.index(stage) + 1 :] if part in there]
     if unused:
         say(f"{path}: its {' and '.join(unused)} left out; they must be trained again after this stage")
-    same_classes = checkpoint.categories is None or _class_key(checkpoint.categories) == _class_key(categories)
+    same_classes = checkpoint.categories is None or _class_key(checkpoint.categories) == _class_key(
+        categories
+    )
     wanted = network.state_dict()
     taken, dropped = {}, []
     for name, tensor in checkpoint.tensors.items():
@@ -118,7 +122,9 @@ def _take_over(
         say(f"{path}: class head of {len(categories)} classes begins anew, the file's are others")
     missing = [n for n in wanted if n.split(".")[0] in needed and n not in taken]
     if missing:
-        raise TrainingError(f"{path} does not fit: {len(missing)} tensors are missing, the first {missing[0]!r}")
+        raise TrainingError(
+            f"{path} does not fit: {len(missing)} tensors are missing, the first {missing[0]!r}"
+        )
     network.load_state_dict(taken, strict=False)
     return {name.split(".")[0] for name in taken}
 

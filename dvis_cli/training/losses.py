@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,9 @@ class Criterion:
     def __init__(self, weights: CostWeights, points: PointSettings, no_object: float = 0.1) -> None:
         self.weights, self.points, self.no_object = weights, points, no_object
 
-    def class_loss(self, logits: Tensor, pairs: list[Assignment], targets: list[ClipTargets]) -> Tensor:
+    def class_loss(
+        self, logits: Tensor, pairs: Sequence[Assignment], targets: Sequence[ClipTargets]
+    ) -> Tensor:
         """Cross entropy, "no object" weighted down, averaged by weight.
 
         Args:
@@ -48,7 +51,13 @@ class Criterion:
         return self.weights.classes * loss / process_mean(weight[truth].sum())
 
     def mask_losses(
-        self, masks: Tensor, ids: Tensor, rows: Tensor, wanted: Tensor, draws: list[tuple[int, Draw]], tall: int
+        self,
+        masks: Tensor,
+        ids: Tensor,
+        rows: Tensor,
+        wanted: Tensor,
+        draws: list[tuple[int, Draw]],
+        tall: int,
     ) -> tuple[Tensor, Tensor]:
         """Summed binary cross entropy and dice of matched masks.
 

@@ -112,7 +112,13 @@ class Matcher:
         with torch.no_grad():
             logits = _tall_logits(predicted.mask_embeds, features, points[0])
             cost = self._cost(
-                predicted.class_logits[0], logits, targets.ids.flatten(0, 1)[None], 0, objects, targets, points
+                predicted.class_logits[0],
+                logits,
+                targets.ids.flatten(0, 1)[None],
+                0,
+                objects,
+                targets,
+                points,
             )
         return _solve(cost, objects)
 

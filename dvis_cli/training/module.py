@@ -17,9 +17,14 @@ from .losses import Criterion, Losses
 from .matcher import Matcher
 from .points import Draw, uniform_draw
 from .settings import OptimizerSettings, TrainSettings
-from .stages import FrozenFeatures, MatchingRule, RefinerStage, SegmenterStage, StageName, TrackerStage
-from .targets import ClipBatch
+from .stages import MatchingRule, RefinerStage, SegmenterStage, StageName, TrackerStage
+from .targets import ClipBatch, FrozenFeatures
 
+STAGE_RULES: dict[StageName, type[SegmenterStage] | type[TrackerStage] | type[RefinerStage]] = {
+    "segmenter": SegmenterStage,
+    "tracker": TrackerStage,
+    "refiner": RefinerStage,
+}
 EMBEDDINGS = ("query_feat", "query_embed", "level_embed", "bias_table")  # parameters that are not decayed
 NORMS = (nn.LayerNorm, nn.GroupNorm)
 
@@ -32,8 +37,7 @@ class StageModule(lightning.LightningModule):
         self.network, self.stage, self.settings = network, stage, settings
         matcher = Matcher(settings.cost, settings.points.count)
         criterion = Criterion(settings.cost, settings.points, settings.no_object)
-        kinds = {"segmenter": SegmenterStage, "tracker": TrackerStage, "refiner": RefinerStage}
-        self.rules = kinds[stage](network, matcher, criterion)
+        self.rules = STAGE_RULES[stage](network, matcher, criterion)
         network.requires_grad_(False)
         self.trained.requires_grad_(True)
 
@@ -65,12 +69,13 @@ class StageModule(lightning.LightningModule):
     def losses(self, batch: ClipBatch, draws: Sequence[Draw]) -> Losses:
         """Named losses of a batch, whichever stage this is."""
         if isinstance(self.rules, SegmenterStage):
+            assert batch.frames is not None
             return self.rules.losses(batch.frames, batch.targets, draws)
         guided = self.global_step < self.settings.guided * self.settings.iterations
         rule = MatchingRule(guided, self.settings.convention)
         return self.rules.losses(self._frozen(batch), batch.targets, draws, rule)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         settings = self.settings.optimizer
         optimizer = torch.optim.AdamW(list(parameter_groups(self.trained, settings)), lr=settings.lr)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -85,7 +90,9 @@ class StageModule(lightning.LightningModule):
         assert batch.frames is not None
         clips, frames = batch.frames.shape[:2]
         with torch.no_grad():
-            outputs = [self.network.segmenter(part) for part in batch.frames.flatten(0, 1).split(FROZEN_AT_ONCE)]
+            outputs = [
+                self.network.segmenter(part) for part in batch.frames.flatten(0, 1).split(FROZEN_AT_ONCE)
+            ]
         queries = torch.cat([output.queries for output in outputs]).float()
         features = torch.cat([output.mask_features for output in outputs]).float()
         return FrozenFeatures(queries.unflatten(0, (clips, frames)), features.unflatten(0, (clips, frames)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,7 +30,6 @@ from .callbacks import Checkpoints, OnIteration, Record, Validate
 from .clips import collate
 from .module import StageModule
 from .settings import TrainSettings
-from .stages import StageName
 from .validation import HeldOut
 
 SETTINGS_NAME = "run.json"
@@ -51,7 +51,9 @@ class Machine:
 class Share(Sampler[int]):
     """The clips that one process sees: of every iteration its slice of the global batch."""
 
-    def __init__(self, settings: TrainSettings, rank: int, world: int, begin: Callable[[], int], only: int | None) -> None:
+    def __init__(
+        self, settings: TrainSettings, rank: int, world: int, begin: Callable[[], int], only: int | None
+    ) -> None:
         self.settings, self.rank, self.world, self.begin, self.only = settings, rank, world, begin, only
         self.each = settings.batch // world
 
@@ -109,6 +111,8 @@ def train_stage(
     callbacks: list[lightning.Callback] = [Checkpoints(run / CHECKPOINT), record]
     if held_out is not None and settings.validate_every:
         callbacks.insert(0, Validate(held_out, record))
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # hints and advertisements
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*(num_workers|does not have many workers|TreeSpec).*")
@@ -139,7 +143,11 @@ def train_stage(
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     result = run / f"{module.stage}.safetensors"
     if trainer.is_global_zero:
-        save_weights(module.network, result, {"dvis_stage": module.stage, "dvis_training": json.dumps(_asked(module, asked))})
+        save_weights(
+            module.network,
+            result,
+            {"dvis_stage": module.stage, "dvis_training": json.dumps(_asked(module, asked))},
+        )
     return result
 
 

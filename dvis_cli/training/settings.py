@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,27 @@ class Recipe:
     settings: TrainSettings
 
 
+def recipe_path(named: Path) -> Path:
+    """The file of a recipe: a path, or the name of one that is shipped.
+
+    Raises:
+        ConfigError: neither; the shipped ones are listed.
+    """
+    shipped = {path.stem: path for path in Path(str(files("dvis_cli.training") / "recipes")).glob("*.yaml")}
+    if not named.exists() and str(named) in shipped:
+        return shipped[str(named)]
+    if not named.is_file():
+        raise ConfigError(f"recipe {named} does not exist; shipped recipes: {', '.join(sorted(shipped))}")
+    return named
+
+
 def read_recipe(path: Path | None, stage: StageName, **overrides: Any) -> Recipe:
     """The settings of a stage: the report's, changed by a YAML, changed by `overrides` that are not None.
 
     Raises:
         ConfigError: the file, or a key or value in it.
     """
+    path = recipe_path(path) if path is not None else None
     document: Mapping[str, Any] = load_yaml(path) if path is not None else {}
     where = f"recipe {path}" if path is not None else "settings"
     unknown = [str(key) for key in document if key not in SECTIONS]

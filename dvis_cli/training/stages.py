@@ -12,35 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dvis_cli.model import DvisModel
+from dvis_cli.segmenter.query_decoder import QueryDecoder
+from dvis_cli.tracker.tracker import ReferringTracker
 
 from .losses import Criterion, Losses, process_mean
 from .matcher import Assignment, Convention, Matcher, Predicted
 from .points import Draw
-from .targets import ClipTargets
+from .targets import ClipTargets, FrozenFeatures
 
 Layer = TypeVar("Layer")
 StageName = Literal["segmenter", "tracker", "refiner"]
-
-
-@dataclass(frozen=True, slots=True)
-class FrozenFeatures:
-    """What a frozen segmenter says of a batch of clips; may come from a cache."""
-
-    queries: Tensor  # (B, T, Q, C) after the decoder's final norm
-    mask_features: Tensor  # (B, T, C, h, w)
-
-
-class Heads(Protocol):
-    """What every part of the network has: queries to classes and to mask embeddings."""
-
-    class_head: nn.Module
-    mask_head: nn.Module
 
 
 @dataclass(frozen=True)
@@ -117,7 +104,11 @@ class TrackerStage(Stage):
     """The referring tracker on clips of a frozen segmenter's queries."""
 
     def losses(
-        self, inputs: FrozenFeatures, targets: Sequence[ClipTargets], draws: Sequence[Draw], rule: MatchingRule
+        self,
+        inputs: FrozenFeatures,
+        targets: Sequence[ClipTargets],
+        draws: Sequence[Draw],
+        rule: MatchingRule,
     ) -> Losses:
         """Track from the first frame of each clip on and compare every block's output."""
         tracker = self.network.tracker
@@ -129,7 +120,9 @@ class TrackerStage(Stage):
             with torch.no_grad():
                 index = order.unsqueeze(-1).expand_as(inputs.queries)
                 ordered = inputs.queries.gather(2, index)
-                guide = self._match(*predict(self.network.segmenter.query_decoder, ordered), features, targets, draws, rule)
+                guide = self._match(
+                    *predict(self.network.segmenter.query_decoder, ordered), features, targets, draws, rule
+                )
         parts = []
         for queries in last_first(layers):
             logits, embeds = predict(tracker, queries)
@@ -163,7 +156,11 @@ class RefinerStage(Stage):
     """The temporal refiner on clips of a frozen tracker's tracks."""
 
     def losses(
-        self, inputs: FrozenFeatures, targets: Sequence[ClipTargets], draws: Sequence[Draw], rule: MatchingRule
+        self,
+        inputs: FrozenFeatures,
+        targets: Sequence[ClipTargets],
+        draws: Sequence[Draw],
+        rule: MatchingRule,
     ) -> Losses:
         """Refine each clip as a whole and compare every block's output."""
         tracker, refiner = self.network.tracker, self.network.refiner
@@ -223,7 +220,7 @@ class RefinerStage(Stage):
         return classes, mask / total, dice / total
 
 
-def predict(heads: Heads, queries: Tensor) -> tuple[Tensor, Tensor]:
+def predict(heads: QueryDecoder | ReferringTracker, queries: Tensor) -> tuple[Tensor, Tensor]:
     """Class logits (..., K+1) and mask embeddings (..., C) of queries (..., C), float32."""
     return heads.class_head(queries).float(), heads.mask_head(queries).float()
 

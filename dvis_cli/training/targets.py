@@ -56,11 +56,35 @@ class ClipTargets:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ClipBatch:
-    """B clips of T frames, padded at the bottom and at the right to one size."""
+class FrozenFeatures:
+    """What a frozen segmenter says of a batch of clips: all that tracker and refiner learn from."""
 
-    frames: Tensor  # (B, T, 3, H, W) float32, normalised, then padded with zeros
+    queries: Tensor  # (B, T, Q, C) float32 after the decoder's final norm
+    mask_features: Tensor  # (B, T, C, h, w) float32
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> FrozenFeatures:
+        """The same features on another device."""
+        return FrozenFeatures(
+            self.queries.to(device, non_blocking=non_blocking),
+            self.mask_features.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> FrozenFeatures:
+        """The same features in page-locked memory."""
+        return FrozenFeatures(self.queries.pin_memory(), self.mask_features.pin_memory())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipBatch:
+    """B clips of T frames, padded at the bottom and at the right to one size.
+
+    Pictures, or what the frozen segmenter made of them: one of the two is there.
+    """
+
+    frames: Tensor | None  # (B, T, 3, H, W) float32, normalised, then padded with zeros
+    cached: FrozenFeatures | None
     targets: tuple[ClipTargets, ...]  # B of them, their maps H x W, too
+    indices: tuple[int, ...]  # of the clips in the run; what a clip's points are drawn by
     names: tuple[str, ...]  # "video_id/first_stem" of each clip, for messages
     skipped: tuple[str, ...] = ()  # "reason: what" of each draw that could not be used on the way here
 
@@ -68,7 +92,8 @@ class ClipBatch:
         """The same batch on another device."""
         return replace(
             self,
-            frames=self.frames.to(device, non_blocking=non_blocking),
+            frames=None if self.frames is None else self.frames.to(device, non_blocking=non_blocking),
+            cached=None if self.cached is None else self.cached.to(device, non_blocking),
             targets=tuple(target.to(device, non_blocking) for target in self.targets),
         )
 
@@ -76,6 +101,7 @@ class ClipBatch:
         """The same batch in page-locked memory; `DataLoader(pin_memory=True)` calls this."""
         return replace(
             self,
-            frames=self.frames.pin_memory(),
+            frames=None if self.frames is None else self.frames.pin_memory(),
+            cached=None if self.cached is None else self.cached.pin_memory(),
             targets=tuple(target.pin_memory() for target in self.targets),
         )

@@ -9,10 +9,12 @@ from typing import Any
 
 from dvis_cli.datasets.vipseg import splits_of
 from dvis_cli.errors import UsageError
+from dvis_cli.model import DvisModel
 
+from .cache import CachedClips, FeatureCache
 from .callbacks import OnIteration
-from .clip_sources import Mixture, open_source
-from .clips import ClipDataset
+from .clip_sources import ClipSource, Mixture, open_source
+from .clips import ClipDataset, ClipSettings
 from .initialise import start_network
 from .module import StageModule
 from .run import Machine, train_stage
@@ -46,6 +48,7 @@ def train(
     resume: bool = False,
     overrides: dict[str, Any] | None = None,
     say: Callable[[str], None] = lambda text: None,
+    on_cached: Callable[[], None] = lambda: None,
     on_start: Callable[[int], None] = lambda iterations: None,
     on_iteration: OnIteration = lambda iteration, figures: None,
 ) -> Path:
@@ -58,6 +61,7 @@ def train(
         resume: go on with the run in that folder.
         overrides: settings that win over the recipe's.
         say: called with lines about data and weights that a person should read.
+        on_cached: called as the features of each video are in the cache.
         on_start: called with the number of iterations when all is ready.
         on_iteration: called after each iteration with the figures that are new.
 
@@ -80,7 +84,11 @@ def train(
     )
     mixture = Mixture(tuple(sources), tuple(job.weights or [1.0] * len(sources)))
     length = settings.iterations * settings.batch
-    dataset = ClipDataset(mixture, categories, settings.clip, network.config.input, settings.seed, length)
+    options = (mixture, categories, settings.clip, network.config.input, settings.seed, length)
+    caches = _caches(job, network, sources, settings.clip)
+    dataset = CachedClips(caches, *options) if caches else ClipDataset(*options)
+    for cache, report in zip(caches, dataset.reports, strict=False):
+        cache.fill(report.usable, on_cached)
     for report in dataset.reports:
         for line in report.lines():
             say(line)
@@ -105,6 +113,20 @@ def train(
         held_out=held_out,
         on_iteration=on_iteration,
     )
+
+
+def _caches(
+    job: Job, network: DvisModel, sources: Sequence[ClipSource], settings: ClipSettings
+) -> list[FeatureCache]:
+    """One for each source, or none at all where none are wanted."""
+    if job.cache is None:
+        return []
+    if job.stage == "segmenter":
+        raise UsageError(
+            "--cache keeps what a frozen segmenter says; the segmenter itself learns from pictures"
+        )
+    network.eval()
+    return [FeatureCache(job.cache, network, source, settings) for source in sources]
 
 
 def _held_out(job: Job, videos: int) -> HeldOut | None:

@@ -1,0 +1,149 @@
+"""What a frozen segmenter says of every frame, worked out once and kept on disk.
+
+Tracker and refiner learn from queries and mask features alone. A clip of a video is a slice of the video's arrays,
+so each frame goes through the segmenter once (twice with mirroring) instead of in every clip that shows it.
+
+CACHE/<key>/<number>.<view>.queries.npy    (T, Q, C) float32
+CACHE/<key>/<number>.<view>.features.npy   (T, C, h, w) float16
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dvis_cli.config import to_document
+from dvis_cli.datasets import augment
+from dvis_cli.errors import UsageError
+from dvis_cli.model import DvisModel
+from dvis_cli.structures import Geometry
+from dvis_cli.video.preprocess import plan_geometry, preprocess
+from dvis_cli.writers.failures import output_errors
+
+from .clip_settings import ClipSettings
+from .clip_sources import ClipSource
+from .clips import EMPTY, ClipDataset, ClipSample, Skip, draw_frames, numbered_targets
+from .targets import FrozenFeatures
+
+VIEWS = ("plain", "mirrored")
+FRAMES_AT_ONCE = 8
+
+
+class FeatureCache:
+    """The cache of one source under one segmenter."""
+
+    def __init__(self, folder: Path, network: DvisModel, source: ClipSource, settings: ClipSettings) -> None:
+        """
+        Raises:
+            UsageError: the settings change pictures in ways that a cache cannot follow.
+        """
+        if source.still or settings.crop or settings.color or len(settings.short_sides) != 1:
+            raise UsageError(
+                "--cache needs clips that are only chosen, reversed and mirrored: one short side, no crop, no "
+                f"colour, videos instead of single images; the recipe has short_sides={list(settings.short_sides)}, "
+                f"crop={settings.crop}, color={settings.color}"
+            )
+        self.source, self.network, self.input = source, network, network.config.input
+        self.short_side = settings.short_sides[0]
+        self.views = VIEWS if settings.flip else VIEWS[:1]
+        self.folder = folder / _key(network, source, self.short_side)
+
+    def fill(self, videos: tuple[int, ...], on_video: Callable[[], None]) -> None:
+        """Work out what is not there yet; can be interrupted at any time."""
+        with output_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for video in videos:
+                for view in self.views:
+                    if not self._path(video, view, "features").is_file():
+                        self._write(video, view)
+                on_video()
+
+    def read(self, video: int, mirrored: bool, picked: list[int]) -> FrozenFeatures:
+        """The features of a clip: B = 1."""
+        view = VIEWS[mirrored]
+        queries = np.load(self._path(video, view, "queries"), mmap_mode="r", allow_pickle=False)
+        features = np.load(self._path(video, view, "features"), mmap_mode="r", allow_pickle=False)
+        return FrozenFeatures(
+            torch.from_numpy(np.stack([queries[frame] for frame in picked]))[None],
+            torch.from_numpy(np.stack([features[frame] for frame in picked]))[None].float(),
+        )
+
+    def geometry(self, height: int, width: int) -> Geometry:
+        """How a frame of that size came to the segmenter."""
+        return plan_geometry(height, width, self.short_side, self.input.long_side, self.input.divisor)
+
+    def _write(self, video: int, view: str) -> None:
+        queries, features = [], []
+        device = self.network.device
+        for first in range(0, self.source.frames(video), FRAMES_AT_ONCE):
+            last = min(first + FRAMES_AT_ONCE, self.source.frames(video))
+            batch = torch.stack([self._frame(video, frame, view) for frame in range(first, last)])
+            with torch.inference_mode():
+                output = self.network.segmenter(batch.to(device))
+            queries.append(output.queries.float().cpu().numpy())
+            features.append(output.mask_features.half().cpu().numpy())
+        # The features come last: where they are, the video is complete.
+        for name, arrays in (("queries", queries), ("features", features)):
+            path = self._path(video, view, name)
+            partial = path.with_name(f".{path.name}.partial")
+            with partial.open("wb") as file:
+                np.save(file, np.concatenate(arrays))
+            partial.replace(path)
+
+    def _frame(self, video: int, frame: int, view: str) -> torch.Tensor:
+        rgb: npt.NDArray[np.uint8] = self.source.read_picture(video, frame)
+        if view == "mirrored":
+            rgb = np.ascontiguousarray(rgb[:, ::-1])
+        return preprocess(rgb, self.geometry(*rgb.shape[:2]), self.input.mean, self.input.std)
+
+    def _path(self, video: int, view: str, name: str) -> Path:
+        return self.folder / f"{video:06d}.{view}.{name}.npy"
+
+
+class CachedClips(ClipDataset):
+    """Clips as of `ClipDataset`, with features from caches instead of pictures."""
+
+    def __init__(self, caches: list[FeatureCache], *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.caches = caches
+
+    def _draw(self, index: int, rng: np.random.Generator, skipped: tuple[str, ...]) -> ClipSample:
+        part, video = self._choose(rng)
+        source, report, cache = self.sources[part], self.reports[part], self.caches[part]
+        picked = draw_frames(source.frames(video), self.settings, rng)
+        ids, objects = self._read_maps(source, report.classes, video, picked)
+        size = cache.geometry(*ids[0].shape).resized
+        maps = np.stack([augment.resize_ids(one, size) for one in ids])
+        mirrored = self.settings.flip and rng.random() < 0.5
+        if mirrored:
+            maps = maps[:, :, ::-1]
+        if self.settings.reverse and rng.random() < 0.5:
+            maps, picked = maps[::-1], picked[::-1]
+        targets = numbered_targets(np.ascontiguousarray(maps), objects)
+        name = "/".join(source.names(video, picked[0]))
+        if not len(targets.classes):
+            raise Skip(f"{EMPTY}: {name}")
+        return ClipSample(
+            None, cache.read(video, mirrored, picked), targets, name, index, self.input, skipped
+        )
+
+
+def _key(network: DvisModel, source: ClipSource, short_side: int) -> str:
+    """What the features depend on: the segmenter's weights, how frames reach it, and the dataset."""
+    digest = hashlib.sha256()
+    for name, tensor in network.segmenter.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    facts = {"input": to_document(network.config.input), "short_side": short_side, "source": source.name}
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    path = Path(source.name)
+    if path.is_file():
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
