@@ -1,4 +1,4 @@
-"""`dvis dataset`: VIPSeg prepared and described."""
+"""`dvis dataset`: VIPSeg prepared and described, synthetic scenes made."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import Progress, Reporter, print_json
+from .units import parse_size
 
 if TYPE_CHECKING:
     from dvis_cli.datasets.prepare import VideoReport
@@ -45,6 +46,36 @@ def prepare_vipseg(
     counts = ", ".join(f"{name} {videos}" for name, videos in report.splits.items())
     kept = f", {resumed} of them finished before" if resumed else ""
     typer.echo(f"{out}: {len(report.videos)} videos ({counts}), {frames} frames{kept}")
+
+
+@app.command("synth")
+def synth(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the dataset; finished videos in it are kept.")
+    ],
+    videos: Annotated[int, typer.Option(help="How many videos.")] = 100,
+    size: Annotated[str, typer.Option(help="Frame size HEIGHTxWIDTH in pixels.")] = "128x224",
+    frames: Annotated[int, typer.Option(help="Frames of a video.")] = 24,
+    seed: Annotated[int, typer.Option(help="Another seed, other videos.")] = 0,
+    split: Annotated[str, typer.Option(help="Name of the split.")] = "train",
+    difficulty: Annotated[
+        float, typer.Option(help="0 easy to 1 hard: speed, bursts of blur and noise.")
+    ] = 0.5,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Make synthetic videos with their panoptic truth, in the 720P layout. Same seed, same bytes."""
+    from dvis_cli.datasets.parallel import usable_cores
+    from dvis_cli.datasets.synthetic.plan import Settings
+    from dvis_cli.datasets.synthetic.writing import write_dataset
+
+    height, width = parse_size(size, "--size")
+    settings = Settings(height, width, frames, seed, difficulty)
+    with Reporter(quiet).progress("synth", videos, "videos") as progress:
+        write_dataset(
+            out, settings, videos, split, workers or usable_cores(), on_video=partial(_advance, progress)
+        )
+    typer.echo(f"{out}: split {split}, {videos} videos, {videos * frames} frames of {height}x{width}")
 
 
 @app.command("info")

@@ -29,3 +29,11 @@ def parse_bytes(text: str | None, option: str) -> int | None:
     if not match:
         raise UsageError(f"{option} {text!r}: expected a size such as 500MB or 2GB")
     return int(float(match[1]) * _SCALES[match[2]])
+
+
+def parse_size(text: str, option: str) -> tuple[int, int]:
+    """`128x224` -> (height, width) in pixels. Raises `UsageError`."""
+    match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text.strip())
+    if not match:
+        raise UsageError(f"{option} {text!r}: expected HEIGHTxWIDTH in pixels, such as 128x224")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,1 @@
+"""Synthetic scenes: videos with their panoptic truth, made from a seed."""

@@ -1,0 +1,135 @@
+"""Frames and their segments, painted from a scene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dvis_cli.datasets.categories import vipseg_by_id
+from dvis_cli.datasets.segment_ids import SegmentIds
+from dvis_cli.datasets.synthetic import classes
+from dvis_cli.datasets.synthetic.camera import view
+from dvis_cli.datasets.synthetic.plan import Scene, Thing
+from dvis_cli.datasets.synthetic.shapes import Points, pose
+from dvis_cli.datasets.synthetic.textures import REACH, SIDE
+from dvis_cli.datasets.synthetic.weather import spoil_frame
+
+SMALLEST = 12 / (128 * 224)  # part of the frame below which a segment becomes void
+FIRST_THING = 128  # in a label plane: smaller values are VIPSeg's stuff ids, larger ones things
+VOID = 255
+SHIFT = 4  # binary digits of a fraction of a pixel in polygons
+
+Matrix = npt.NDArray[np.float64]  # (2, 3) affine
+
+
+@dataclass(frozen=True, slots=True)
+class PaintedFrame:
+    """A frame and its truth."""
+
+    image: npt.NDArray[np.uint8]  # (H, W, 3) RGB
+    ids: npt.NDArray[np.uint8]  # (H, W, 3) RGB, an id is R + 256 G + 65536 B, 0 void
+    segments: list[dict[str, int]]  # id, category_id, iscrowd, area in pixels
+
+
+def paint_video(scene: Scene) -> Iterator[PaintedFrame]:
+    """Paint the frames of a scene in order."""
+    cv2.setNumThreads(1)
+    colors, segments = _number_segments(scene)
+    rng = np.random.default_rng([scene.settings.seed, scene.index, 1])
+    for frame in range(scene.settings.frames):
+        image, labels = _paint(scene, frame)
+        counts = np.bincount(labels.ravel(), minlength=256)
+        smallest = SMALLEST * labels.size
+        kept = [int(v) for v in np.flatnonzero(counts) if counts[v] >= smallest and v != VOID]
+        palette = np.zeros((256, 3), np.uint8)
+        palette[kept] = colors[kept]
+        image = spoil_frame(image, scene.weather[frame], scene.settings.unit, scene.noise, rng)
+        listed = [{**segments[v], "iscrowd": 0, "area": int(counts[v])} for v in kept]
+        yield PaintedFrame(image, palette[labels], listed)
+
+
+def _number_segments(scene: Scene) -> tuple[npt.NDArray[np.uint8], dict[int, dict[str, int]]]:
+    """Colours (256, 3) and {id, category_id} by value in a label plane."""
+    ids, colors = SegmentIds(vipseg_by_id()), np.zeros((256, 3), np.uint8)
+    raw = {category: category + 1 for category in classes.STUFF}
+    for number, thing in enumerate(scene.things):
+        raw[FIRST_THING + number] = (thing.look.category + 1) * 100 + number
+    segments = {}
+    for value, code in raw.items():
+        segment = ids.id_of(code)
+        colors[value] = segment & 255, segment >> 8 & 255, segment >> 16
+        segments[value] = {"id": segment, "category_id": ids.category_of(code).id}
+    return colors, segments
+
+
+def _paint(scene: Scene, frame: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Image and label plane, unspoilt."""
+    settings = scene.settings
+    size = settings.width, settings.height
+    matrix = view(scene.camera, frame, *size, settings.unit)
+    placed = _placed(matrix, scene.backdrop.origin, settings.unit)
+    image = cv2.warpAffine(scene.backdrop.image, placed, size, borderMode=cv2.BORDER_REFLECT)
+    labels = cv2.warpAffine(
+        scene.backdrop.labels, placed, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT
+    )
+    for number, thing in enumerate(scene.things):
+        _paint_thing(image, labels, FIRST_THING + number, thing, frame, matrix)
+    if scene.screen is not None:
+        placed = _placed(matrix, scene.screen.origin, settings.unit)
+        alpha = cv2.warpAffine(scene.screen.alpha, placed, size)
+        colors = cv2.warpAffine(scene.screen.image, placed, size, borderMode=cv2.BORDER_REPLICATE)
+        _cover(image, labels, colors, alpha, classes.TREE)
+    return image, labels  # type: ignore[return-value]
+
+
+def _placed(matrix: Matrix, origin: tuple[float, float], unit: float) -> Matrix:
+    """From the pixels of a painted plane, whose first is at `origin` (units), to those of the frame."""
+    linear = matrix[:, :2]
+    return np.column_stack([linear / unit, linear @ np.array(origin) + matrix[:, 2]])
+
+
+def _paint_thing(image, labels, value, thing: Thing, frame: int, matrix: Matrix) -> None:
+    angle, half = thing.angle[frame], thing.half
+    cos, sin = np.cos(angle) * half, np.sin(angle) * half
+    local = np.array([[cos * thing.facing, -sin], [sin * thing.facing, cos]])
+    linear = matrix[:, :2] @ local
+    offset = matrix[:, :2] @ thing.path[frame] + matrix[:, 2]
+    parts = [(part.points @ linear.T + offset, part.color) for part in pose(thing.look, thing.phase[frame])]
+    every = np.concatenate([points for points, _ in parts])
+    low = np.maximum(np.floor(every.min(axis=0)).astype(int) - 1, 0)
+    high = np.minimum(np.ceil(every.max(axis=0)).astype(int) + 2, (labels.shape[1], labels.shape[0]))
+    if (high <= low).any():
+        return
+    width, height = (high - low).tolist()
+    scale = 2 * REACH / SIDE
+    texture = np.column_stack([linear * scale, offset - low - linear @ np.array([REACH, REACH])])
+    textured = cv2.warpAffine(thing.look.texture, texture, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    colors, alpha = textured.copy(), np.zeros((height, width), np.uint8)
+    for points, color in parts:
+        polygon = _fixed(points - low)
+        cv2.fillPoly(alpha, [polygon], 255, cv2.LINE_AA, SHIFT)
+        if color is not None:
+            cv2.fillPoly(colors, [polygon], color, cv2.LINE_AA, SHIFT)
+        else:
+            inside = np.zeros((height, width), np.uint8)
+            cv2.fillPoly(inside, [polygon], 255, cv2.LINE_AA, SHIFT)
+            colors[inside > 127] = textured[inside > 127]
+    window = slice(low[1], high[1]), slice(low[0], high[0])
+    _cover(image[window], labels[window], colors, alpha, value)
+
+
+def _fixed(points: Points) -> npt.NDArray[np.int32]:
+    return np.round(points * (1 << SHIFT)).astype(np.int32)
+
+
+def _cover(image, labels, colors, alpha, value: int) -> None:
+    """Paint over with a darker rim, in place."""
+    rim = cv2.erode(alpha, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
+    opaque = alpha[..., None].astype(np.float32) / 255
+    shade = 0.6 + 0.4 * rim[..., None].astype(np.float32) / 255
+    image[:] = (image * (1 - opaque) + colors * (shade * opaque)).astype(np.uint8)
+    labels[alpha > 127] = value
