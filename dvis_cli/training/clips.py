@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -25,7 +26,7 @@ from dvis_cli.training.clip_sources import ClipSource, Mixture, SourceReport, ch
 from dvis_cli.training.targets import ClipBatch, ClipTargets, FrozenFeatures
 from dvis_cli.video.preprocess import plan_geometry
 
-__all__ = ["ClipDataset", "ClipSample", "ClipSettings", "collate"]
+__all__ = ["ClipDataset", "ClipSample", "ClipSettings", "collate", "start_worker"]
 
 DRAWS = 100  # of one clip, before a dataset counts as unusable
 UNREADABLE_IMAGE, UNREADABLE_MASK = "unreadable image", "unreadable mask"
@@ -240,6 +241,11 @@ def draw_frames(available: int, settings: ClipSettings, rng: np.random.Generator
         steps[steps.argmax()] -= 1
     start = int(rng.integers(available - int(steps.sum())))
     return [start, *(start + np.cumsum(steps)).tolist()]
+
+
+def start_worker(worker: int) -> None:
+    """For a loader's `worker_init_fn`: a forked worker must not wait for OpenCV threads that it does not have."""
+    cv2.setNumThreads(0)
 
 
 def collate(samples: Sequence[ClipSample]) -> ClipBatch:
