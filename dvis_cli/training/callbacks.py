@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class Record(lightning.Callback):
         self.sums: dict[str, Tensor] = {}
         self.count = 0
         self.since = time.monotonic()
-        self.skipped: dict[str, int] = {}
+        self.skipped = Counter[str]()  # reason -> clips that could not be used
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -64,8 +65,7 @@ class Record(lightning.Callback):
         index: int,
     ) -> None:
         assert isinstance(module, StageModule)
-        for reason in batch.skipped:
-            self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        self.skipped.update(line.partition(":")[0] for line in batch.skipped)
         for name, value in module.last_losses.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
         self.count += 1

@@ -27,7 +27,7 @@ from dvis_cli.loading import save_weights
 from dvis_cli.writers.failures import output_errors
 
 from .callbacks import Checkpoints, OnIteration, Record, Validate
-from .clips import collate
+from .clips import collate, start_worker
 from .module import StageModule
 from .settings import TrainSettings
 from .validation import HeldOut
@@ -138,6 +138,7 @@ def train_stage(
             sampler=share,
             num_workers=machine.workers,
             collate_fn=collate,
+            worker_init_fn=start_worker,
             persistent_workers=False,
         )
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
