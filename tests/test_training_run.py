@@ -1,0 +1,210 @@
+"""Whole runs on a data set of seconds: the three stages, interruptions, two processes, bad requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_training import make_dataset, write_recipe
+
+from dvis_cli.checkpoints.files import read_tensors
+from dvis_cli.errors import DvisError, TrainingError, UsageError
+from dvis_cli.loading import load_model
+from dvis_cli.training.callbacks import Record
+from dvis_cli.training.curves import read_curves
+from dvis_cli.training.run import Machine
+from dvis_cli.training.train import Job, train
+
+pytest.importorskip("lightning")
+CPU = Machine("cpu", workers=0)
+
+
+class Stop(Exception):  # noqa: N818 - no error
+    """Ends a run as a signal would."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, a recipe and a trained segmenter, tracker and refiner."""
+    root = tmp_path_factory.mktemp("training")
+    make_dataset(root / "data")
+    make_dataset(root / "data", 1, "val", seed=1)
+    write_recipe(root / "recipe.yaml")
+    init = None
+    for stage in ("segmenter", "tracker", "refiner"):
+        cache = None if stage == "segmenter" else root / "cache"
+        init = run(root, stage, root / stage, init=init, cache=cache)
+    return root
+
+
+def run(root: Path, stage: str, out: Path, **options) -> Path:
+    names = ("init", "cache", "overfit", "backbone_init")
+    job = Job(
+        stage,
+        [root / "data"],
+        recipe=options.pop("recipe", root / "recipe.yaml"),
+        **{name: options.pop(name) for name in names if name in options},
+    )
+    return train(job, out, options.pop("machine", CPU), **options)
+
+
+def losses(folder: Path) -> list[tuple[float, float]]:
+    return [(row["iteration"], row["loss"]) for row in read_curves(folder) if "loss" in row]
+
+
+def test_three_stages_make_one_model(made: Path) -> None:
+    model = load_model(made / "refiner" / "refiner.safetensors", device="cpu")
+    assert model.config.mode == "offline"
+    assert [c.name for c in model.categories] == ["square", "disc", "lawn"]  # things first, ascending ids
+    _, metadata = read_tensors(made / "refiner" / "refiner.safetensors")
+    assert metadata["dvis_stage"] == "refiner"
+    assert json.loads(metadata["dvis_training"])["settings"]["iterations"] == 6
+    for stage in ("segmenter", "tracker", "refiner"):
+        assert (made / stage / "curves.png").stat().st_size > 1000
+        assert losses(made / stage)
+
+
+def test_frozen_parts_do_not_move(made: Path) -> None:
+    before, _ = read_tensors(made / "segmenter" / "segmenter.safetensors")
+    after, _ = read_tensors(made / "refiner" / "refiner.safetensors")
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]), name
+    tracker, _ = read_tensors(made / "tracker" / "tracker.safetensors")
+    assert all(torch.equal(tensor, after[name]) for name, tensor in tracker.items())
+
+
+@pytest.mark.parametrize("stage", ["segmenter", "tracker", "refiner"])
+def test_interrupted_and_resumed_is_the_same_curve(
+    made: Path, tmp_path: Path, stage: str, monkeypatch
+) -> None:
+    monkeypatch.setattr("dvis_cli.training.callbacks.RECORD_EVERY", 1)
+    before = {"segmenter": None, "tracker": made / "segmenter/segmenter.safetensors"}
+    init = before.get(stage, made / "tracker" / "tracker.safetensors")
+
+    def stop_at_five(iteration: int, figures: dict[str, float]) -> None:
+        if iteration == 5:
+            raise Stop
+
+    run(made, stage, tmp_path / "whole", init=init)
+    with pytest.raises(Stop):
+        run(made, stage, tmp_path / "cut", init=init, on_iteration=stop_at_five)
+    shutil.copytree(tmp_path / "cut", tmp_path / "again")
+    run(made, stage, tmp_path / "cut", init=init, resume=True)
+    assert [i for i, _ in losses(tmp_path / "cut")] == [1, 2, 3, 4, 5, 6]
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    whole, _ = read_tensors(tmp_path / "whole" / f"{stage}.safetensors")
+    cut, _ = read_tensors(tmp_path / "cut" / f"{stage}.safetensors")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    with pytest.raises(UsageError, match="begun with settings"):
+        run(made, stage, tmp_path / "again", init=init, resume=True, overrides={"seed": 5})
+
+
+def test_two_processes_give_the_losses_of_one(made: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    recipe = write_recipe(tmp_path / "recipe.yaml", iterations=20, batch=4)
+    for devices in (1, 2):
+        command = [
+            sys.executable,
+            "-m",
+            "dvis_cli",
+            "train",
+            "segmenter",
+            "--device",
+            "cpu",
+            "--workers",
+            "0",
+            "-q",
+        ]
+        command += ["--data", str(made / "data"), "--config", str(recipe), "-o", str(tmp_path / str(devices))]
+        command += ["--devices", str(devices)]
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
+    assert [i for i, _ in one] == [i for i, _ in two] == [10, 20]
+    assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=1e-3)
+
+
+def test_overfitting_two_clips_learns(made: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml", iterations=40, optimizer={"lr": 2e-3, "clip_norm": 1.0, "steps": []}
+    )
+    run(made, "segmenter", tmp_path / "run", recipe=recipe, overfit=2)
+    curve = [loss for _, loss in losses(tmp_path / "run")]
+    assert curve[-1] < 0.6 * curve[0]
+
+
+def test_cache_and_pictures_teach_the_same(made: Path, tmp_path: Path) -> None:
+    init = made / "segmenter" / "segmenter.safetensors"
+    run(made, "tracker", tmp_path / "pictures", init=init)
+    run(made, "tracker", tmp_path / "cached", init=init, cache=tmp_path / "cache")
+    pictures, cached = losses(tmp_path / "pictures"), losses(tmp_path / "cached")
+    assert [loss for _, loss in cached] == pytest.approx([loss for _, loss in pictures], rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("stage", "init", "options", "error"),
+    [
+        ("tracker", None, {}, "needs --init"),
+        ("refiner", "segmenter", {}, "has no tracker"),
+        ("segmenter", None, {"cache": Path("x")}, "learns from pictures"),
+        ("segmenter", None, {"overrides": {"batch": 3}, "machine": Machine("cpu", 2)}, "make it a multiple"),
+        ("tracker", "segmenter", {"backbone_init": Path("x")}, "--backbone-init is for a segmenter"),
+    ],
+)
+def test_wrong_requests_are_one_sentence(made: Path, tmp_path: Path, stage, init, options, error) -> None:
+    init = made / init / f"{init}.safetensors" if init else None
+    with pytest.raises(DvisError, match=error):
+        run(made, stage, tmp_path / "run", init=init, **options)
+
+
+def test_other_classes_need_the_segmenter_first(made: Path, tmp_path: Path) -> None:
+    other = make_dataset(tmp_path / "data", 1)
+    path = other / "panoptic_gt_VIPSeg_train.json"
+    document = json.loads(path.read_text())
+    document["categories"][0]["name"] = "coin"
+    path.write_text(json.dumps(document))
+    said: list[str] = []
+    init = made / "segmenter" / "segmenter.safetensors"
+    with pytest.raises(TrainingError, match="fine-tune its segmenter"):
+        train(Job("tracker", [other], recipe=made / "recipe.yaml", init=init), tmp_path / "t", CPU)
+    job = Job("segmenter", [other], init=init, recipe=made / "recipe.yaml")
+    result = train(job, tmp_path / "s", CPU, say=said.append)
+    assert any("class head of 3 classes begins anew" in line for line in said)
+    assert [c.name for c in load_model(result, device="cpu").categories] == ["square", "coin", "lawn"]
+
+
+def test_a_loss_that_is_no_number_stops(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"iteration \d+: loss_\w+ is (nan|inf)"):
+        run(
+            made,
+            "segmenter",
+            tmp_path / "run",
+            overrides={"optimizer": {"lr": 1e30, "clip_norm": 1e30, "warmup": 0}},
+        )
+
+
+def test_a_run_is_not_begun_twice(made: Path) -> None:
+    with pytest.raises(UsageError, match="holds a run already"):
+        run(made, "segmenter", made / "segmenter")
+
+
+def test_unusable_clips_are_counted(made: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(made / "data", tmp_path / "data")
+    for image in (data / "images" / "train0").iterdir():
+        image.write_bytes(b"no jpeg")
+    records: list[Record] = []
+    original = Record.__init__
+
+    def remember(self, *arguments):
+        original(self, *arguments)
+        records.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Record, "__init__", remember)
+        train(Job("segmenter", [data], recipe=made / "recipe.yaml"), tmp_path / "run", CPU)
+    assert records[0].skipped["unreadable image"] > 0
