@@ -109,6 +109,7 @@ def train(
             resume=resume,
             overrides=overrides,
             say=reporter.say,
+            on_cached=lambda done, total: progress.update(0, f"features of {done} of {total} videos"),
             on_start=lambda total: setattr(progress, "total", total),
             on_iteration=lambda iteration, figures: _show(progress, iteration, figures),
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +55,15 @@ class FeatureCache:
         self.views = VIEWS if settings.flip else VIEWS[:1]
         self.folder = folder / _key(network, source, self.short_side)
 
-    def fill(self, videos: tuple[int, ...], on_video: Callable[[], None]) -> None:
-        """Work out what is not there yet; can be interrupted at any time."""
+    def fill(self, videos: tuple[int, ...]) -> Iterator[int]:
+        """Work out what is not there yet, and yield each video as it is there; can be interrupted at any time."""
         with output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             for video in videos:
                 for view in self.views:
                     if not self._path(video, view, "features").is_file():
                         self._write(video, view)
-                on_video()
+                yield video
 
     def read(self, video: int, mirrored: bool, picked: list[int]) -> FrozenFeatures:
         """The features of a clip: B = 1."""

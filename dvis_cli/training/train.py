@@ -48,7 +48,7 @@ def train(
     resume: bool = False,
     overrides: dict[str, Any] | None = None,
     say: Callable[[str], None] = lambda text: None,
-    on_cached: Callable[[], None] = lambda: None,
+    on_cached: Callable[[int, int], None] = lambda done, total: None,
     on_start: Callable[[int], None] = lambda iterations: None,
     on_iteration: OnIteration = lambda iteration, figures: None,
 ) -> Path:
@@ -61,7 +61,7 @@ def train(
         resume: go on with the run in that folder.
         overrides: settings that win over the recipe's.
         say: called with lines about data and weights that a person should read.
-        on_cached: called as the features of each video are in the cache.
+        on_cached: called with how many videos' features are in the cache, of how many.
         on_start: called with the number of iterations when all is ready.
         on_iteration: called after each iteration with the figures that are new.
 
@@ -87,8 +87,12 @@ def train(
     options = (mixture, categories, settings.clip, network.config.input, settings.seed, length)
     caches = _caches(job, network, sources, settings.clip)
     dataset = CachedClips(caches, *options) if caches else ClipDataset(*options)
+    total = sum(len(report.usable) for report in dataset.reports)
+    done = 0
     for cache, report in zip(caches, dataset.reports, strict=False):
-        cache.fill(report.usable, on_cached)
+        for _ in cache.fill(report.usable):
+            done += 1
+            on_cached(done, total)
     for report in dataset.reports:
         for line in report.lines():
             say(line)
