@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+CLEAR = 0.34  # units between the middle of the screen and that of a thing beside it
+
 Point = npt.NDArray[np.float64]  # (2,) x, y
 
 
@@ -31,9 +33,20 @@ class Stage:
     paths: list[list[Point]] = field(default_factory=list)
 
     def place(self) -> Point:
-        """A random place inside the frame."""
-        x = self.rng.uniform(0.14, 0.86) * self.width
-        return np.array([x, self.rng.uniform(0.22, 0.85) * self.height])
+        """A random place inside the frame, beside the screen rather than behind it."""
+        for _ in range(8):
+            x = self.rng.uniform(0.1, 0.9) * self.width
+            place = np.array([x, self.rng.uniform(0.18, 0.85) * self.height])
+            if not self.behind_screen(place):
+                break
+        return place
+
+    def behind_screen(self, place: Point) -> bool:
+        """Whether the screen, with what stands below it, hides most of a thing there."""
+        if self.screen is None:
+            return False
+        across, down = place - self.screen
+        return bool(abs(across) < CLEAR and down > -CLEAR)
 
     def clock(self, thing: int) -> int:
         return len(self.paths[thing])
@@ -65,17 +78,17 @@ def plan_paths(stage: Stage) -> npt.NDArray[np.float64]:
     count = len(stage.halves)
     stage.paths = [[stage.place()] for _ in range(count)]
     pairs = [(a, b) for a in range(count) for b in range(a) if stage.groups[a] == stage.groups[b]]
-    _hide(stage, int(stage.rng.integers(count)))
+    _hide(stage, int(np.argmin(stage.halves)))
     while min(map(len, stage.paths)) < stage.frames:
         thing = min(range(count), key=stage.clock)
         mates = [a + b - thing for a, b in pairs if thing in (a, b)]
         mates = [mate for mate in mates if stage.clock(mate) - stage.clock(thing) <= 5]
         draw = stage.rng.uniform()
-        if mates and draw < 0.68:
+        if mates and draw < 0.62:
             _meet(stage, thing, mates[int(stage.rng.integers(len(mates)))])
-        elif draw < 0.82:
+        elif draw < 0.78:
             _hide(stage, thing)
-        elif draw < 0.92:
+        elif draw < 0.93:
             _leave(stage, thing)
         else:
             stage.go(thing, stage.place())
@@ -92,7 +105,10 @@ def _meet(stage: Stage, first: int, second: int) -> None:
     if np.hypot(*(homes[0] - homes[1])) < 0.45:
         homes[1] = _far_place(stage, homes[0])
     middle = (homes[0] + homes[1]) / 2 + rng.normal(0, 0.06, 2)
-    frames = max(2, round(float(np.hypot(*(homes[0] - homes[1]))) / 2 / rng.uniform(*stage.speed)))
+    if stage.behind_screen(middle) and rng.uniform() < 0.7:
+        middle = stage.place()
+    reach = max(float(np.hypot(*(home - middle))) for home in homes)
+    frames = max(2, round(reach / rng.uniform(*stage.speed)))
     stage.go(first, middle + rng.normal(0, 0.025, 2), frames)
     stage.go(second, middle + rng.normal(0, 0.025, 2), frames)
     together, drift = int(rng.integers(0, 4)), rng.normal(0, 0.035, 2)
@@ -119,7 +135,7 @@ def _hide(stage: Stage, thing: int) -> None:
     ]
     frames = int(rng.integers(2, 6))
     if stage.screen is not None and (not larger or rng.uniform() < 0.7):
-        stage.go(thing, stage.screen + rng.normal(0, 0.03, 2))
+        stage.go(thing, stage.screen + rng.normal(0, 0.015, 2))
         stage.stay(thing, frames, rng.normal(0, 0.008, 2))
     elif larger:
         other = larger[int(rng.integers(len(larger)))]

@@ -59,8 +59,11 @@ def plan_scene(settings: Settings, index: int) -> Scene:
     """The scene of video `index`: it depends on the settings and the index alone."""
     rng = np.random.default_rng([settings.seed, index])
     unit, width, height = settings.unit, settings.width, settings.height
-    screen = backdrop.paint_screen(width, height, unit, rng) if rng.uniform() < 0.6 else None
-    without = (classes.TREE,) if screen is not None else ()
+    screen = None
+    if rng.uniform() < 0.85:
+        category = int(rng.choice([classes.TREE, classes.TREE, classes.BUILDING, classes.MOUNTAIN]))
+        screen = backdrop.paint_screen(category, width, height, unit, rng)
+    without = () if screen is None else (screen.category,)
     scenery = backdrop.paint_backdrop(width, height, unit, without, rng)
     return Scene(
         settings,
@@ -78,12 +81,13 @@ def _things(
     settings: Settings, screen: backdrop.Screen | None, rng: np.random.Generator
 ) -> tuple[Thing, ...]:
     kinds = rng.permutation(classes.THINGS).tolist()
-    groups = [0] * int(rng.integers(2, 4)) + [1] * int(rng.integers(1, 4))
+    groups = [0] * int(rng.integers(2, 4)) + [1] * int(rng.choice([1, 2, 2, 3]))
     hues = [random_hue(kind, rng) for kind in kinds]
     sizes = [rng.uniform(*classes.HALF_SIZE[kind]) for kind in kinds]
     order = rng.permutation(len(groups))
     groups = [groups[i] for i in order]
-    halves = [float(sizes[group] * rng.uniform(0.85, 1.1)) for group in groups]
+    crowded = min(1.0, (4 / len(groups)) ** 0.4)
+    halves = [float(crowded * sizes[group] * rng.uniform(0.85, 1.1)) for group in groups]
     slow, fast = 0.03 + 0.02 * settings.difficulty, 0.08 + 0.06 * settings.difficulty
     stage = Stage(
         settings.width / settings.unit,

@@ -82,7 +82,7 @@ def _paint(scene: Scene, frame: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray
         placed = _placed(matrix, scene.screen.origin, settings.unit)
         alpha = cv2.warpAffine(scene.screen.alpha, placed, size)
         colors = cv2.warpAffine(scene.screen.image, placed, size, borderMode=cv2.BORDER_REPLICATE)
-        _cover(image, labels, colors, alpha, classes.TREE)
+        _cover(image, labels, colors, alpha, scene.screen.category)
     return image, labels  # type: ignore[return-value]
 
 
