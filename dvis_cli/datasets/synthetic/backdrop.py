@@ -67,29 +67,31 @@ def paint_backdrop(
     return Backdrop(image, labels, (-MARGIN * width / unit, -MARGIN * height / unit))
 
 
-def paint_screen(category: int, width: int, height: int, unit: float, rng: np.random.Generator) -> Screen:
+def paint_screen(
+    category: int, half: float, width: int, height: int, unit: float, rng: np.random.Generator
+) -> Screen:
     """Something that stands in the middle before all things: a tree, a tower or a boulder.
 
     Args:
         category: VIPSeg id, one of `classes.FAR`.
+        half: half of its width, in units.
         width, height: of the frame in pixels.
         unit: pixels of a unit.
         rng: draws place and outline.
     """
-    size = rng.uniform(0.19, 0.25)  # half width, units
     middle = np.array([rng.uniform(0.25, 0.75) * width, rng.uniform(0.42, 0.65) * height]) / unit
-    columns = round(2.8 * size * unit)
+    columns = round(2.8 * half * unit)
     rows = columns // 2 + round(height * (1 + MARGIN) - middle[1] * unit)
     y, x = np.mgrid[0:rows, 0:columns] / unit - columns / 2 / unit
     angle, shift = np.arctan2(y, x), rng.uniform(0, 2 * np.pi)
-    radius = size * (1 + 0.07 * np.sin(5 * angle + shift) + 0.05 * np.sin(9 * angle))
+    radius = half * (1 + 0.07 * np.sin(5 * angle + shift) + 0.05 * np.sin(9 * angle))
     inside = np.hypot(x, y) < radius
     if category == classes.TREE:
-        inside |= (np.abs(x + 0.02 * np.sin(14 * y)) < 0.4 * size) & (y > 0)
+        inside |= (np.abs(x + 0.02 * np.sin(14 * y)) < 0.4 * half) & (y > 0)
     elif category == classes.BUILDING:
-        inside = (np.abs(x + 0.015 * np.sin(9 * y + shift)) < 0.95 * size) & (y > -size)
+        inside = (np.abs(x + 0.015 * np.sin(9 * y + shift)) < 0.95 * half) & (y > -half)
     else:
-        inside |= (np.abs(x) < size * (1 + 0.04 * np.sin(12 * y + shift)) + 0.12 * y) & (y > 0)
+        inside |= (np.abs(x) < half * (1 + 0.04 * np.sin(12 * y + shift)) + 0.12 * y) & (y > 0)
     image = stuff_texture(category, (rows, columns), unit, rng)
     origin = middle - columns / 2 / unit
     return Screen(

@@ -24,9 +24,8 @@ class Stage:
     width: float  # units
     height: float
     frames: int
-    halves: Sequence[float]  # half extent of each thing, units
+    halves: Sequence[float]  # half extent of each thing, units, from back to front
     groups: Sequence[int]  # things of one group are look-alikes
-    front: Sequence[int]  # a larger number is nearer
     screen: Point | None  # middle of the foreground that hides things, if there is one
     speed: tuple[float, float]  # units a frame, slowest and fastest
     rng: np.random.Generator
@@ -82,11 +81,11 @@ def plan_paths(stage: Stage) -> npt.NDArray[np.float64]:
     while min(map(len, stage.paths)) < stage.frames:
         thing = min(range(count), key=stage.clock)
         mates = [a + b - thing for a, b in pairs if thing in (a, b)]
-        mates = [mate for mate in mates if stage.clock(mate) - stage.clock(thing) <= 5]
+        mates = [mate for mate in mates if stage.clock(mate) - stage.clock(thing) <= 6]
         draw = stage.rng.uniform()
-        if mates and draw < 0.62:
+        if mates and draw < 0.7:
             _meet(stage, thing, mates[int(stage.rng.integers(len(mates)))])
-        elif draw < 0.78:
+        elif draw < 0.83:
             _hide(stage, thing)
         elif draw < 0.93:
             _leave(stage, thing)
@@ -130,8 +129,8 @@ def _hide(stage: Stage, thing: int) -> None:
     rng = stage.rng
     larger = [
         other
-        for other in range(len(stage.halves))
-        if stage.front[other] > stage.front[thing] and stage.halves[other] > stage.halves[thing] * 1.1
+        for other in range(thing + 1, len(stage.halves))
+        if stage.halves[other] > stage.halves[thing] * 1.1
     ]
     frames = int(rng.integers(2, 6))
     if stage.screen is not None and (not larger or rng.uniform() < 0.7):

@@ -23,6 +23,8 @@ FIRST_THING = 128  # in a label plane: smaller values are VIPSeg's stuff ids, la
 VOID = 255
 SHIFT = 4  # binary digits of a fraction of a pixel in polygons
 
+Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
+Plane = npt.NDArray[np.uint8]  # (H, W)
 Matrix = npt.NDArray[np.float64]  # (2, 3) affine
 
 
@@ -72,18 +74,22 @@ def _paint(scene: Scene, frame: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray
     size = settings.width, settings.height
     matrix = view(scene.camera, frame, *size, settings.unit)
     placed = _placed(matrix, scene.backdrop.origin, settings.unit)
-    image = cv2.warpAffine(scene.backdrop.image, placed, size, borderMode=cv2.BORDER_REFLECT)
-    labels = cv2.warpAffine(
-        scene.backdrop.labels, placed, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT
-    )
+    image = _warp(scene.backdrop.image, placed, size, cv2.BORDER_REFLECT)
+    labels = _warp(scene.backdrop.labels, placed, size, cv2.BORDER_REFLECT, cv2.INTER_NEAREST)
     for number, thing in enumerate(scene.things):
         _paint_thing(image, labels, FIRST_THING + number, thing, frame, matrix)
     if scene.screen is not None:
         placed = _placed(matrix, scene.screen.origin, settings.unit)
-        alpha = cv2.warpAffine(scene.screen.alpha, placed, size)
-        colors = cv2.warpAffine(scene.screen.image, placed, size, borderMode=cv2.BORDER_REPLICATE)
+        alpha = _warp(scene.screen.alpha, placed, size, cv2.BORDER_CONSTANT)
+        colors = _warp(scene.screen.image, placed, size, cv2.BORDER_REPLICATE)
         _cover(image, labels, colors, alpha, scene.screen.category)
-    return image, labels  # type: ignore[return-value]
+    return image, labels
+
+
+def _warp(
+    plane: Plane, matrix: Matrix, size: tuple[int, int], border: int, how: int = cv2.INTER_LINEAR
+) -> Plane:
+    return np.asarray(cv2.warpAffine(plane, matrix, size, flags=how, borderMode=border), np.uint8)
 
 
 def _placed(matrix: Matrix, origin: tuple[float, float], unit: float) -> Matrix:
@@ -92,7 +98,7 @@ def _placed(matrix: Matrix, origin: tuple[float, float], unit: float) -> Matrix:
     return np.column_stack([linear / unit, linear @ np.array(origin) + matrix[:, 2]])
 
 
-def _paint_thing(image, labels, value, thing: Thing, frame: int, matrix: Matrix) -> None:
+def _paint_thing(image: Image, labels: Plane, value: int, thing: Thing, frame: int, matrix: Matrix) -> None:
     angle, half = thing.angle[frame], thing.half
     cos, sin = np.cos(angle) * half, np.sin(angle) * half
     local = np.array([[cos * thing.facing, -sin], [sin * thing.facing, cos]])
@@ -107,7 +113,7 @@ def _paint_thing(image, labels, value, thing: Thing, frame: int, matrix: Matrix)
     width, height = (high - low).tolist()
     scale = 2 * REACH / SIDE
     texture = np.column_stack([linear * scale, offset - low - linear @ np.array([REACH, REACH])])
-    textured = cv2.warpAffine(thing.look.texture, texture, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    textured = _warp(thing.look.texture, texture, (width, height), cv2.BORDER_REPLICATE)
     colors, alpha = textured.copy(), np.zeros((height, width), np.uint8)
     for points, color in parts:
         polygon = _fixed(points - low)
@@ -126,7 +132,7 @@ def _fixed(points: Points) -> npt.NDArray[np.int32]:
     return np.round(points * (1 << SHIFT)).astype(np.int32)
 
 
-def _cover(image, labels, colors, alpha, value: int) -> None:
+def _cover(image: Image, labels: Plane, colors: Image, alpha: Plane, value: int) -> None:
     """Paint over with a darker rim, in place."""
     rim = cv2.erode(alpha, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
     opaque = alpha[..., None].astype(np.float32) / 255
