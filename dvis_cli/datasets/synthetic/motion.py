@@ -28,6 +28,7 @@ class Stage:
     groups: Sequence[int]  # things of one group are look-alikes
     screen: Point | None  # middle of the foreground that hides things, if there is one
     speed: tuple[float, float]  # units a frame, slowest and fastest
+    meetings: float  # 0..1: how often a thing that has a look-alike goes to meet it
     rng: np.random.Generator
     paths: list[list[Point]] = field(default_factory=list)
 
@@ -82,12 +83,13 @@ def plan_paths(stage: Stage) -> npt.NDArray[np.float64]:
         thing = min(range(count), key=stage.clock)
         mates = [a + b - thing for a, b in pairs if thing in (a, b)]
         mates = [mate for mate in mates if stage.clock(mate) - stage.clock(thing) <= 6]
-        draw = stage.rng.uniform()
-        if mates and draw < 0.7:
+        if mates and stage.rng.uniform() < stage.meetings:
             _meet(stage, thing, mates[int(stage.rng.integers(len(mates)))])
-        elif draw < 0.83:
+            continue
+        draw = stage.rng.uniform()
+        if draw < 0.4:
             _hide(stage, thing)
-        elif draw < 0.93:
+        elif draw < 0.8:
             _leave(stage, thing)
         else:
             stage.go(thing, stage.place())

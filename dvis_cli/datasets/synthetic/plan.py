@@ -11,25 +11,10 @@ from dvis_cli.datasets.synthetic import classes
 from dvis_cli.datasets.synthetic.backdrop import Backdrop, Screen, paint_backdrop, paint_screen
 from dvis_cli.datasets.synthetic.camera import Camera, plan_camera
 from dvis_cli.datasets.synthetic.motion import Stage, plan_paths
+from dvis_cli.datasets.synthetic.settings import Settings
 from dvis_cli.datasets.synthetic.shapes import Look
 from dvis_cli.datasets.synthetic.textures import make_look, random_hue
 from dvis_cli.datasets.synthetic.weather import Spoil, noise_bank, plan_weather
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What all videos of a dataset share."""
-
-    height: int  # pixels
-    width: int
-    frames: int  # of a video
-    seed: int
-    difficulty: float = 0.5  # 0 easy .. 1 hard: speed, similarity, bursts
-
-    @property
-    def unit(self) -> float:
-        """Pixels of a unit: 128 in a frame of 128x224."""
-        return float(np.sqrt(self.height * self.width / 1.75))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +55,7 @@ class _Cast:
 
 def plan_scene(settings: Settings, index: int) -> Scene:
     """The scene of video `index`: it depends on the settings and the index alone."""
-    rng = np.random.default_rng([settings.seed, index])
+    rng = settings.random(index)
     unit, width, height = settings.unit, settings.width, settings.height
     cast = _draw_cast(rng)
     screen = None
@@ -106,7 +91,8 @@ def _draw_cast(rng: np.random.Generator) -> _Cast:
 def _move_cast(
     cast: _Cast, settings: Settings, screen: Screen | None, rng: np.random.Generator
 ) -> tuple[Thing, ...]:
-    slow, fast = 0.03 + 0.02 * settings.difficulty, 0.08 + 0.06 * settings.difficulty
+    slow, fast = 0.035 + 0.03 * settings.difficulty, 0.08 + 0.07 * settings.difficulty
+    spread = 0.025 - 0.02 * settings.difficulty  # of the hues of look-alikes
     paths = plan_paths(
         Stage(
             width=settings.width / settings.unit,
@@ -116,11 +102,12 @@ def _move_cast(
             groups=cast.groups,
             screen=None if screen is None else screen.middle,
             speed=(slow, fast),
+            meetings=0.6 + 0.35 * settings.difficulty,
             rng=rng,
         )
     )
     return tuple(
-        _thing(make_look(kind, hue, rng), half, path, rng)
+        _thing(make_look(kind, hue, spread, rng), half, path, rng)
         for kind, hue, half, path in zip(cast.kinds, cast.hues, cast.halves, paths, strict=True)
     )
 

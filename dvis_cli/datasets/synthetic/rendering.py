@@ -41,7 +41,7 @@ def paint_video(scene: Scene) -> Iterator[PaintedFrame]:
     """Paint the frames of a scene in order."""
     cv2.setNumThreads(1)
     colors, segments = _number_segments(scene)
-    rng = np.random.default_rng([scene.settings.seed, scene.index, 1])
+    rng = scene.settings.random(scene.index, 1)
     for frame in range(scene.settings.frames):
         image, labels = _paint(scene, frame)
         counts = np.bincount(labels.ravel(), minlength=256)
