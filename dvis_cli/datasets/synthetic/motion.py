@@ -64,7 +64,7 @@ class Stage:
             self.paths[thing].append(start + way * part + bow * np.sin(np.pi * part))
 
     def stay(self, thing: int, frames: int, drift: Point | None = None) -> None:
-        """Drift, turning back at the borders."""
+        """Drift, by `drift` units a frame or at random."""
         step = self.rng.normal(0, 0.03, 2) if drift is None else drift
         for _ in range(frames):
             self.paths[thing].append(self.paths[thing][-1] + step)
@@ -141,7 +141,9 @@ def _hide(stage: Stage, thing: int) -> None:
     elif larger:
         other = larger[int(rng.integers(len(larger)))]
         approach = int(rng.integers(4, 7))
-        stage.go(thing, stage.at(other, stage.clock(thing) + approach), approach)
+        missing = stage.clock(thing) + approach + frames - stage.clock(other)
+        stage.stay(other, max(0, missing))
+        stage.go(thing, stage.at(other, stage.clock(thing) + approach - 1), approach)
         for _ in range(frames):
             stage.paths[thing].append(stage.at(other, stage.clock(thing)) + rng.normal(0, 0.01, 2))
     stage.go(thing, stage.place())
