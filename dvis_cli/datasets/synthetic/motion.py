@@ -116,9 +116,10 @@ def _meet(stage: Stage, first: int, second: int) -> None:
     stage.stay(first, together, drift)
     stage.stay(second, together, drift)
     ends = homes if rng.uniform() < 0.3 else homes[::-1]
-    frames = max(2, frames + int(rng.integers(-1, 2)))
-    stage.go(first, ends[0], frames)
-    stage.go(second, ends[1], frames)
+    part, here = rng.uniform(0.6, 1.0), stage.paths[first][-1]
+    frames = max(2, round(part * frames) + int(rng.integers(-1, 2)))
+    for thing, end in zip((first, second), ends, strict=True):
+        stage.go(thing, here + part * (end - here), frames)
 
 
 def _far_place(stage: Stage, other: Point) -> Point:

@@ -81,7 +81,7 @@ def _draw_cast(rng: np.random.Generator) -> _Cast:
     kinds = rng.permutation(classes.THINGS)[:2].tolist()
     sizes = [rng.uniform(*classes.HALF_SIZE[kind]) for kind in kinds]
     hues = [random_hue(kind, rng) for kind in kinds]
-    groups = [0] * int(rng.integers(2, 4)) + [1] * int(rng.choice([1, 2, 2, 3]))
+    groups = [0] * int(rng.integers(2, 4)) + [1] * int(rng.choice([1, 2, 2, 2, 3]))
     groups = rng.permutation(groups).tolist()
     crowded = min(1.0, (4 / len(groups)) ** 0.4)
     halves = [float(crowded * sizes[group] * rng.uniform(0.85, 1.1)) for group in groups]
@@ -102,7 +102,7 @@ def _move_cast(
             groups=cast.groups,
             screen=None if screen is None else screen.middle,
             speed=(slow, fast),
-            meetings=0.6 + 0.35 * settings.difficulty,
+            meetings=0.7 + 0.25 * settings.difficulty,
             rng=rng,
         )
     )

@@ -85,7 +85,18 @@ def write_video(out: Path, settings: Settings, index: int) -> tuple[dict[str, An
         return entry, True
     images.mkdir(parents=True, exist_ok=True)
     masks.mkdir(parents=True, exist_ok=True)
-    entry = {"video_id": video_id, "images": [], "annotations": []}
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the workers are the threads
+    try:
+        entry = _write_frames(video_id, images, masks, settings, index)
+    finally:
+        cv2.setNumThreads(threads)
+    _write_json(ledger, entry)
+    return entry, False
+
+
+def _write_frames(video_id: str, images: Path, masks: Path, settings: Settings, index: int) -> dict[str, Any]:
+    entry: dict[str, Any] = {"video_id": video_id, "images": [], "annotations": []}
     for number, painted in enumerate(paint_video(plan_scene(settings, index))):
         stem = f"{number:08d}"
         _write(images / f"{stem}.jpg", _encode(".jpg", painted.image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY]))
@@ -96,8 +107,7 @@ def write_video(out: Path, settings: Settings, index: int) -> tuple[dict[str, An
         entry["annotations"].append(
             {"image_id": stem, "file_name": f"{stem}.png", "segments_info": painted.segments}
         )
-    _write_json(ledger, entry)
-    return entry, False
+    return entry
 
 
 def _claim(out: Path, settings: Settings, videos: int) -> None:
