@@ -53,29 +53,37 @@ def synth(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the dataset; finished videos in it are kept.")
     ],
-    videos: Annotated[int, typer.Option(help="How many videos.")] = 100,
-    size: Annotated[str, typer.Option(help="Frame size HEIGHTxWIDTH in pixels.")] = "128x224",
-    frames: Annotated[int, typer.Option(help="Frames of a video.")] = 24,
-    seed: Annotated[int, typer.Option(help="Another seed, other videos.")] = 0,
-    split: Annotated[str, typer.Option(help="Name of the split.")] = "train",
+    videos: Annotated[int, typer.Option(help="How many.")] = 100,
+    size: Annotated[str, typer.Option(help="Of a frame: HEIGHTxWIDTH in pixels.")] = "128x224",
+    frames: Annotated[int, typer.Option(help="Of a video.")] = 24,
+    seed: Annotated[int, typer.Option(help="Another seed makes other videos.")] = 0,
+    split: Annotated[str, typer.Option(help="Name of the split; each has its own videos.")] = "train",
     difficulty: Annotated[
-        float, typer.Option(help="0 easy to 1 hard: speed, bursts of blur and noise.")
+        float, typer.Option(help="0 (easy) to 1: speed, encounters, likeness, spoilt frames.")
     ] = 0.5,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Make synthetic videos with their panoptic truth, in the 720P layout. Same seed, same bytes."""
+    """Make synthetic videos with their truth, in the 720P layout. Run again to resume or to add videos."""
     from dvis_cli.datasets.parallel import usable_cores
-    from dvis_cli.datasets.synthetic.plan import Settings
+    from dvis_cli.datasets.synthetic.settings import Settings
     from dvis_cli.datasets.synthetic.writing import write_dataset
 
     height, width = parse_size(size, "--size")
-    settings = Settings(height, width, frames, seed, difficulty)
+    settings = Settings(height, width, frames, seed, split, difficulty)
     with Reporter(quiet).progress("synth", videos, "videos") as progress:
-        write_dataset(
-            out, settings, videos, split, workers or usable_cores(), on_video=partial(_advance, progress)
+        kept = write_dataset(
+            out, settings, videos, workers or usable_cores(), on_video=partial(_advance, progress)
         )
-    typer.echo(f"{out}: split {split}, {videos} videos, {videos * frames} frames of {height}x{width}")
+    if json_output:
+        report = {"folder": str(out), "split": split, "videos": videos, "frames": videos * frames}
+        print_json({**report, "kept_videos": kept})
+        return
+    finished = f", {kept} of them finished before" if kept else ""
+    typer.echo(
+        f"{out}: split {split}, {videos} videos, {videos * frames} frames of {height}x{width}{finished}"
+    )
 
 
 @app.command("info")

@@ -1,4 +1,4 @@
-"""The stuff of a scene: regions with wavy borders, and sometimes a tree in front that hides things."""
+"""The stuff of a scene: regions with wavy borders, and often a tree, tower or boulder in front."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ class Backdrop:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """A tree in front of everything."""
+    """Stuff in front of all things."""
 
+    category: int  # VIPSeg id
     image: npt.NDArray[np.uint8]  # (H, W, 3) RGB
     alpha: npt.NDArray[np.uint8]  # (H, W)
     origin: tuple[float, float]  # units
-    middle: npt.NDArray[np.float64]  # x, y of its crown, in units
+    middle: npt.NDArray[np.float64]  # x, y of where it hides things, in units
 
 
 def paint_backdrop(
@@ -66,20 +67,36 @@ def paint_backdrop(
     return Backdrop(image, labels, (-MARGIN * width / unit, -MARGIN * height / unit))
 
 
-def paint_screen(width: int, height: int, unit: float, rng: np.random.Generator) -> Screen:
-    """A tree that stands somewhere in the middle."""
-    size = rng.uniform(0.2, 0.26)  # half width, units
-    middle = np.array([rng.uniform(0.3, 0.7) * width, rng.uniform(0.42, 0.6) * height]) / unit
-    side = round(2.4 * size * unit)
-    below = max(side, round((height * (1 + MARGIN) / unit - middle[1]) * unit) + side // 2)
-    y, x = np.mgrid[0:below, 0:side] / unit
-    x, y = x - side / 2 / unit, y - side / 2 / unit
-    angle = np.arctan2(y, x)
-    radius = size * (1 + 0.07 * np.sin(5 * angle + rng.uniform(0, 6)) + 0.05 * np.sin(9 * angle))
-    inside = (np.hypot(x, y) < radius) | ((np.abs(x + 0.02 * np.sin(14 * y)) < 0.4 * size) & (y > 0))
-    image = stuff_texture(classes.TREE, (below, side), unit, rng)
-    origin = middle[0] - side / 2 / unit, middle[1] - side / 2 / unit
-    return Screen(image, (inside * 255).astype(np.uint8), (float(origin[0]), float(origin[1])), middle)
+def paint_screen(
+    category: int, half: float, width: int, height: int, unit: float, rng: np.random.Generator
+) -> Screen:
+    """Something that stands in the middle before all things: a tree, a tower or a boulder.
+
+    Args:
+        category: VIPSeg id, one of `classes.FAR`.
+        half: half of its width, in units.
+        width, height: of the frame in pixels.
+        unit: pixels of a unit.
+        rng: draws place and outline.
+    """
+    middle = np.array([rng.uniform(0.25, 0.75) * width, rng.uniform(0.42, 0.65) * height]) / unit
+    columns = round(2.8 * half * unit)
+    rows = columns // 2 + round(height * (1 + MARGIN) - middle[1] * unit)
+    y, x = np.mgrid[0:rows, 0:columns] / unit - columns / 2 / unit
+    angle, shift = np.arctan2(y, x), rng.uniform(0, 2 * np.pi)
+    radius = half * (1 + 0.07 * np.sin(5 * angle + shift) + 0.05 * np.sin(9 * angle))
+    inside = np.hypot(x, y) < radius
+    if category == classes.TREE:
+        inside |= (np.abs(x + 0.02 * np.sin(14 * y)) < 0.4 * half) & (y > 0)
+    elif category == classes.BUILDING:
+        inside = (np.abs(x + 0.015 * np.sin(9 * y + shift)) < 0.95 * half) & (y > -half)
+    else:
+        inside |= (np.abs(x) < half * (1 + 0.04 * np.sin(12 * y + shift)) + 0.12 * y) & (y > 0)
+    image = stuff_texture(category, (rows, columns), unit, rng)
+    origin = middle - columns / 2 / unit
+    return Screen(
+        category, image, (inside * 255).astype(np.uint8), (float(origin[0]), float(origin[1])), middle
+    )
 
 
 def _wave(along: npt.NDArray[np.float64], reach: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+CLEAR = 0.34  # units between the middle of the screen and that of a thing beside it
+
 Point = npt.NDArray[np.float64]  # (2,) x, y
 
 
@@ -22,18 +24,29 @@ class Stage:
     width: float  # units
     height: float
     frames: int
-    halves: Sequence[float]  # half extent of each thing, units
+    halves: Sequence[float]  # half extent of each thing, units, from back to front
     groups: Sequence[int]  # things of one group are look-alikes
-    front: Sequence[int]  # a larger number is nearer
     screen: Point | None  # middle of the foreground that hides things, if there is one
     speed: tuple[float, float]  # units a frame, slowest and fastest
+    meetings: float  # 0..1: how often a thing that has a look-alike goes to meet it
     rng: np.random.Generator
     paths: list[list[Point]] = field(default_factory=list)
 
     def place(self) -> Point:
-        """A random place inside the frame."""
-        x = self.rng.uniform(0.14, 0.86) * self.width
-        return np.array([x, self.rng.uniform(0.22, 0.85) * self.height])
+        """A random place inside the frame, beside the screen rather than behind it."""
+        for _ in range(8):
+            x = self.rng.uniform(0.1, 0.9) * self.width
+            place = np.array([x, self.rng.uniform(0.18, 0.85) * self.height])
+            if not self.behind_screen(place):
+                break
+        return place
+
+    def behind_screen(self, place: Point) -> bool:
+        """Whether the screen, with what stands below it, hides most of a thing there."""
+        if self.screen is None:
+            return False
+        across, down = place - self.screen
+        return bool(abs(across) < CLEAR and down > -CLEAR)
 
     def clock(self, thing: int) -> int:
         return len(self.paths[thing])
@@ -51,7 +64,7 @@ class Stage:
             self.paths[thing].append(start + way * part + bow * np.sin(np.pi * part))
 
     def stay(self, thing: int, frames: int, drift: Point | None = None) -> None:
-        """Drift, turning back at the borders."""
+        """Drift, by `drift` units a frame or at random."""
         step = self.rng.normal(0, 0.03, 2) if drift is None else drift
         for _ in range(frames):
             self.paths[thing].append(self.paths[thing][-1] + step)
@@ -65,17 +78,18 @@ def plan_paths(stage: Stage) -> npt.NDArray[np.float64]:
     count = len(stage.halves)
     stage.paths = [[stage.place()] for _ in range(count)]
     pairs = [(a, b) for a in range(count) for b in range(a) if stage.groups[a] == stage.groups[b]]
-    _hide(stage, int(stage.rng.integers(count)))
+    _hide(stage, int(np.argmin(stage.halves)))
     while min(map(len, stage.paths)) < stage.frames:
         thing = min(range(count), key=stage.clock)
         mates = [a + b - thing for a, b in pairs if thing in (a, b)]
-        mates = [mate for mate in mates if stage.clock(mate) - stage.clock(thing) <= 5]
-        draw = stage.rng.uniform()
-        if mates and draw < 0.68:
+        mates = [mate for mate in mates if stage.clock(mate) - stage.clock(thing) <= 6]
+        if mates and stage.rng.uniform() < stage.meetings:
             _meet(stage, thing, mates[int(stage.rng.integers(len(mates)))])
-        elif draw < 0.82:
+            continue
+        draw = stage.rng.uniform()
+        if draw < 0.4:
             _hide(stage, thing)
-        elif draw < 0.92:
+        elif draw < 0.8:
             _leave(stage, thing)
         else:
             stage.go(thing, stage.place())
@@ -92,16 +106,20 @@ def _meet(stage: Stage, first: int, second: int) -> None:
     if np.hypot(*(homes[0] - homes[1])) < 0.45:
         homes[1] = _far_place(stage, homes[0])
     middle = (homes[0] + homes[1]) / 2 + rng.normal(0, 0.06, 2)
-    frames = max(2, round(float(np.hypot(*(homes[0] - homes[1]))) / 2 / rng.uniform(*stage.speed)))
+    if stage.behind_screen(middle) and rng.uniform() < 0.7:
+        middle = stage.place()
+    reach = max(float(np.hypot(*(home - middle))) for home in homes)
+    frames = max(2, round(reach / rng.uniform(*stage.speed)))
     stage.go(first, middle + rng.normal(0, 0.025, 2), frames)
     stage.go(second, middle + rng.normal(0, 0.025, 2), frames)
     together, drift = int(rng.integers(0, 4)), rng.normal(0, 0.035, 2)
     stage.stay(first, together, drift)
     stage.stay(second, together, drift)
     ends = homes if rng.uniform() < 0.3 else homes[::-1]
-    frames = max(2, frames + int(rng.integers(-1, 2)))
-    stage.go(first, ends[0], frames)
-    stage.go(second, ends[1], frames)
+    part, here = rng.uniform(0.6, 1.0), stage.paths[first][-1]
+    frames = max(2, round(part * frames) + int(rng.integers(-1, 2)))
+    for thing, end in zip((first, second), ends, strict=True):
+        stage.go(thing, here + part * (end - here), frames)
 
 
 def _far_place(stage: Stage, other: Point) -> Point:
@@ -114,17 +132,19 @@ def _hide(stage: Stage, thing: int) -> None:
     rng = stage.rng
     larger = [
         other
-        for other in range(len(stage.halves))
-        if stage.front[other] > stage.front[thing] and stage.halves[other] > stage.halves[thing] * 1.1
+        for other in range(thing + 1, len(stage.halves))
+        if stage.halves[other] > stage.halves[thing] * 1.1
     ]
     frames = int(rng.integers(2, 6))
     if stage.screen is not None and (not larger or rng.uniform() < 0.7):
-        stage.go(thing, stage.screen + rng.normal(0, 0.03, 2))
+        stage.go(thing, stage.screen + rng.normal(0, 0.015, 2))
         stage.stay(thing, frames, rng.normal(0, 0.008, 2))
     elif larger:
         other = larger[int(rng.integers(len(larger)))]
         approach = int(rng.integers(4, 7))
-        stage.go(thing, stage.at(other, stage.clock(thing) + approach), approach)
+        missing = stage.clock(thing) + approach + frames - stage.clock(other)
+        stage.stay(other, max(0, missing))
+        stage.go(thing, stage.at(other, stage.clock(thing) + approach - 1), approach)
         for _ in range(frames):
             stage.paths[thing].append(stage.at(other, stage.clock(thing)) + rng.normal(0, 0.01, 2))
     stage.go(thing, stage.place())

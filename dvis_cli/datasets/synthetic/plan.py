@@ -7,26 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dvis_cli.datasets.synthetic import backdrop, camera, classes, weather
+from dvis_cli.datasets.synthetic import classes
+from dvis_cli.datasets.synthetic.backdrop import Backdrop, Screen, paint_backdrop, paint_screen
+from dvis_cli.datasets.synthetic.camera import Camera, plan_camera
 from dvis_cli.datasets.synthetic.motion import Stage, plan_paths
+from dvis_cli.datasets.synthetic.settings import Settings
 from dvis_cli.datasets.synthetic.shapes import Look
 from dvis_cli.datasets.synthetic.textures import make_look, random_hue
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What all videos of a dataset share."""
-
-    height: int  # pixels
-    width: int
-    frames: int  # of a video
-    seed: int
-    difficulty: float = 0.5  # 0 easy .. 1 hard: speed, similarity, bursts
-
-    @property
-    def unit(self) -> float:
-        """Pixels of a unit: 128 in a frame of 128x224."""
-        return float(np.sqrt(self.height * self.width / 1.75))
+from dvis_cli.datasets.synthetic.weather import Spoil, noise_bank, plan_weather
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +24,8 @@ class Thing:
     look: Look
     half: float  # half extent, units
     path: npt.NDArray[np.float64]  # (frames, 2) middle, units
-    angle: npt.NDArray[np.float64]  # (frames,) radians
-    phase: npt.NDArray[np.float64]  # (frames,) radians, of its pose
+    angle: npt.NDArray[np.floating]  # (frames,) radians
+    phase: npt.NDArray[np.floating]  # (frames,) radians, of its pose
     facing: float  # 1 or -1: mirrored
 
 
@@ -46,60 +34,81 @@ class Scene:
     """All that is needed to paint the frames of a video."""
 
     settings: Settings
-    things: tuple[Thing, ...]  # from back to front
-    backdrop: backdrop.Backdrop
-    screen: backdrop.Screen | None
-    camera: camera.Camera
-    weather: list[weather.Spoil]
-    noise: npt.NDArray[np.float32]
     index: int  # of the video
+    things: tuple[Thing, ...]  # from back to front
+    backdrop: Backdrop
+    screen: Screen | None
+    camera: Camera
+    weather: list[Spoil]
+    noise: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cast:
+    """The things of a scene before they move, from back to front; those of one group are look-alikes."""
+
+    kinds: list[int]  # VIPSeg ids
+    hues: list[float]
+    groups: list[int]
+    halves: list[float]  # half extents, units
 
 
 def plan_scene(settings: Settings, index: int) -> Scene:
     """The scene of video `index`: it depends on the settings and the index alone."""
-    rng = np.random.default_rng([settings.seed, index])
+    rng = settings.random(index)
     unit, width, height = settings.unit, settings.width, settings.height
-    screen = backdrop.paint_screen(width, height, unit, rng) if rng.uniform() < 0.6 else None
-    without = (classes.TREE,) if screen is not None else ()
-    scenery = backdrop.paint_backdrop(width, height, unit, without, rng)
+    cast = _draw_cast(rng)
+    screen = None
+    if rng.uniform() < 0.9:
+        category = int(rng.choice([classes.TREE, classes.TREE, classes.BUILDING, classes.MOUNTAIN]))
+        half = max(rng.uniform(0.19, 0.25), 1.15 * min(cast.halves))
+        screen = paint_screen(category, half, width, height, unit, rng)
+    without = () if screen is None else (screen.category,)
+    scenery = paint_backdrop(width, height, unit, without, rng)
     return Scene(
         settings,
-        _things(settings, screen, rng),
+        index,
+        _move_cast(cast, settings, screen, rng),
         scenery,
         screen,
-        camera.plan_camera(settings.frames, rng),
-        weather.plan_weather(settings.frames, settings.difficulty, rng),
-        weather.noise_bank(width, height, rng),
-        index,
+        plan_camera(settings.frames, rng),
+        plan_weather(settings.frames, settings.difficulty, rng),
+        noise_bank(width, height, rng),
     )
 
 
-def _things(
-    settings: Settings, screen: backdrop.Screen | None, rng: np.random.Generator
-) -> tuple[Thing, ...]:
-    kinds = rng.permutation(classes.THINGS).tolist()
-    groups = [0] * int(rng.integers(2, 4)) + [1] * int(rng.integers(1, 4))
-    hues = [random_hue(kind, rng) for kind in kinds]
+def _draw_cast(rng: np.random.Generator) -> _Cast:
+    kinds = rng.permutation(classes.THINGS)[:2].tolist()
     sizes = [rng.uniform(*classes.HALF_SIZE[kind]) for kind in kinds]
-    order = rng.permutation(len(groups))
-    groups = [groups[i] for i in order]
-    halves = [float(sizes[group] * rng.uniform(0.85, 1.1)) for group in groups]
-    slow, fast = 0.03 + 0.02 * settings.difficulty, 0.08 + 0.06 * settings.difficulty
-    stage = Stage(
-        settings.width / settings.unit,
-        settings.height / settings.unit,
-        settings.frames,
-        halves,
-        groups,
-        range(len(groups)),
-        None if screen is None else screen.middle,
-        (slow, fast),
-        rng,
+    hues = [random_hue(kind, rng) for kind in kinds]
+    groups = [0] * int(rng.integers(2, 4)) + [1] * int(rng.choice([1, 2, 2, 2, 3]))
+    groups = rng.permutation(groups).tolist()
+    crowded = min(1.0, (4 / len(groups)) ** 0.4)
+    halves = [float(crowded * sizes[group] * rng.uniform(0.85, 1.1)) for group in groups]
+    return _Cast([kinds[g] for g in groups], [hues[g] for g in groups], groups, halves)
+
+
+def _move_cast(
+    cast: _Cast, settings: Settings, screen: Screen | None, rng: np.random.Generator
+) -> tuple[Thing, ...]:
+    slow, fast = 0.035 + 0.03 * settings.difficulty, 0.08 + 0.07 * settings.difficulty
+    spread = 0.025 - 0.02 * settings.difficulty  # of the hues of look-alikes
+    paths = plan_paths(
+        Stage(
+            width=settings.width / settings.unit,
+            height=settings.height / settings.unit,
+            frames=settings.frames,
+            halves=cast.halves,
+            groups=cast.groups,
+            screen=None if screen is None else screen.middle,
+            speed=(slow, fast),
+            meetings=0.7 + 0.25 * settings.difficulty,
+            rng=rng,
+        )
     )
-    paths = plan_paths(stage)
     return tuple(
-        _thing(make_look(kinds[group], hues[group], rng), half, path, rng)
-        for group, half, path in zip(groups, halves, paths, strict=True)
+        _thing(make_look(kind, hue, spread, rng), half, path, rng)
+        for kind, hue, half, path in zip(cast.kinds, cast.hues, cast.halves, paths, strict=True)
     )
 
 

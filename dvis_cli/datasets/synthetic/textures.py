@@ -35,10 +35,10 @@ def random_hue(category: int, rng: np.random.Generator) -> float:
     return float(rng.uniform(*_HUES[category][0]))
 
 
-def make_look(category: int, hue: float, rng: np.random.Generator) -> Look:
-    """A thing's colours and texture around a hue; look-alikes share the hue."""
+def make_look(category: int, hue: float, spread: float, rng: np.random.Generator) -> Look:
+    """A thing's colours and texture around a hue; look-alikes differ from it by `spread` on average."""
     _, saturation, value = _HUES[category]
-    hue += rng.normal(0, 0.015)
+    hue += rng.normal(0, spread)
     main = _rgb(hue, saturation * rng.uniform(0.85, 1.0), value * rng.uniform(0.85, 1.0))
     second = {
         classes.PERSON: _rgb(rng.uniform(0.58, 0.66), 0.6, 0.45),

@@ -1,9 +1,14 @@
-"""A synthetic dataset on disk, in VIPSeg's 720P layout."""
+"""A synthetic split on disk, in VIPSeg's 720P layout.
+
+What each finished video adds to the json is kept in `OUT/.synth/`, so that a second run goes on where the
+first one stopped.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,49 +18,84 @@ import numpy as np
 import numpy.typing as npt
 
 from dvis_cli.datasets.categories import vipseg_by_id
+from dvis_cli.datasets.names import read_json
 from dvis_cli.datasets.parallel import parallel_map
 from dvis_cli.datasets.synthetic import classes
-from dvis_cli.datasets.synthetic.plan import Settings, plan_scene
+from dvis_cli.datasets.synthetic.plan import plan_scene
 from dvis_cli.datasets.synthetic.rendering import paint_video
+from dvis_cli.datasets.synthetic.settings import Settings
 from dvis_cli.datasets.vipseg import JSON_PREFIX
+from dvis_cli.errors import DatasetError, OutputError, UsageError
 
-LEDGER = ".synth"
+LEDGER = ".synth"  # folder of what each finished video adds to the json
+GENERATOR = 1  # raised when the same settings make other pictures
 QUALITY = 92  # of the JPEGs
+MOST_VIDEOS = 99_999
 
 
 def write_dataset(
     out: Path,
     settings: Settings,
     videos: int,
-    split: str = "train",
     workers: int = 1,
     on_video: Callable[[str], None] = lambda video_id: None,
-) -> None:
-    """Write a split of `videos` videos."""
-    write = partial(write_video, out, settings, split)
-    entries = []
-    for entry in parallel_map(write, range(videos), workers):
-        entries.append(entry)
-        on_video(entry["video_id"])
-    by_id = vipseg_by_id()
-    categories = [
-        {"id": c, "name": by_id[c].name, "isthing": int(by_id[c].isthing), "color": list(by_id[c].color)}
-        for c in sorted(classes.THINGS + classes.STUFF)
-    ]
-    document = {
-        "videos": [{"video_id": e["video_id"], "images": e["images"]} for e in entries],
-        "annotations": [{"video_id": e["video_id"], "annotations": e["annotations"]} for e in entries],
-        "categories": categories,
-    }
-    _write(out / f"{JSON_PREFIX}{split}.json", json.dumps(document).encode())
+) -> int:
+    """Write a split; videos in `out` that an earlier call with the same settings finished are kept.
+
+    Args:
+        out: folder of the 720P layout.
+        settings: what is to be seen; together with a video's number they determine every byte.
+        videos: how many, 1..99999.
+        workers: processes.
+        on_video: called with its id as each video is done.
+
+    Returns:
+        How many videos were found finished.
+
+    Raises:
+        UsageError: `videos` is out of range.
+        OutputError: `out` cannot be written, or holds this split from elsewhere or with other settings.
+    """
+    if not 1 <= videos <= MOST_VIDEOS:
+        raise UsageError(f"videos {videos}: must be 1..{MOST_VIDEOS}")
+    entries, kept = [], 0
+    try:
+        _claim(out, settings, videos)
+        for entry, resumed in parallel_map(partial(write_video, out, settings), range(videos), workers):
+            entries.append(entry)
+            kept += resumed
+            on_video(entry["video_id"])
+        _write_json(out / f"{JSON_PREFIX}{settings.split}.json", _document(entries))
+    except OSError as error:
+        raise OutputError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
+    return kept
 
 
-def write_video(out: Path, settings: Settings, split: str, index: int) -> dict[str, Any]:
-    """Paint and write video `index`; the result is its part of the json."""
-    video_id = f"{split}_{index:05d}"
+def write_video(out: Path, settings: Settings, index: int) -> tuple[dict[str, Any], bool]:
+    """Paint and write video `index`, or find that this was done before.
+
+    Returns:
+        Its part of the json, and whether it was found.
+    """
+    video_id = f"{settings.split}_{index:05d}"
     images, masks = out / "images" / video_id, out / "panomasksRGB" / video_id
+    ledger = out / LEDGER / f"{video_id}.json"
+    entry = _finished(ledger, images, masks, settings.frames)
+    if entry is not None:
+        return entry, True
     images.mkdir(parents=True, exist_ok=True)
     masks.mkdir(parents=True, exist_ok=True)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the workers are the threads
+    try:
+        entry = _write_frames(video_id, images, masks, settings, index)
+    finally:
+        cv2.setNumThreads(threads)
+    _write_json(ledger, entry)
+    return entry, False
+
+
+def _write_frames(video_id: str, images: Path, masks: Path, settings: Settings, index: int) -> dict[str, Any]:
     entry: dict[str, Any] = {"video_id": video_id, "images": [], "annotations": []}
     for number, painted in enumerate(paint_video(plan_scene(settings, index))):
         stem = f"{number:08d}"
@@ -70,11 +110,64 @@ def write_video(out: Path, settings: Settings, split: str, index: int) -> dict[s
     return entry
 
 
+def _claim(out: Path, settings: Settings, videos: int) -> None:
+    """Refuse a split that others made, else note the settings so that a later run can go on."""
+    note, json_path = out / LEDGER / f"{settings.split}.json", out / f"{JSON_PREFIX}{settings.split}.json"
+    mine = {"generator": GENERATOR, **asdict(settings)}
+    advice = "name another folder or --split"
+    if note.is_file():
+        there = read_json(note)
+        if not isinstance(there, dict) or there.get("generator") != GENERATOR:
+            raise OutputError(f"{out}: split '{settings.split}' is of another version of dvis; {advice}")
+        other = [f"{key} {there.get(key)}" for key, value in mine.items() if there.get(key) != value]
+        if other:
+            raise OutputError(f"{out}: split '{settings.split}' was made with {', '.join(other)}; {advice}")
+    elif json_path.exists():
+        raise OutputError(f"{json_path} exists and was not made by dvis dataset synth; {advice}")
+    further = out / LEDGER / f"{settings.split}_{videos:05d}.json"
+    if further.is_file():
+        raise OutputError(f"{out}: split '{settings.split}' holds more than {videos} videos; {advice}")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    _write_json(note, mine)
+
+
+def _finished(ledger: Path, images: Path, masks: Path, frames: int) -> dict[str, Any] | None:
+    """The json part of a video whose files are all there."""
+    try:
+        entry = read_json(ledger)
+        stems = [image["id"] for image in entry["images"]]
+    except (DatasetError, KeyError, TypeError):
+        return None
+    paths = [images / f"{stem}.jpg" for stem in stems] + [masks / f"{stem}.png" for stem in stems]
+    return entry if len(stems) == frames and all(path.is_file() for path in paths) else None
+
+
+def _document(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    by_id = vipseg_by_id()
+    categories = [
+        {"id": c, "name": by_id[c].name, "isthing": int(by_id[c].isthing), "color": list(by_id[c].color)}
+        for c in sorted(classes.THINGS + classes.STUFF)
+    ]
+    return {
+        "videos": [{"video_id": e["video_id"], "images": e["images"]} for e in entries],
+        "annotations": [{"video_id": e["video_id"], "annotations": e["annotations"]} for e in entries],
+        "categories": categories,
+    }
+
+
 def _encode(suffix: str, rgb: npt.NDArray[np.uint8], options: list[int]) -> bytes:
-    return cv2.imencode(suffix, rgb[..., ::-1], options)[1].tobytes()
+    done, content = cv2.imencode(suffix, rgb[..., ::-1], options)
+    if not done:
+        raise OutputError(f"a frame of {rgb.shape[0]}x{rgb.shape[1]} pixels cannot be encoded as {suffix}")
+    return content.tobytes()
+
+
+def _write_json(path: Path, document: Any) -> None:
+    _write(path, json.dumps(document).encode())
 
 
 def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(content)
     part.replace(path)
