@@ -64,7 +64,7 @@ def test_the_example_runs_as_it_stands(tmp_path: Path, dvis, monkeypatch) -> Non
         words = shlex.split(line.replace("CHECKPOINT", "start/segmenter.safetensors").replace("3000", "2"))[
             1:
         ]
-        code, out, err = dvis(*words, "--config", small, "--workers", "0", "-q")
+        code, _, err = dvis(*words, "--config", small, "--workers", "0", "-q")
         assert code == 0, err
     model = load_model(tmp_path / "mine_refiner" / "refiner.safetensors", device="cpu")
     assert [c.name for c in model.categories] == ["forklift", "pallet", "floor"]

@@ -91,18 +91,20 @@ def test_interrupted_and_resumed_is_the_same_curve(
         if iteration == 5:
             raise Stop
 
-    run(made, stage, tmp_path / "whole", init=init)
+    scored = {"validate_every": 3, "validate_videos": 1}
+    run(made, stage, tmp_path / "whole", init=init, overrides=scored)
     with pytest.raises(Stop):
-        run(made, stage, tmp_path / "cut", init=init, on_iteration=stop_at_five)
+        run(made, stage, tmp_path / "cut", init=init, on_iteration=stop_at_five, overrides=scored)
     shutil.copytree(tmp_path / "cut", tmp_path / "again")
-    run(made, stage, tmp_path / "cut", init=init, resume=True)
+    run(made, stage, tmp_path / "cut", init=init, resume=True, overrides=scored)
+    assert [row["iteration"] for row in read_curves(tmp_path / "cut") if "vpq" in row] == [3, 6]
     assert [i for i, _ in losses(tmp_path / "cut")] == [1, 2, 3, 4, 5, 6]
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     whole, _ = read_tensors(tmp_path / "whole" / f"{stage}.safetensors")
     cut, _ = read_tensors(tmp_path / "cut" / f"{stage}.safetensors")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     with pytest.raises(UsageError, match="begun with settings"):
-        run(made, stage, tmp_path / "again", init=init, resume=True, overrides={"seed": 5})
+        run(made, stage, tmp_path / "again", init=init, resume=True, overrides={**scored, "seed": 5})
 
 
 def test_two_processes_give_the_losses_of_one(made: Path, tmp_path: Path) -> None:

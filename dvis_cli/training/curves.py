@@ -20,7 +20,7 @@ class Curves:
         if resumed_at and self.path.is_file():
             rows = [row for row in read_curves(run) if row["iteration"] <= resumed_at]
             if rows:
-                self.columns = list(rows[0])
+                self.columns = list(dict.fromkeys(name for row in rows for name in row))
             self._rewrite(rows)
         else:
             self.path.unlink(missing_ok=True)
