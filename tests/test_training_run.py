@@ -19,6 +19,7 @@ from dvis_cli.loading import load_model
 from dvis_cli.training.callbacks import Record
 from dvis_cli.training.curves import read_curves
 from dvis_cli.training.run import Machine
+from dvis_cli.training.stages import RefinerStage
 from dvis_cli.training.train import Job, train
 
 pytest.importorskip("lightning")
@@ -77,6 +78,25 @@ def test_frozen_parts_do_not_move(made: Path) -> None:
         assert torch.equal(tensor, after[name]), name
     tracker, _ = read_tensors(made / "tracker" / "tracker.safetensors")
     assert all(torch.equal(tensor, after[name]) for name, tensor in tracker.items())
+
+
+def test_frozen_parts_are_in_eval_mode(made: Path, tmp_path: Path, monkeypatch) -> None:
+    seen: list[tuple[bool, bool, bool]] = []
+    original = RefinerStage.losses
+
+    def look(self, *arguments):
+        parts = (self.network.segmenter, self.network.tracker, self.network.refiner)
+        seen.append(tuple(part.training for part in parts))
+        return original(self, *arguments)
+
+    monkeypatch.setattr(RefinerStage, "losses", look)
+    options = {
+        "iterations": 3,
+        "validate_every": 2,
+        "validate_videos": 1,
+    }  # validation must not leave its mark
+    run(made, "refiner", tmp_path / "run", init=made / "tracker" / "tracker.safetensors", overrides=options)
+    assert seen == [(False, False, True)] * 3
 
 
 @pytest.mark.parametrize("stage", ["segmenter", "tracker", "refiner"])

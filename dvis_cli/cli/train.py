@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -100,7 +101,8 @@ def train(
     overrides = {"iterations": iterations, "batch": batch, "seed": seed}
     if lr is not None:
         overrides["optimizer"] = {"lr": lr}  # type: ignore[assignment]
-    reporter = Reporter(quiet)
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others of a machine are started by the first
+    reporter = Reporter(quiet or not first)
     with reporter.progress(f"train {stage.value}", None, "iterations") as progress:
         result = train(
             job,
@@ -113,6 +115,8 @@ def train(
             on_start=lambda total: setattr(progress, "total", total),
             on_iteration=lambda iteration, figures: _show(progress, iteration, figures),
         )
+    if not first:
+        return
     if json_output:
         print_json({"stage": stage.value, "weights": str(result), "curves": str(run / "curves.csv")})
     else:
