@@ -44,10 +44,10 @@ def test_the_example_runs_as_it_stands(tmp_path: Path, dvis, monkeypatch) -> Non
     code = re.findall(r"```python\n(.*?)```", EXAMPLE, flags=re.DOTALL)[0]
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
-    code, out, err = dvis("dataset", "info", "mine_720P", "--check", "--quiet")
+    code, _, err = dvis("dataset", "info", "mine_720P", "--check", "--quiet")
     assert code == 0, err
     recipe = write_recipe(tmp_path / "recipe.yaml", iterations=2)
-    code, out, err = dvis(
+    code, _, err = dvis(
         "train", "segmenter", "--data", "mine_720P", "--config", recipe, "-o", "start", "--workers", "0", "-q"
     )
     assert code == 0, err
