@@ -106,8 +106,9 @@ class Progress:
         self.show()
 
     def begin_at(self, done: int) -> None:
-        """Count from here: what was done before says nothing of the rate."""
+        """Count from here and now: what went before says nothing of the rate."""
         self.done = self.begun_at = done
+        self.started = time.monotonic()
 
     def update(self, done: int, stage: str | None = None) -> None:
         """Set the count, and what is going on."""

@@ -112,7 +112,7 @@ def train(
             overrides=overrides,
             say=reporter.say,
             on_cached=lambda done, total: progress.update(0, f"features of {done} of {total} videos"),
-            on_start=lambda total: setattr(progress, "total", total),
+            on_start=lambda total: _start(progress, total),
             on_iteration=lambda iteration, figures: _show(progress, iteration, figures),
         )
     if not first:
@@ -121,6 +121,11 @@ def train(
         print_json({"stage": stage.value, "weights": str(result), "curves": str(run / "curves.csv")})
     else:
         typer.echo(str(result))
+
+
+def _start(progress: Progress, total: int) -> None:
+    progress.total = total
+    progress.begin_at(0)
 
 
 def _show(progress: Progress, iteration: int, figures: dict[str, float]) -> None:
