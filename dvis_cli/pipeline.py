@@ -19,7 +19,7 @@ from . import __version__
 from .config import DecisionConfig, Mode
 from .loading import load_model
 from .model import DEFAULT_WINDOW, DvisModel, RunSettings
-from .structures import Frame, Geometry, PanopticFrame, Segment, VideoInfo
+from .structures import FinishedFrame, Frame, Geometry, Segment, VideoInfo
 from .video import Selection, VideoSource, open_video
 from .video.preprocess import plan_geometry, preprocess
 from .video_run import OnProgress, start_run
@@ -51,7 +51,7 @@ class SegmentedVideo:
         self._run = start_run(model, self.geometry, settings, on_progress)
         self._frames = self._iterate()
 
-    def __iter__(self) -> Iterator[PanopticFrame]:
+    def __iter__(self) -> Iterator[FinishedFrame]:
         return self._frames
 
     @property
@@ -84,7 +84,7 @@ class SegmentedVideo:
             "horizon": settings.horizon,
         }
 
-    def _iterate(self) -> Generator[PanopticFrame, None, None]:
+    def _iterate(self) -> Generator[FinishedFrame, None, None]:
         size = self.model.config.input
         with _Prefetch(self._source, self.geometry, size.mean, size.std) as frames:
             yield from self._run.frames(frames)
