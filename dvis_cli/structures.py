@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from torch import Tensor
 
@@ -169,6 +171,16 @@ class InstanceFrame:
     masks: dict[int, str]  # segment id -> its mask as COCO run lengths (`coco_masks`); no entry: no pixel
     segments: dict[int, Segment] = field(default_factory=dict)  # id -> segment, for the ids in `masks`
     name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MaskTube:
+    """An object with one class through a video, as files have it."""
+
+    category_id: int  # the dataset's
+    frames: Sequence[str | None]  # the mask of each frame as COCO run lengths, None where there is none
+    score: float = 1.0  # of a prediction, 0..1
+    iscrowd: bool = False  # of the truth: matching it is neither right nor wrong
 
 
 FinishedFrame: TypeAlias = "PanopticFrame | InstanceFrame"

@@ -14,8 +14,9 @@ from pycocotools.cocoeval import COCOeval
 
 from dvis_cli.coco_masks import check_counts, decode, encode, measure, rle, run_lengths
 from dvis_cli.errors import DatasetError
-from dvis_cli.metrics import InstanceAP, Semantics, Tube
+from dvis_cli.metrics import InstanceAP, Semantics
 from dvis_cli.metrics.instance import tube_ious
+from dvis_cli.structures import MaskTube
 
 # --- run lengths ------------------------------------------------------------------------------------------
 
@@ -71,10 +72,10 @@ def disturbed(rng, masks: np.ndarray) -> np.ndarray:
     return np.roll(masks, rng.integers(-2, 3), axis=rng.integers(1, 3)) & (rng.random(masks.shape) < 0.95)
 
 
-def as_tube(masks: np.ndarray, category: int, score: float = 1.0, iscrowd: bool = False) -> Tube:
+def as_tube(masks: np.ndarray, category: int, score: float = 1.0, iscrowd: bool = False) -> MaskTube:
     codes = encode(masks)
     frames = [code if mask.any() else None for code, mask in zip(codes, masks, strict=True)]
-    return Tube(category, frames, score, iscrowd)
+    return MaskTube(category, frames, score, iscrowd)
 
 
 def random_videos(rng, ties: bool, crowd: bool):

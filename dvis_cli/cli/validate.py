@@ -10,7 +10,7 @@ import typer
 from .console import Reporter, print_json
 
 if TYPE_CHECKING:
-    from dvis_cli.datasets.validation import Problem
+    from dvis_cli.datasets.problems import Problem
 
 
 def validate(
@@ -48,7 +48,7 @@ def validate(
 
 
 def _print_problems(problems: list[Problem], show: int) -> None:
-    from dvis_cli.datasets.validation import KINDS
+    from dvis_cli.datasets.problems import KINDS
 
     for kind, meaning in KINDS.items():
         found = [problem for problem in problems if problem.kind == kind]

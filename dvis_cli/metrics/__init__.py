@@ -1,6 +1,6 @@
 """Scores of video panoptic, instance and semantic segmentation. Numpy only; arrays in, numbers out."""
 
-from dvis_cli.metrics.instance import InstanceAP, InstanceResult, Tube
+from dvis_cli.metrics.instance import InstanceAP, InstanceResult
 from dvis_cli.metrics.overlap import FrameOverlap, frame_overlap, overlaps
 from dvis_cli.metrics.semantic import SemanticResult, Semantics
 from dvis_cli.metrics.stq import STQ, STQResult, STQVideo
@@ -19,7 +19,6 @@ __all__ = [
     "STQVideo",
     "SemanticResult",
     "Semantics",
-    "Tube",
     "VPQResult",
     "WindowResult",
     "frame_overlap",

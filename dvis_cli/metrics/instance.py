@@ -13,22 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dvis_cli.coco_masks import coco, rle
+from dvis_cli.structures import MaskTube
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 MAX_TUBES = (1, 10, 100)  # the likeliest of a class and video that are looked at
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Tube:
-    """An object with one class through a video."""
-
-    category_id: int  # the dataset's
-    frames: Sequence[str | None]  # the mask of each frame as COCO run lengths, None where there is none
-    score: float = 1.0  # of a prediction
-    iscrowd: bool = False  # of the truth: matching it is neither right nor wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +56,7 @@ class InstanceAP:
         self.videos: dict[str, dict[int, _Matches]] = {}
 
     def add_video(
-        self, name: str, size: tuple[int, int], truths: Sequence[Tube], predictions: Sequence[Tube]
+        self, name: str, size: tuple[int, int], truths: Sequence[MaskTube], predictions: Sequence[MaskTube]
     ) -> None:
         """Add one video.
 
@@ -121,7 +112,9 @@ class InstanceAP:
         )
 
 
-def tube_ious(predictions: Sequence[Tube], truths: Sequence[Tube], size: tuple[int, int]) -> FloatArray:
+def tube_ious(
+    predictions: Sequence[MaskTube], truths: Sequence[MaskTube], size: tuple[int, int]
+) -> FloatArray:
     """(D, G) IoU of every prediction with every true tube of one video of `size` (height, width)."""
     shared = np.zeros((len(predictions), len(truths)))
     for codes, true_codes in zip(_by_frame(predictions), _by_frame(truths), strict=True):
@@ -137,11 +130,11 @@ def tube_ious(predictions: Sequence[Tube], truths: Sequence[Tube], size: tuple[i
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def _by_frame(tubes: Sequence[Tube]) -> list[tuple[str | None, ...]]:
+def _by_frame(tubes: Sequence[MaskTube]) -> list[tuple[str | None, ...]]:
     return list(zip(*(tube.frames for tube in tubes), strict=True))
 
 
-def _areas(tubes: Sequence[Tube], size: tuple[int, int]) -> FloatArray:
+def _areas(tubes: Sequence[MaskTube], size: tuple[int, int]) -> FloatArray:
     totals = [
         coco().area([rle(code, size) for code in tube.frames if code is not None]).sum()
         if any(code is not None for code in tube.frames)
@@ -151,7 +144,7 @@ def _areas(tubes: Sequence[Tube], size: tuple[int, int]) -> FloatArray:
     return np.array(totals, dtype=np.float64)
 
 
-def _match(truths: Sequence[Tube], predictions: Sequence[Tube], size: tuple[int, int]) -> _Matches:
+def _match(truths: Sequence[MaskTube], predictions: Sequence[MaskTube], size: tuple[int, int]) -> _Matches:
     """COCO's matching: likeliest first, each prediction takes the free true tube that it covers best."""
     order = np.argsort([-tube.score for tube in predictions], kind="stable")[: MAX_TUBES[-1]]
     predictions = [predictions[place] for place in order]
