@@ -76,11 +76,11 @@ class SemanticDecision:
     def _band(self, masks: FrameMasks, rows: slice) -> np.ndarray:
         sums = torch.einsum("kq,qhw->khw", self._weights, masks.band(rows))
         best, winner = sums.max(dim=0)
-        share = (best / sums.sum(dim=0).clamp(min=1e-12)).double().flatten()
-        task, count, flat = self._task, len(self._weights), winner.flatten()
-        task.pixels += torch.bincount(flat, minlength=count).cpu().numpy()
-        task.shares += torch.bincount(flat, share, minlength=count).cpu().numpy()
-        return (winner + 1).cpu().numpy().astype(task.dtype)
+        share = (best / sums.sum(dim=0).clamp(min=1e-12)).cpu().numpy()
+        ids, task, count = winner.cpu().numpy(), self._task, len(self._weights)
+        task.pixels += np.bincount(ids.ravel(), minlength=count)
+        task.shares += np.bincount(ids.ravel(), share.ravel(), minlength=count)
+        return (ids + 1).astype(task.dtype)
 
     def close(self) -> None:
         self._task.update()
