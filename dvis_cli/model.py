@@ -22,6 +22,7 @@ from .structures import Category, SegmenterOutput
 from .tracker.tracker import ReferringTracker
 
 DEFAULT_WINDOW = 300  # frames; what the official demo refines at once
+DEFAULT_TOP_K = 20  # tubes of instance segmentation; what the official code keeps
 
 
 def refuse_missing_parts(wanted: Mode, most: Mode, who: str) -> None:
@@ -78,6 +79,7 @@ class RunSettings:
     memory_budget: int = 64 * 2**20  # bytes of waiting data kept in RAM; more goes to a temporary file
     score_threshold: float = 0.8
     overlap_threshold: float = 0.8
+    top_k: int = DEFAULT_TOP_K  # instance: tubes kept of a horizon
     batch: int = 1  # frames the segmenter sees at once
 
     def __post_init__(self) -> None:
@@ -86,6 +88,8 @@ class RunSettings:
         for name in ("window", "horizon", "batch"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1 frame")
+        if self.top_k < 1:
+            raise UsageError(f"top_k={self.top_k} must be at least 1")
         for name in ("score_threshold", "overlap_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name}={getattr(self, name)} must lie in 0..1")

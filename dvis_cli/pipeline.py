@@ -16,14 +16,17 @@ from typing import Any
 from torch import Tensor
 
 from . import __version__
-from .config import DecisionConfig, Mode
+from .coco_masks import coco
+from .config import DecisionConfig, Mode, TaskName
 from .loading import load_model
-from .model import DEFAULT_WINDOW, DvisModel, RunSettings
-from .structures import Frame, Geometry, PanopticFrame, Segment, VideoInfo
+from .model import DEFAULT_TOP_K, DEFAULT_WINDOW, DvisModel, RunSettings
+from .structures import FinishedFrame, Frame, Geometry, Segment, VideoInfo
 from .video import Selection, VideoSource, open_video
 from .video.preprocess import plan_geometry, preprocess
 from .video_run import OnProgress, start_run
 from .writers.folder import check_target, safe_name
+from .writers.frame_files import frame_files
+from .writers.instance_picture import SHOWN_FROM
 from .writers.video_folder import Outputs, VideoFolderWriter
 
 PREFETCH_FRAMES = 4  # decoded frames that wait for the network
@@ -51,7 +54,7 @@ class SegmentedVideo:
         self._run = start_run(model, self.geometry, settings, on_progress)
         self._frames = self._iterate()
 
-    def __iter__(self) -> Iterator[PanopticFrame]:
+    def __iter__(self) -> Iterator[FinishedFrame]:
         return self._frames
 
     @property
@@ -78,13 +81,13 @@ class SegmentedVideo:
             },
             "mode": settings.mode,
             "task": settings.task,
-            "thresholds": {"score": settings.score_threshold, "overlap": settings.overlap_threshold},
+            **_decision_facts(settings),
             "input_size": list(self.geometry.resized),
             "window": settings.window,
             "horizon": settings.horizon,
         }
 
-    def _iterate(self) -> Generator[PanopticFrame, None, None]:
+    def _iterate(self) -> Generator[FinishedFrame, None, None]:
         size = self.model.config.input
         with _Prefetch(self._source, self.geometry, size.mean, size.std) as frames:
             yield from self._run.frames(frames)
@@ -95,6 +98,7 @@ def segment_video(
     model: DvisModel | str | Path | None = None,
     *,
     mode: Mode | None = None,
+    task: TaskName = "panoptic",
     short_side: int | None = None,
     selection: Selection | None = None,
     folder_fps: float = 25.0,
@@ -103,6 +107,7 @@ def segment_video(
     memory_budget: int | None = None,
     score_threshold: float | None = None,
     overlap_threshold: float | None = None,
+    top_k: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> SegmentedVideo:
     """Segment a video file or a folder of images, lazily.
@@ -111,6 +116,7 @@ def segment_video(
         source: the file or folder, or one that is open already.
         model: of `load_model`, or what that function takes.
         mode: "minvis", "online" or "offline"; None is the most that the model can do.
+        task: "panoptic", "instance" or "semantic".
         short_side: pixels of the frame's short side in the network; None is the model's own.
         selection: part of the video; None is all of it.
         folder_fps: frame rate of an image folder.
@@ -118,11 +124,12 @@ def segment_video(
         horizon: frames whose classes and masks are decided together; None is the larger of window and 300.
         memory_budget: bytes of waiting mask features in RAM; None is 64 MiB on a CPU, else a quarter of the
             machine's memory.
-        score_threshold, overlap_threshold: 0..1; None is the model's own.
+        score_threshold, overlap_threshold: 0..1; None is the model's own, and for instances a score of 0.
+        top_k: tubes that instance segmentation keeps of a horizon; None is 20.
         on_progress: called with a stage name and a count of frames.
 
     Returns:
-        frames to iterate, each a `PanopticFrame`, and the segments.
+        frames to iterate, each a `PanopticFrame` or, for instances, an `InstanceFrame`, and the segments.
 
     Raises:
         VideoError, UsageError, CheckpointError, ConfigError: each with one line that says what to do.
@@ -133,7 +140,9 @@ def segment_video(
         model = load_model(model, mode=mode)
     on_cpu = model.device.type == "cpu"
     settings = dataclasses.replace(
-        check_settings(window, horizon, score_threshold, overlap_threshold, model.config.decision),
+        check_settings(
+            window, horizon, score_threshold, overlap_threshold, task, top_k, model.config.decision
+        ),
         mode=model.check_mode(mode),
         memory_budget=memory_budget if memory_budget is not None else _default_budget(on_cpu),
         batch=1 if on_cpu else 4,
@@ -153,7 +162,7 @@ def save_video(
     on_progress: OnProgress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Segment a video and write `OUT/<name>/`: PNG maps, segments.json and an overlay video.
+    """Segment a video and write `OUT/<name>/`: PNG maps (or masks.jsonl), segments.json and an overlay video.
 
     Args:
         source, model, options: as for `segment_video`.
@@ -178,6 +187,8 @@ def save_video(
         run=video.describe(),
         overwrite=overwrite,
         audio_from=Path(source) if video.info.has_audio else None,
+        files=frame_files(video.settings.task, video.model.categories),
+        shown_from=video.settings.score_threshold or SHOWN_FROM,
     )
     try:
         with writer:
@@ -195,17 +206,37 @@ def check_settings(
     horizon: int | None = None,
     score_threshold: float | None = None,
     overlap_threshold: float | None = None,
+    task: TaskName = "panoptic",
+    top_k: int | None = None,
     decision: DecisionConfig | None = None,
 ) -> RunSettings:
-    """Fill in what was not said. Raises `UsageError` for a value out of range."""
+    """Fill in what was not said.
+
+    Raises:
+        UsageError: a value out of range, or a task that lacks its package.
+    """
     decision = decision or DecisionConfig()
+    if task == "instance":
+        coco()
+        score_threshold = score_threshold or 0.0
     return RunSettings(
         mode="minvis",
+        task=task,
         window=window,
         horizon=horizon if horizon is not None else max(window, DEFAULT_WINDOW),
         score_threshold=decision.score_threshold if score_threshold is None else score_threshold,
         overlap_threshold=decision.overlap_threshold if overlap_threshold is None else overlap_threshold,
+        top_k=DEFAULT_TOP_K if top_k is None else top_k,
     )
+
+
+def _decision_facts(settings: RunSettings) -> dict[str, Any]:
+    """What the task's decision depends on, for the segments file."""
+    if settings.task == "instance":
+        return {"thresholds": {"score": settings.score_threshold}, "top_k": settings.top_k}
+    if settings.task == "semantic":
+        return {"thresholds": {}}
+    return {"thresholds": {"score": settings.score_threshold, "overlap": settings.overlap_threshold}}
 
 
 def _default_budget(on_cpu: bool) -> int:

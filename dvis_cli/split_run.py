@@ -1,31 +1,68 @@
 """One split of a dataset: every video through the pipeline, into a submission folder that can be resumed.
 
-RUN/pan_pred/<video_id>/<stem>.png   each video when it is done, whole or not at all
-RUN/pred.json                        when all videos are done
+RUN/pan_pred/<video_id>/<stem>.png   panoptic: each video when it is done, whole or not at all
+RUN/pred.json                                  when all videos are done
+RUN/<video_id>/<stem>.png            semantic: each video when it is done
+RUN/results.json                     instance: when all videos are done
 RUN/run.json                         the settings; a run is only ever continued with the same ones
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from .config import TaskName
 from .datasets.vipseg import VIPSeg, VIPSegVideo
 from .errors import DatasetError, DvisError, OutputError, UsageError
 from .model import DvisModel
 from .pipeline import SegmentedVideo, segment_video
+from .structures import FinishedFrame, Segment
 from .video import Selection
 from .video.image_files import ImageFiles
+from .writers import vipseg_submission, vspw_submission, ytvis_submission
 from .writers.failures import output_errors
 from .writers.segments_json import write_json
-from .writers.vipseg_submission import SubmissionVideoWriter, finished_videos, write_pred_json
 
 SETTINGS_NAME = "run.json"
 FRAMES_PER_SECOND = 5.0  # of VIPSeg; names no time in the results
 VOLATILE = ("dvis_version", "input_size")  # what may differ between the videos of a run, or its continuations
+
+
+class _VideoWriter(Protocol):
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *failure: Any) -> None: ...
+    def add(self, frame: FinishedFrame) -> None: ...
+    def finish(self, segments: Iterable[Segment]) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Submission:
+    """How a task's submission is written: run folder, video's name and its number in the split, from 1."""
+
+    writer: Callable[[Path, str, int], _VideoWriter]
+    finished: Callable[[Path], set[str]]
+    complete: Callable[[Path, Sequence[str]], Path]
+
+
+SUBMISSIONS: dict[TaskName, _Submission] = {
+    "panoptic": _Submission(
+        lambda run, name, number: vipseg_submission.SubmissionVideoWriter(run, name),
+        vipseg_submission.finished_videos,
+        vipseg_submission.write_pred_json,
+    ),
+    "instance": _Submission(
+        ytvis_submission.YtvisVideoWriter, ytvis_submission.finished_videos, ytvis_submission.write_results
+    ),
+    "semantic": _Submission(
+        lambda run, name, number: vspw_submission.VspwVideoWriter(run, name),
+        vspw_submission.finished_videos,
+        vspw_submission.complete_maps,
+    ),
+}
 
 
 @dataclass
@@ -36,7 +73,9 @@ class SplitReport:
     skipped: list[str] = field(default_factory=list)  # finished by an earlier run
     failed: dict[str, str] = field(default_factory=dict)  # video id -> why
     frames: int = 0  # segmented in this run
-    pred_json: Path | None = None  # None while videos are missing
+    result: Path | None = (
+        None  # pred.json, results.json, or the folder of maps; None while videos are missing
+    )
 
 
 def segment_split(
@@ -65,16 +104,18 @@ def segment_split(
         OutputError: `run` was made with other settings, or cannot be written.
     """
     _check_categories(dataset, model)
-    finished = finished_videos(run)
+    kind = SUBMISSIONS[options.get("task", "panoptic")]
+    finished = kind.finished(run)
+    begun = any(other.finished(run) for other in SUBMISSIONS.values())
     report = SplitReport()
-    for video in dataset.videos:
+    for number, video in enumerate(dataset.videos, start=1):
         if video.video_id in finished:
             report.skipped.append(video.video_id)
         else:
             try:
                 segmented = _open(dataset, video, model, on_progress, options)
-                _check_settings(run, segmented, started=bool(finished or report.done))
-                report.frames += _write(segmented, run, video.video_id)
+                _check_settings(run, segmented, started=begun or bool(report.done))
+                report.frames += _write(segmented, kind.writer(run, video.video_id, number))
                 report.done.append(video.video_id)
             except (OutputError, UsageError):
                 raise  # the next video would meet it, too
@@ -82,7 +123,7 @@ def segment_split(
                 report.failed[video.video_id] = str(error)
         on_video(video.video_id, report)
     if not report.failed:
-        report.pred_json = write_pred_json(run, [video.video_id for video in dataset.videos])
+        report.result = kind.complete(run, [video.video_id for video in dataset.videos])
     return report
 
 
@@ -138,11 +179,11 @@ def _check_settings(run: Path, segmented: SegmentedVideo, started: bool) -> None
     write_json(path, settings)
 
 
-def _write(segmented: SegmentedVideo, run: Path, video_id: str) -> int:
+def _write(segmented: SegmentedVideo, writer: _VideoWriter) -> int:
     """Write one video; returns its number of frames."""
     count = 0
     try:
-        with SubmissionVideoWriter(run, video_id) as writer:
+        with writer:
             for frame in segmented:
                 writer.add(frame)
                 count += 1

@@ -18,9 +18,11 @@ Times are seconds, sizes are pixels, boxes are `(x, y, width, height)`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from torch import Tensor
 
@@ -144,11 +146,12 @@ class Segment:
     id: int  # 1, 2, 3, ...: the value in the PNG
     category: Category
     score: float  # 0..1: class probability
+    query: int | None = None  # of instance segmentation: the row of the tracks that it comes from
 
 
 @dataclass(frozen=True, slots=True)
 class PanopticFrame:
-    """One finished frame."""
+    """One finished frame. Of semantic segmentation, too: there a segment is all that a class covers."""
 
     index: int
     pts: float  # seconds
@@ -156,3 +159,28 @@ class PanopticFrame:
     ids: np.ndarray  # (height, width) int32: segment ids, 0 = void
     segments: dict[int, Segment] = field(default_factory=dict)  # id -> segment, for the ids in this frame
     name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFrame:
+    """One finished frame of instance segmentation. Masks may overlap."""
+
+    index: int
+    pts: float  # seconds
+    rgb: np.ndarray  # (height, width, 3) uint8: the decoded frame
+    masks: dict[int, str]  # segment id -> its mask as COCO run lengths (`coco_masks`); no entry: no pixel
+    segments: dict[int, Segment] = field(default_factory=dict)  # id -> segment, for the ids in `masks`
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MaskTube:
+    """An object with one class through a video, as files have it."""
+
+    category_id: int  # the dataset's
+    frames: Sequence[str | None]  # the mask of each frame as COCO run lengths, None where there is none
+    score: float = 1.0  # of a prediction, 0..1
+    iscrowd: bool = False  # of the truth: matching it is neither right nor wrong
+
+
+FinishedFrame: TypeAlias = "PanopticFrame | InstanceFrame"

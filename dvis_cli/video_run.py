@@ -17,8 +17,10 @@ import torch
 from .model import DvisModel, RunSettings
 from .scale import ScaleNetwork
 from .spool import Spool
-from .structures import Frame, Geometry, PanopticFrame, Segment, Tubes
+from .structures import FinishedFrame, Frame, Geometry, Segment, Tubes
+from .tasks.instance import InstanceTask
 from .tasks.panoptic import PanopticTask
+from .tasks.semantic import SemanticTask
 from .tasks.task import Decision, Task
 
 OnProgress = Callable[[str, int], None]  # stage ("network", "masks", "files"), frames of the video done in it
@@ -49,6 +51,10 @@ class VideoNetwork(Protocol):
 
 def make_task(model: DvisModel, size: tuple[int, int], settings: RunSettings) -> Task:
     """The task that the settings name, for output of `size` (height, width)."""
+    if settings.task == "instance":
+        return InstanceTask(model.categories, size, settings.top_k, settings.score_threshold)
+    if settings.task == "semantic":
+        return SemanticTask(model.categories, size)
     return PanopticTask(model.categories, size, settings.score_threshold, settings.overlap_threshold)
 
 
@@ -78,7 +84,7 @@ class VideoRun:
         """All segments found so far; complete once the frames have run out."""
         return self.task.segments
 
-    def frames(self, source: Iterable[tuple[Frame, Any]]) -> Iterator[PanopticFrame]:
+    def frames(self, source: Iterable[tuple[Frame, Any]]) -> Iterator[FinishedFrame]:
         """Segment a video.
 
         Args:
@@ -90,7 +96,7 @@ class VideoRun:
         """
         horizon, budget = self.settings.horizon, self.settings.memory_budget
         waiting: list[Frame] = []
-        finished: Iterator[PanopticFrame] = iter(())
+        finished: Iterator[FinishedFrame] = iter(())
         try:
             results = Spool(budget // 4)  # frames and maps; that of the last horizon may be alive, too
             for batch in _batched(source, self.settings.batch, horizon):
@@ -121,7 +127,7 @@ class VideoRun:
         self.network.start_horizon()
         return decision
 
-    def _finished(self, waiting: list[Frame], results: Spool, decision: Decision) -> Iterator[PanopticFrame]:
+    def _finished(self, waiting: list[Frame], results: Spool, decision: Decision) -> Iterator[FinishedFrame]:
         """The frames of a decided horizon, one at a time."""
         with results:
             for place, frame in enumerate(waiting):

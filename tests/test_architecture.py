@@ -42,6 +42,7 @@ LEVELS = {
     **dict.fromkeys(STAGES, 6),
     "spool": 6,
     "layers": 7,
+    "coco_masks": 7,
     "allocator": 7,
     "structures": 8,
     "config": 9,

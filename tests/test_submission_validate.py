@@ -13,8 +13,9 @@ import pytest
 import small_vipseg
 from small_vipseg import HEIGHT, WIDTH
 
+from dvis_cli.datasets.problems import KINDS, ValidationReport
 from dvis_cli.datasets.submission import open_submission
-from dvis_cli.datasets.validation import KINDS, ValidationReport, validate_submission
+from dvis_cli.datasets.validation import validate_submission
 from dvis_cli.datasets.vipseg import VIPSeg
 from dvis_cli.errors import DatasetError, UsageError
 from dvis_cli.submission import export_vipseg

@@ -234,7 +234,7 @@ def test_a_failure_is_reported_while_frames_still_come(
     def refuse(*_: object) -> None:
         raise OutputError("full")
 
-    monkeypatch.setattr("dvis_cli.writers.video_folder.write_panoptic_png", refuse)
+    monkeypatch.setattr("dvis_cli.writers.frame_files.write_panoptic_png", refuse)
     with (
         pytest.raises(OutputError, match="full"),
         VideoFolderWriter(tmp_path / "clip", info(), Outputs(overlay=None), run={}, queue_frames=2) as writer,
@@ -247,7 +247,7 @@ def test_a_failure_is_reported_while_frames_still_come(
 
 def test_frames_wait_in_a_bounded_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    monkeypatch.setattr("dvis_cli.writers.video_folder.write_panoptic_png", lambda *_: gate.wait(20))
+    monkeypatch.setattr("dvis_cli.writers.frame_files.write_panoptic_png", lambda *_: gate.wait(20))
     handed = []
 
     def feed() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvis_cli.video.source import IMAGE_SUFFIXES, plain_name
-from dvis_cli.writers.folder import safe_name
+from dvis_cli.writers.folder import OUTPUT_NAMES, safe_name
 
 from .manifest import STEM
 from .places import base_name, is_url
@@ -144,8 +144,8 @@ def identity_of(source: str) -> str:
 
 def is_result_folder(folder: Path) -> bool:
     """Whether a folder is a result of this program: its overlay must not be segmented again."""
-    return (folder / "segments.json").is_file() and (
-        (folder / "panoptic").is_dir() or (folder / "overlay.mp4").is_file()
+    return (folder / "segments.json").is_file() and any(
+        (folder / name).exists() for name in OUTPUT_NAMES - {"segments.json"}
     )
 
 

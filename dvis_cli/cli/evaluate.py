@@ -1,4 +1,4 @@
-"""`dvis evaluate`: VPQ and STQ of one run, or of several side by side."""
+"""`dvis evaluate`: VPQ and STQ of one run, or of several side by side; with --task, the other tasks' scores."""
 
 from __future__ import annotations
 
@@ -7,24 +7,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dvis_cli.errors import UsageError
+
 from .console import Reporter, print_json
+from .segment import TaskChoice
 
 if TYPE_CHECKING:
     from dvis_cli.datasets.vipseg import VIPSeg
+
+
+DEFAULT_METRICS = "vpq,stq"
 
 
 def evaluate(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PRED...", help="Folder or zip with pred.json and pan_pred/.", show_default=False
+            metavar="PRED...",
+            help="Folder or zip: pred.json and pan_pred/, or what --task has.",
+            show_default=False,
         ),
     ],
     gt: Annotated[
         Path, typer.Option("--gt", help="Dataset folder with panomasksRGB/, or a split's json in it.")
     ],
+    task: Annotated[
+        TaskChoice, typer.Option(help="instance: YouTube-VIS AP. semantic: mIoU and video consistency.")
+    ] = TaskChoice.panoptic,
     split: Annotated[str, typer.Option(help="Split, when --gt is a folder.")] = "val",
-    metric: Annotated[str, typer.Option(help="What to compute, separated by commas.")] = "vpq,stq",
+    metric: Annotated[str, typer.Option(help="What to compute, separated by commas.")] = DEFAULT_METRICS,
     compare: Annotated[
         bool, typer.Option("--compare", help="Put the runs side by side: evaluate A --compare B C.")
     ] = False,
@@ -37,8 +48,22 @@ def evaluate(
     json_output: Annotated[bool, typer.Option("--json", help="Print every number as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Score predictions against VIPSeg ground truth: VPQ and STQ, equal to the public scorers' numbers."""
+    """Score predictions against VIPSeg ground truth: VPQ and STQ, equal to the public scorers' numbers.
+
+    With --task instance or semantic, ground truth may also be a YouTube-VIS json, or VSPW's maps.
+    """
     from dvis_cli.datasets.parallel import usable_cores
+
+    if task is not TaskChoice.panoptic:
+        from .task_scores import evaluate_task
+
+        if metric != DEFAULT_METRICS:
+            raise UsageError(f"--metric {metric} is for --task panoptic; {task.value} has scores of its own")
+        evaluate_task(
+            task.value, runs, gt, split, workers or usable_cores(), csv=csv, json_output=json_output,
+            per_class=per_class, per_video=per_video, quiet=quiet,
+        )  # fmt: skip
+        return
     from dvis_cli.datasets.vipseg import VIPSeg
     from dvis_cli.evaluation import check_metrics
     from dvis_cli.evaluation.tables import write_csv

@@ -26,6 +26,8 @@ class TaskChoice(str, Enum):
     """What is made of the model's output."""
 
     panoptic = "panoptic"
+    instance = "instance"
+    semantic = "semantic"
 
 
 class PrecisionChoice(str, Enum):
@@ -91,7 +93,7 @@ def segment(
         ),
     ] = None,
     task: Annotated[
-        TaskChoice, typer.Option(help="What to make of the model's output.")
+        TaskChoice, typer.Option(help="Objects and stuff, objects with masks that overlap, or classes only.")
     ] = TaskChoice.panoptic,
     short_side: Annotated[
         int | None, typer.Option(help="Pixels of the short side in the network. Default: the model's own.")
@@ -117,14 +119,22 @@ def segment(
         typer.Option(metavar="SIZE", help="Waiting data in RAM, e.g. 2GB; more goes to a temporary file."),
     ] = None,
     score_threshold: Annotated[
-        float | None, typer.Option(help="Drop objects less certain than this. Usually 0.8.")
+        float | None, typer.Option(help="Drop objects less certain than this. Usually 0.8; instances: 0.")
     ] = None,
     overlap_threshold: Annotated[
         float | None,
         typer.Option(help="Drop objects less visible than this share of their mask. Usually 0.8."),
     ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Instances to keep: the likeliest. Default: 20.")] = None,
     overlay: Annotated[OverlayChoice, typer.Option(help="The overlay video's style.")] = OverlayChoice.blend,
-    panoptic: Annotated[bool, typer.Option(help="Write the PNG maps.")] = True,
+    panoptic: Annotated[
+        bool,
+        typer.Option(
+            "--maps/--no-maps",
+            "--panoptic/--no-panoptic",
+            help="Write the PNG maps; of instances, the masks.",
+        ),
+    ] = True,
     segments: Annotated[bool, typer.Option(help="Write segments.json.")] = True,
     overwrite: Annotated[bool, typer.Option(help="Replace earlier results. Default: refuse.")] = False,
     threads: Annotated[
@@ -182,7 +192,7 @@ def segment(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Turn videos into panoptic videos.
+    """Turn videos into panoptic videos, or into instances (--task instance) or classes (--task semantic).
 
     For clip.mp4 it writes OUT/clip/ with panoptic/000000.png ... (id = R + 256 G + 65536 B), segments.json and
     overlay.mp4. With --dataset, OUT becomes a submission: pan_pred/ and pred.json; run again to resume.
@@ -195,6 +205,7 @@ def segment(
         model=model,
         config=config,
         mode=mode.value if mode else None,
+        task=task.value,
         device=device,
         precision=precision.value,
         threads=threads,
@@ -204,6 +215,7 @@ def segment(
         memory_budget=parse_bytes(memory_budget, "--memory-budget"),
         score_threshold=score_threshold,
         overlap_threshold=overlap_threshold,
+        top_k=top_k,
     )
     if dataset is not None:
         if sources:
@@ -224,7 +236,7 @@ def segment(
     )
     outputs = Outputs(panoptic, segments, None if overlay is OverlayChoice.none else overlay.value)
     if not (panoptic or segments or outputs.overlay):
-        raise UsageError("nothing to write: --no-panoptic, --no-segments and --overlay none leave no output")
+        raise UsageError("nothing to write: --no-maps, --no-segments and --overlay none leave no output")
     what = {"selection": selection, "folder_fps": folder_fps, "outputs": outputs, "overwrite": overwrite}
     many = BatchOptions(
         engine=engine.value,

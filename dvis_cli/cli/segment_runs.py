@@ -26,6 +26,7 @@ class Request:
     model: str | None
     config: Path | None
     mode: Any
+    task: Any
     device: str
     precision: Any
     threads: int | None
@@ -35,6 +36,7 @@ class Request:
     memory_budget: int | None
     score_threshold: float | None
     overlap_threshold: float | None
+    top_k: int | None
 
     def check(self) -> None:
         """Refuse values out of range before the weights are read."""
@@ -43,18 +45,22 @@ class Request:
                 raise UsageError(f"{option} {value} must be at least 1")
         from dvis_cli.pipeline import check_settings
 
-        check_settings(self.window, self.horizon, self.score_threshold, self.overlap_threshold)
+        check_settings(
+            self.window, self.horizon, self.score_threshold, self.overlap_threshold, self.task, self.top_k
+        )
 
     def options(self) -> dict[str, Any]:
         """For `segment_video`."""
         names = (
             "mode",
+            "task",
             "short_side",
             "window",
             "horizon",
             "memory_budget",
             "score_threshold",
             "overlap_threshold",
+            "top_k",
         )
         return {name: getattr(self, name) for name in names}
 
@@ -186,7 +192,8 @@ def run_split(request: Request, reporter: Reporter, folder: Path, split: str, js
             "skipped": report.skipped,
             "failed": report.failed,
             "frames": report.frames,
-            "pred_json": str(report.pred_json) if report.pred_json else None,
+            "pred_json": str(report.result) if report.result and request.task == "panoptic" else None,
+            "result": str(report.result) if report.result else None,
         })  # fmt: skip
     reporter.say(
         f"{request.out}: {len(report.done)} videos done, {len(report.skipped)} were done before, "

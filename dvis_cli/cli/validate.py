@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .console import Reporter, print_json
+from .segment import TaskChoice
 
 if TYPE_CHECKING:
-    from dvis_cli.datasets.validation import Problem
+    from dvis_cli.datasets.problems import Problem, ValidationReport
 
 
 def validate(
     file: Annotated[
-        Path, typer.Argument(help="Submission: a zip, or a folder with pred.json and pan_pred/.")
+        Path, typer.Argument(help="Submission: a zip or folder with pred.json, maps or results.json.")
     ],
     gt: Annotated[
         Path, typer.Option("--gt", help="The split's json, or the dataset's folder (then with --split).")
     ],
+    task: Annotated[
+        TaskChoice | None, typer.Option(help="Kind of submission. Default: what it looks like.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Split, when --gt is a folder.")] = "val",
     show: Annotated[int, typer.Option(min=0, help="Problems of each kind to print; 0 prints all.")] = 5,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Report all that is wrong with a VIPSeg submission, in the scorer's terms: then the exit code is 1."""
-    from dvis_cli.datasets.parallel import usable_cores
-    from dvis_cli.datasets.validation import validate_submission
-    from dvis_cli.datasets.vipseg import VIPSeg
+    """Report all that is wrong with a submission, in the scorer's terms: then the exit code is 1.
 
-    dataset = VIPSeg.open(gt, split) if gt.is_dir() else VIPSeg.from_json(gt)
-    with Reporter(quiet).progress("validate", len(dataset.videos), "videos") as progress:
-        report = validate_submission(
-            file, dataset, workers or usable_cores(), on_video=lambda _: progress.advance()
-        )
+    VIPSeg's (pred.json), YouTube-VIS' (results.json) and VSPW's (<video>/<stem>.png).
+    """
+    from dvis_cli.datasets.parallel import usable_cores
+
+    check, videos = _checker(_kind(file) if task is None else task.value, gt, split)
+    with Reporter(quiet).progress("validate", videos, "videos") as progress:
+        report = check(file, workers or usable_cores(), lambda _: progress.advance())
     if json_output:
         print_json(report.to_json())
     else:
@@ -47,8 +51,43 @@ def validate(
         raise typer.Exit(1)
 
 
+Check = Callable[[Path, int, Callable[[str], None]], "ValidationReport"]
+
+
+def _checker(task: str, gt: Path, split: str) -> tuple[Check, int]:
+    """How to check a submission against a ground truth, and how many videos that has."""
+    if task == "instance":
+        from dvis_cli.datasets.instances import open_instance_truth
+        from dvis_cli.datasets.results import validate_results
+
+        tubes = open_instance_truth(gt, split)
+        return lambda file, workers, on_video: validate_results(file, tubes, workers, on_video), len(
+            tubes.videos
+        )
+    if task == "semantic":
+        from dvis_cli.datasets.semantics import open_semantic_truth, validate_maps
+
+        maps = open_semantic_truth(gt, split)
+        return lambda file, workers, on_video: validate_maps(file, maps, workers, on_video), len(maps.videos)
+    from dvis_cli.datasets.validation import validate_submission
+    from dvis_cli.datasets.vipseg import VIPSeg
+
+    dataset = VIPSeg.open(gt, split) if gt.is_dir() else VIPSeg.from_json(gt)
+    return (
+        lambda file, workers, on_video: validate_submission(file, dataset, workers, on_video),
+        len(dataset.videos),
+    )
+
+
+def _kind(file: Path) -> str:
+    """The task that a submission looks like."""
+    from dvis_cli.datasets.kinds import kind_of_submission
+
+    return kind_of_submission(file)
+
+
 def _print_problems(problems: list[Problem], show: int) -> None:
-    from dvis_cli.datasets.validation import KINDS
+    from dvis_cli.datasets.problems import KINDS
 
     for kind, meaning in KINDS.items():
         found = [problem for problem in problems if problem.kind == kind]

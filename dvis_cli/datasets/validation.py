@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from dvis_cli.datasets.frame_check import Finding, check_pixels, check_segments
 from dvis_cli.datasets.id_map import PngHeader, decode_ids
 from dvis_cli.datasets.names import safe_name, stem_of
 from dvis_cli.datasets.parallel import parallel_map
+from dvis_cli.datasets.problems import UNSCORED, Problem, ValidationReport
 from dvis_cli.datasets.submission import (
     JSON_NAME,
     Submission,
@@ -24,75 +25,6 @@ from dvis_cli.datasets.submission import (
 )
 from dvis_cli.datasets.vipseg import VIPSeg, VIPSegFrame, VIPSegVideo
 from dvis_cli.errors import DatasetError
-
-KINDS = {
-    "archive": "the file cannot be read as a submission",
-    "json": "pred.json is not what the scorer reads",
-    "missing-video": "a video of the ground truth has no prediction",
-    "extra-video": "a video is not in the ground truth (ignored by the scorer)",
-    "frame-count": "a video has more or fewer frames than the ground truth",
-    "frame-order": "frames are not in the ground truth's order; the scorer pairs them by order",
-    "frame-name": "a frame has a name that the ground truth's video does not have",
-    "missing-png": "a frame has no PNG under the ground truth's name",
-    "damaged-png": "a PNG cannot be decoded",
-    "png-format": "a PNG is not 8-bit RGB",
-    "size": "a PNG has not the size of the ground truth",
-    "id-not-in-json": "an id is in a PNG and not in pred.json",
-    "id-not-in-png": "an id is in pred.json and not in the PNG",
-    "bad-id": "an id is no whole number 1..16777215, or listed twice in a frame",
-    "unknown-category": "a category_id is not in the ground truth's categories",
-    "class-change": "an id has different classes in one video",
-    "area": "an area is not the number of pixels in the PNG",
-    "box": "a box is not the extent of the pixels in the PNG",
-    "extra-file": "a file that the scorer does not look for (ignored)",
-}
-HARMLESS = frozenset({"extra-video", "extra-file"})
-UNSCORED = HARMLESS | {"class-change", "area", "box"}  # wrong, but the scorer does not stop at it
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong."""
-
-    kind: str  # one of KINDS
-    message: str
-    video: str | None = None
-    frame: str | None = None  # file stem
-
-    @property
-    def harmless(self) -> bool:
-        """The scorer does not mind."""
-        return self.kind in HARMLESS
-
-    def __str__(self) -> str:
-        where = "/".join(part for part in (self.video, self.frame) if part)
-        return f"{where}: {self.message}" if where else self.message
-
-
-@dataclass(slots=True)
-class ValidationReport:
-    """What was looked at and what was found."""
-
-    path: Path
-    videos: int = 0  # of the ground truth
-    frames: int = 0
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether the scorer will take it."""
-        return all(problem.harmless for problem in self.problems)
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as one json document."""
-        problems = [asdict(problem) | {"harmless": problem.harmless} for problem in self.problems]
-        return {
-            "file": str(self.path),
-            "valid": self.ok,
-            "videos": self.videos,
-            "frames": self.frames,
-            "problems": problems,
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
-"""Scores of video panoptic segmentation. Numpy only; arrays in, numbers out."""
+"""Scores of video panoptic, instance and semantic segmentation. Numpy only; arrays in, numbers out."""
 
+from dvis_cli.metrics.instance import InstanceAP, InstanceResult
 from dvis_cli.metrics.overlap import FrameOverlap, frame_overlap, overlaps
+from dvis_cli.metrics.semantic import SemanticResult, Semantics
 from dvis_cli.metrics.stq import STQ, STQResult, STQVideo
 from dvis_cli.metrics.vpq import PUBLIC_WINDOWS, REPORT_WINDOWS, VPQ, Quality, VPQResult, WindowResult
 
@@ -10,9 +12,13 @@ __all__ = [
     "STQ",
     "VPQ",
     "FrameOverlap",
+    "InstanceAP",
+    "InstanceResult",
     "Quality",
     "STQResult",
     "STQVideo",
+    "SemanticResult",
+    "Semantics",
     "VPQResult",
     "WindowResult",
     "frame_overlap",

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dvis_cli.structures import Frame, PanopticFrame, Segment, Tubes
+from dvis_cli.structures import FinishedFrame, Frame, Segment, Tubes
 
 
 class Decision(Protocol):
@@ -30,7 +30,7 @@ class Decision(Protocol):
         """All frames have been seen: decide."""
         ...
 
-    def finish(self, frame: Frame, stored: np.ndarray) -> PanopticFrame:
+    def finish(self, frame: Frame, stored: np.ndarray) -> FinishedFrame:
         """The result for one frame, from what `frame` returned for it; only after `close`."""
         ...
 

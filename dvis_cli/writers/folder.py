@@ -21,7 +21,8 @@ from dvis_cli.errors import OutputError
 from dvis_cli.writers.failures import output_errors
 
 # What this package puts in an output folder. A folder with anything else in it is never deleted.
-OUTPUT_NAMES = frozenset({"panoptic", "segments.json", "overlay.mp4"})
+PANOPTIC_FOLDER, SEMANTIC_FOLDER, MASKS_NAME = "panoptic", "semantic", "masks.jsonl"  # one for each task
+OUTPUT_NAMES = frozenset({PANOPTIC_FOLDER, SEMANTIC_FOLDER, MASKS_NAME, "segments.json", "overlay.mp4"})
 _HARMLESS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers leave these behind
 
 _LONGEST_STEM = 120  # bytes: leaves room for the suffix in the usual 255

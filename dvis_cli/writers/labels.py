@@ -33,14 +33,18 @@ class _Region:
     anchor: tuple[int, int]  # (x, y), a pixel of the segment
 
 
-def label_of(segment: Segment) -> str:
+def label_of(segment: Segment, numbered: bool = True) -> str:
     """The text of a label: `person 3` for a thing; stuff has one region per class, so its name is enough."""
     name = segment.category.name.replace("_", " ")
-    return f"{name} {segment.id}" if segment.category.isthing else name
+    return f"{name} {segment.id}" if numbered and segment.category.isthing else name
 
 
 def draw_labels(
-    rgb: np.ndarray, index: np.ndarray, present: list[Segment], anchors: Anchors | None = None
+    rgb: np.ndarray,
+    index: np.ndarray,
+    present: list[Segment],
+    anchors: Anchors | None = None,
+    numbered: bool = True,
 ) -> list[LabelBox]:
     """Draw the labels of a frame into `rgb`.
 
@@ -49,6 +53,7 @@ def draw_labels(
         index: (height, width) uint8 or uint16: 0 = no segment, k = `present[k - 1]`.
         present: the segments that `index` speaks of.
         anchors: label positions of the previous frame, updated; with it labels move calmly.
+        numbered: things have their ids in their labels.
 
     Returns:
         What was drawn, as `(segment id, x, y, width, height)`.
@@ -60,7 +65,7 @@ def draw_labels(
     regions.sort(key=lambda r: (not r.segment.category.isthing, -r.area, r.segment.id))
     taken: list[LabelBox] = []
     for region in regions:
-        patch = label_patch(label_of(region.segment), segment_color(region.segment), font_size)
+        patch = label_patch(label_of(region.segment, numbered), segment_color(region.segment), font_size)
         smallest = _STILL_LARGE if region.segment.id in previous else _SMALLEST
         fits = region.area >= smallest * patch.size[0] * patch.size[1]
         box = _free_box(region, patch.size, index, taken) if fits else None

@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from dvis_cli.errors import DvisWarning, OutputError
-from dvis_cli.structures import PanopticFrame, VideoInfo
+from dvis_cli.structures import FinishedFrame, InstanceFrame, VideoInfo
 from dvis_cli.writers.audio import (
     AUDIO_FAULTS,
     COPIED_CODECS,
@@ -25,6 +25,7 @@ from dvis_cli.writers.audio import (
 )
 from dvis_cli.writers.audio_recode import RecodedAudio
 from dvis_cli.writers.failures import output_errors
+from dvis_cli.writers.instance_picture import SHOWN_FROM, instance_map
 from dvis_cli.writers.labels import Anchors
 from dvis_cli.writers.overlay import OverlayStyle, draw_overlay
 from dvis_cli.writers.video_encoder import VideoEncoder
@@ -47,6 +48,8 @@ class OverlayVideo:
         style: see `draw_overlay`.
         audio_from: the file whose sound to keep, on the same clock as the frames' `pts`; None for silence.
         warn: told, once at most, that the sound had to be left out or cut short.
+        numbered: labels of things have their ids.
+        shown_from: of instances: the least score of what is drawn.
     """
 
     def __init__(
@@ -56,12 +59,16 @@ class OverlayVideo:
         style: OverlayStyle = "blend",
         audio_from: Path | None = None,
         warn: Callable[[str], None] = _warn,
+        *,
+        numbered: bool = True,
+        shown_from: float = SHOWN_FROM,
     ) -> None:
         self.path = path
         self._info = info
         self._style = style
         self._audio_from = audio_from
         self._warn = warn
+        self._numbered, self._shown_from = numbered, shown_from
         self._anchors: Anchors = {}
         self._encoder: VideoEncoder | None = None
         self._output: OutputContainer | None = None
@@ -71,13 +78,17 @@ class OverlayVideo:
         fps = info.fps if math.isfinite(info.fps) and info.fps > 0 else 25.0
         self._frame_seconds = 1.0 / fps
 
-    def add(self, frame: PanopticFrame) -> None:
+    def add(self, frame: FinishedFrame) -> None:
         """Draw and encode one frame; frames come in order.
 
         Raises:
             OutputError: no encoder can write this size, or the file cannot be written.
         """
-        picture = draw_overlay(frame.rgb, frame.ids, frame.segments, self._style, self._anchors)
+        if isinstance(frame, InstanceFrame):
+            ids, segments = instance_map(frame, self._shown_from)
+        else:
+            ids, segments = frame.ids, frame.segments
+        picture = draw_overlay(frame.rgb, ids, segments, self._style, self._anchors, self._numbered)
         with _encoding_errors(self.path):
             if self._encoder is None:
                 self._open(picture, frame.pts)

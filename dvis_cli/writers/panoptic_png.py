@@ -14,9 +14,9 @@ LARGEST_ID = 2**24 - 1
 
 # Label maps are runs of equal pixels, and rows that repeat the row above: run lengths over differences to
 # it. Half the time and two thirds of the bytes of the default settings at their fastest.
-_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+PNG_SETTINGS = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
 if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # older OpenCV has one fixed filter, which does as well
-    _PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+    PNG_SETTINGS += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 
 
 def ids_to_rgb(ids: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ def write_panoptic_png(path: Path, ids: np.ndarray) -> None:
         OutputError: the file cannot be written.
     """
     bgr = cv2.cvtColor(_id_bytes(ids), cv2.COLOR_RGBA2BGR)
-    done, data = cv2.imencode(".png", bgr, _PNG)
+    done, data = cv2.imencode(".png", bgr, PNG_SETTINGS)
     if not done:
         height, width = ids.shape
         raise OutputError(f"cannot write {path}: {width}x{height} pixels do not fit a PNG")

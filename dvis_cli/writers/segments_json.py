@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from dvis_cli.structures import PanopticFrame, Segment, VideoInfo
+from dvis_cli.coco_masks import measure
+from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment, VideoInfo
 from dvis_cli.writers.failures import output_errors
 
 FORMAT = "dvis-segments"
@@ -33,12 +34,13 @@ class SegmentStatistics:
         self.names: list[str | None] = []  # file stems; stays empty while all are None
         self._records: dict[int, array[int]] = {}
 
-    def add(self, frame: PanopticFrame) -> None:
+    def add(self, frame: FinishedFrame) -> None:
         """Count one frame; frames come in order."""
         self._remember_name(frame.name)
         self.indices.append(frame.index)
         self.pts.append(frame.pts)
-        for id, area, box in measure_segments(frame.ids):
+        measured = _measure_masks(frame) if isinstance(frame, InstanceFrame) else measure_segments(frame.ids)
+        for id, area, box in measured:
             self._records.setdefault(id, array("I")).extend((frame.index, area, *box))
 
     @property
@@ -84,6 +86,12 @@ def measure_segments(ids: np.ndarray) -> Iterator[tuple[int, int, tuple[int, int
             yield int(values[place]), int(areas[place]), (*corner, *size)
 
 
+def _measure_masks(frame: InstanceFrame) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:
+    measured = measure(list(frame.masks.values()), frame.rgb.shape[:2])
+    for id, (area, box) in zip(frame.masks, measured, strict=True):
+        yield id, area, box
+
+
 def segments_document(
     info: VideoInfo,
     segments: Iterable[Segment],
@@ -96,9 +104,10 @@ def segments_document(
 
     Args:
         info: the source.
-        segments: all segments of the video; those without a pixel in any frame are left out.
+        segments: all segments of the video; those without a pixel in any frame are left out, but for instances.
         statistics: of all frames.
-        run: how the result was made (`model`, `mode`, `task`, `thresholds`, ...), put at the top level.
+        run: how the result was made (`model`, `mode`, `task`, `thresholds`, ...), put at the top level. The task
+            decides what a segment's `id` is: of semantic results, the class's, which is in the PNGs.
         pngs: whether there are PNGs; without them the frames' `file_name` is null.
 
     Raises:
@@ -111,18 +120,21 @@ def segments_document(
     unknown = [id for id in statistics.ids if id not in known]
     if unknown:
         raise ValueError(f"segment ids {unknown} are in the frames but not in the list of segments")
+    task = run.get("task")
+    listed = sorted(known) if task == "instance" else statistics.ids
+    entries = [_segment(known[id], statistics.frames_of(id), task == "semantic") for id in listed]
     return {
         "format": FORMAT,
         "version": VERSION,
         "source": _source(info, len(statistics.pts)),
         **run,
-        "frames": _frames(statistics, pngs),
-        "segments": [_segment(known[id], statistics.frames_of(id)) for id in statistics.ids],
+        "frames": _frames(statistics, pngs and task != "instance"),
+        "segments": sorted(entries, key=lambda entry: int(entry["id"])),
     }
 
 
 def png_name(index: int) -> str:
-    """File name of a frame's PNG inside `panoptic/`."""
+    """File name of a frame's PNG inside its folder."""
     return f"{index:06d}.png"
 
 
@@ -195,15 +207,17 @@ def _frames(statistics: SegmentStatistics, pngs: bool) -> list[dict[str, Any]]:
     return frames
 
 
-def _segment(segment: Segment, frames: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "id": segment.id,
+def _segment(segment: Segment, frames: list[dict[str, Any]], by_class: bool) -> dict[str, Any]:
+    entry = {
+        "id": segment.category.id if by_class else segment.id,
         "category_id": segment.category.id,
         "category": segment.category.name,
         "isthing": segment.category.isthing,
         "score": round(float(segment.score), 6),
-        "first_frame": frames[0]["frame"],
-        "last_frame": frames[-1]["frame"],
+        "first_frame": frames[0]["frame"] if frames else None,
+        "last_frame": frames[-1]["frame"] if frames else None,
         "area": sum(frame["area"] for frame in frames),
-        "frames": frames,
     }
+    if segment.query is not None:
+        entry["query"] = segment.query
+    return {**entry, "frames": frames}

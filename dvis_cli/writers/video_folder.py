@@ -13,13 +13,13 @@ from types import TracebackType
 from typing import Any
 
 from dvis_cli.errors import DvisWarning, UsageError
-from dvis_cli.structures import PanopticFrame, Segment, VideoInfo
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.structures import FinishedFrame, Segment, VideoInfo
 from dvis_cli.writers.folder import AtomicFolder
+from dvis_cli.writers.frame_files import FrameFiles, PanopticFiles
+from dvis_cli.writers.instance_picture import SHOWN_FROM
 from dvis_cli.writers.overlay import OVERLAY_STYLES
 from dvis_cli.writers.overlay_video import OverlayVideo
-from dvis_cli.writers.panoptic_png import write_panoptic_png
-from dvis_cli.writers.segments_json import SegmentStatistics, png_name, segments_document, write_json
+from dvis_cli.writers.segments_json import SegmentStatistics, segments_document, write_json
 
 _LOOK_UP = 0.05  # seconds between looks at a worker while waiting for room in its queue
 
@@ -28,7 +28,7 @@ _LOOK_UP = 0.05  # seconds between looks at a worker while waiting for room in i
 class Outputs:
     """What to write for a video."""
 
-    panoptic: bool = True  # panoptic/000000.png ...
+    panoptic: bool = True  # the maps: panoptic/000000.png ..., semantic/000000.png ... or masks.jsonl
     segments: bool = True  # segments.json
     overlay: str | None = "blend"  # overlay.mp4 in this style; None = off
 
@@ -40,7 +40,7 @@ class Outputs:
 class VideoFolderWriter:
     """Context manager for `OUT/<name>/`: hand it frames, then `finish`; it appears whole or not at all.
 
-    PNGs (with the statistics) and the overlay are made by one thread each. A frame waits in a bounded queue
+    Maps (with the statistics) and the overlay are made by one thread each. A frame waits in a bounded queue
     until both have had it, so a slow disk slows the caller down and memory stays flat. Frames must not be
     changed after they were handed over. Leaving the block without `finish` removes everything.
 
@@ -52,6 +52,8 @@ class VideoFolderWriter:
         overwrite: replace an existing folder of results.
         audio_from: the file whose sound the overlay keeps.
         queue_frames: frames that may wait, 1 or more.
+        files: what is written of a frame; None is panoptic PNGs.
+        shown_from: of instances: the least score of what the overlay shows.
 
     Raises:
         OutputError: on entry, the target cannot be written (see `check_target`).
@@ -67,11 +69,15 @@ class VideoFolderWriter:
         overwrite: bool = False,
         audio_from: Path | None = None,
         queue_frames: int = 8,
+        files: FrameFiles | None = None,
+        shown_from: float = SHOWN_FROM,
     ) -> None:
         self._folder = AtomicFolder(target, overwrite)
         self._info, self._outputs, self._run = info, outputs, run
         self._audio_from = audio_from
         self._queue_frames = max(1, queue_frames)
+        self._files = files or PanopticFiles()
+        self._shown_from = shown_from
         self._statistics = SegmentStatistics()
         self._overlay: OverlayVideo | None = None
         self._workers: list[_Worker] = []
@@ -82,13 +88,20 @@ class VideoFolderWriter:
         self._folder.__enter__()
         try:
             if self._outputs.panoptic:
-                with output_errors(self._folder.target):
-                    (self._folder.path / "panoptic").mkdir()
-            self._workers.append(_Worker("panoptic", self._write_frame, self._queue_frames))
+                self._files.open(self._folder.path)
+            self._workers.append(_Worker("maps", self._write_frame, self._queue_frames))
             if self._outputs.overlay is not None:
                 path = self._folder.path / "overlay.mp4"
                 style: Any = self._outputs.overlay
-                self._overlay = OverlayVideo(path, self._info, style, self._audio_from, self._warnings.append)
+                self._overlay = OverlayVideo(
+                    path,
+                    self._info,
+                    style,
+                    self._audio_from,
+                    self._warnings.append,
+                    numbered=self._run.get("task") != "semantic",  # there, an id is a class
+                    shown_from=self._shown_from,
+                )
                 self._workers.append(_Worker("overlay", self._overlay.add, self._queue_frames))
         except BaseException:
             self._abort()
@@ -101,7 +114,7 @@ class VideoFolderWriter:
         if not self._done:
             self._abort()
 
-    def add(self, frame: PanopticFrame) -> None:
+    def add(self, frame: FinishedFrame) -> None:
         """Hand one frame over; frames come in order.
 
         Raises:
@@ -125,6 +138,7 @@ class VideoFolderWriter:
         document = segments_document(
             self._info, segments, self._statistics, self._run, pngs=self._outputs.panoptic
         )
+        self._files.close()
         if self._overlay is not None:
             self._overlay.close()
         if self._outputs.segments:
@@ -134,9 +148,9 @@ class VideoFolderWriter:
         self._pass_on_warnings()
         return document
 
-    def _write_frame(self, frame: PanopticFrame) -> None:
+    def _write_frame(self, frame: FinishedFrame) -> None:
         if self._outputs.panoptic:
-            write_panoptic_png(self._folder.path / "panoptic" / png_name(frame.index), frame.ids)
+            self._files.add(frame)
         self._statistics.add(frame)
 
     def _pass_on_warnings(self) -> None:
@@ -147,6 +161,7 @@ class VideoFolderWriter:
     def _abort(self) -> None:
         for worker in self._workers:
             worker.cancel()
+        self._files.abort()
         if self._overlay is not None:
             self._overlay.abort()
         self._folder.discard()
@@ -156,16 +171,16 @@ class VideoFolderWriter:
 class _Worker:
     """A thread that feeds items of a bounded queue to a function, in order, until the first failure."""
 
-    def __init__(self, name: str, consume: Callable[[PanopticFrame], None], size: int) -> None:
+    def __init__(self, name: str, consume: Callable[[FinishedFrame], None], size: int) -> None:
         self._consume = consume
-        self._queue: queue.Queue[PanopticFrame | None] = queue.Queue(size)
+        self._queue: queue.Queue[FinishedFrame | None] = queue.Queue(size)
         self._failure: BaseException | None = None
         self._cancelled = False
         # A daemon, so that even a crash of the main thread that skips `cancel` lets the program end.
         self._thread = threading.Thread(target=self._run, name=f"dvis-{name}", daemon=True)
         self._thread.start()
 
-    def put(self, item: PanopticFrame | None) -> None:
+    def put(self, item: FinishedFrame | None) -> None:
         """Queue an item; raises what the function raised for an earlier one."""
         while True:
             if self._failure is not None:

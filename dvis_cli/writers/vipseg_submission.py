@@ -7,8 +7,6 @@ counts as finished when both its folder and its part are there; each appears who
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +15,19 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dvis_cli.errors import OutputError
-from dvis_cli.structures import PanopticFrame, Segment
+from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment
 from dvis_cli.writers.failures import output_errors
 from dvis_cli.writers.folder import AtomicFolder
 from dvis_cli.writers.panoptic_png import write_panoptic_png
+from dvis_cli.writers.run_parts import (
+    check_complete,
+    check_video_id,
+    part_path,
+    remove_pngs,
+    stem_of,
+    videos_with_parts,
+    write_whole,
+)
 from dvis_cli.writers.segments_json import measure_segments
 
 PNG_FOLDER = "pan_pred"
@@ -77,17 +84,16 @@ class SubmissionVideoWriter:
     """
 
     def __init__(self, run: Path, video_id: str) -> None:
-        if not video_id or Path(video_id).name != video_id or video_id in (".", ".."):
-            raise OutputError(f"{video_id!r} cannot be the name of a video's folder")
+        check_video_id(video_id)
         self.run, self.video_id = run, video_id
         self._folder = AtomicFolder(run / PNG_FOLDER / video_id)
         self._frames: list[tuple[str, list[Measure]]] = []
         self._done = False
 
     def __enter__(self) -> SubmissionVideoWriter:
-        part = _part(self.run, self.video_id)
+        part = part_path(self.run, PARTS, self.video_id)
         if not part.is_file() and self._folder.target.is_dir():
-            _remove_pngs(self._folder.target)  # left by something that died between two steps
+            remove_pngs(self._folder.target)  # left by something that died between two steps
         self._folder.__enter__()
         return self
 
@@ -97,13 +103,14 @@ class SubmissionVideoWriter:
         if not self._done:
             self._folder.discard()
 
-    def add(self, frame: PanopticFrame) -> None:
+    def add(self, frame: FinishedFrame) -> None:
         """Write one frame; `frame.name` is its file stem. Frames come in order.
 
         Raises:
             OutputError: the file cannot be written, or two frames have one name.
         """
-        stem = frame.name if frame.name is not None else f"{frame.index:06d}"
+        assert not isinstance(frame, InstanceFrame)
+        stem = stem_of(frame)
         path = self._folder.path / f"{stem}.png"
         if path.parent != self._folder.path or path.exists():
             raise OutputError(f"video '{self.video_id}': two frames are called {stem!r}")
@@ -122,17 +129,14 @@ class SubmissionVideoWriter:
         categories = {segment.id: segment.category.id for segment in segments}
         annotations = [_entry(stem, measured, categories) for stem, measured in self._frames]
         entry = {"video_id": self.video_id, "annotations": annotations}
-        _write_whole(_part(self.run, self.video_id), [json.dumps(entry)])
+        write_whole(part_path(self.run, PARTS, self.video_id), [json.dumps(entry)])
         self._folder.commit()
         self._done = True
 
 
 def finished_videos(run: Path) -> set[str]:
     """The videos of a submission's folder that need not be done again."""
-    parts = run / PARTS
-    if not parts.is_dir():
-        return set()
-    return {path.stem for path in parts.glob("*.json") if (run / PNG_FOLDER / path.stem).is_dir()}
+    return {name for name in videos_with_parts(run, PARTS) if (run / PNG_FOLDER / name).is_dir()}
 
 
 def write_pred_json(run: Path, video_ids: Sequence[str]) -> Path:
@@ -141,37 +145,14 @@ def write_pred_json(run: Path, video_ids: Sequence[str]) -> Path:
     Raises:
         OutputError: one is not finished, or the file cannot be written.
     """
-    missing = sorted(set(video_ids) - finished_videos(run))
-    if missing:
-        raise OutputError(f"{len(missing)} videos are not finished in {run}: {', '.join(missing[:5])}")
+    check_complete(run, video_ids, finished_videos(run))
     target = run / JSON_NAME
     pieces: list[str] = []
     with output_errors(target):
         for position, video_id in enumerate(video_ids):
-            pieces += [", " if position else '{"annotations": [', _part(run, video_id).read_text("utf-8")]
-    _write_whole(target, [*(pieces or ['{"annotations": [']), "]}\n"])
+            pieces += [
+                ", " if position else '{"annotations": [',
+                part_path(run, PARTS, video_id).read_text("utf-8"),
+            ]
+    write_whole(target, [*(pieces or ['{"annotations": [']), "]}\n"])
     return target
-
-
-def _part(run: Path, video_id: str) -> Path:
-    return run / PARTS / f"{video_id}.json"
-
-
-def _write_whole(path: Path, pieces: Iterable[str]) -> None:
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with output_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("w", encoding="utf-8") as file:
-                file.writelines(pieces)
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _remove_pngs(folder: Path) -> None:
-    foreign = [path.name for path in folder.iterdir() if path.suffix != ".png"]
-    if foreign:
-        raise OutputError(f"{folder} holds files that are not ours ({foreign[0]}); choose another folder")
-    with output_errors(folder):
-        shutil.rmtree(folder)

@@ -130,6 +130,8 @@ def _load_output(folder: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], bool
         names = [frame.get("source_name") for frame in document["frames"]]
     except (KeyError, TypeError, ValueError, AttributeError):
         raise DatasetError(f"{OUTPUT_JSON} is not one of dvis segment") from None
+    if document.get("task", "panoptic") != "panoptic":
+        raise DatasetError(f"is a result of --task {document['task']}; dvis export ytvis and vspw take these")
     if None in files:
         raise DatasetError("was made without PNGs; run dvis segment again with them")
     frames = []

@@ -1,0 +1,135 @@
+"""From queries to instances (spec, section 5, VIS): the likeliest (query, class) pairs, each with a mask of its own.
+
+A pair is a *tube*: one object with one class through the video; masks of different tubes may overlap, and one
+query may be there with two classes. Each horizon decides which of its tubes are the `top_k` likeliest, so a video
+of one horizon is decided as a whole. In a longer video a pair that is chosen again is the same tube: it keeps its
+id, and its score is the mean over the frames in which it was chosen. So a long video may hold more than `top_k`
+tubes, of which no frame has more than `top_k`.
+
+Masks are made for the chosen tubes only and leave each frame as run lengths: a few hundred bytes a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from dvis_cli.coco_masks import coco, encode, is_empty
+from dvis_cli.structures import Category, Frame, InstanceFrame, Segment, Tubes
+
+QUERIES_AT_ONCE = 8  # masks held at the output size at any moment
+_BETWEEN = "\n"  # codes hold no such character
+
+
+@dataclass(frozen=True)
+class ChosenTubes:
+    """The likeliest (query, class) pairs, likeliest first."""
+
+    queries: Tensor  # (N,) int64: rows of the tracks; a row may stand several times
+    classes: Tensor  # (N,) int64: contiguous class
+    scores: Tensor  # (N,) float32 in 0..1
+
+
+def choose_tubes(class_probs: Tensor, top_k: int, threshold: float = 0.0) -> ChosenTubes:
+    """The `top_k` likeliest pairs of a query and a real class, as far as they are likelier than `threshold`.
+
+    Args:
+        class_probs: (Q, K+1) float32, probabilities with "no object" last.
+    """
+    real = class_probs[:, :-1]
+    scores, places = real.flatten().topk(min(top_k, real.numel()))
+    sure = scores > threshold
+    scores, places = scores[sure], places[sure]
+    return ChosenTubes(places // real.shape[1], places % real.shape[1], scores)
+
+
+@dataclass
+class TubeIdentities:
+    """Who is who over a whole video: a (query, class) pair is one tube."""
+
+    categories: Sequence[Category]
+    segments: list[Segment] = field(default_factory=list)
+    _by_key: dict[tuple[int, int], Segment] = field(default_factory=dict)
+    _frames: dict[int, int] = field(default_factory=dict)  # segment id -> frames that its score stands for
+
+    def name(self, tubes: ChosenTubes, frames: int) -> list[Segment]:
+        """The segments of the tubes chosen for a horizon of so many frames, in their order."""
+        rows = zip(tubes.queries.tolist(), tubes.classes.tolist(), tubes.scores.tolist(), strict=True)
+        return [self._segment(query, index, score, frames) for query, index, score in rows]
+
+    def _segment(self, query: int, index: int, score: float, frames: int) -> Segment:
+        segment = self._by_key.get((query, index))
+        if segment is None:
+            segment = Segment(len(self.segments) + 1, self.categories[index], score, query)
+            self.segments.append(segment)
+            self._by_key[query, index] = segment
+            self._frames[segment.id] = frames
+            return segment
+        seen = self._frames[segment.id]
+        segment.score = (segment.score * seen + score * frames) / (seen + frames)
+        self._frames[segment.id] = seen + frames
+        return segment
+
+
+class InstanceTask:
+    """The choice of tubes over one horizon after the other: a `Task`.
+
+    Args:
+        categories: in the order of the class probabilities.
+        size: (height, width) of the output.
+        top_k: tubes to keep of a horizon.
+        score_threshold: 0..1; tubes that are not likelier are dropped.
+
+    Raises:
+        UsageError: pycocotools is not installed.
+    """
+
+    def __init__(
+        self, categories: Sequence[Category], size: tuple[int, int], top_k: int, score_threshold: float
+    ) -> None:
+        coco()  # better now than after the network has run
+        self.size, self.top_k, self.score_threshold = size, top_k, score_threshold
+        self.identities = TubeIdentities(categories)
+
+    @property
+    def segments(self) -> list[Segment]:
+        return self.identities.segments
+
+    def decide(self, tubes: Tubes) -> InstanceDecision:
+        return InstanceDecision(self, tubes)
+
+
+class InstanceDecision:
+    """One horizon: masks of the chosen tubes, frame by frame."""
+
+    def __init__(self, task: InstanceTask, tubes: Tubes) -> None:
+        self._task, self._tubes = task, tubes
+        self._chosen = choose_tubes(tubes.class_probs, task.top_k, task.score_threshold)
+        self._frames = 0
+        self._segments: list[Segment] = []
+
+    def frame(self, place: int) -> np.ndarray:
+        """(n,) uint8: the run-length codes of all tubes, one a line."""
+        self._frames += 1
+        codes: list[str] = []
+        if len(self._chosen.queries):
+            masks = self._tubes.masks(place, self._chosen.queries)
+            for first in range(0, len(masks), QUERIES_AT_ONCE):
+                inside = masks.logits(slice(first, first + QUERIES_AT_ONCE)) > 0
+                codes += encode(inside.cpu().numpy())
+        return np.frombuffer(_BETWEEN.join(codes).encode("ascii"), np.uint8)
+
+    def close(self) -> None:
+        self._segments = self._task.identities.name(self._chosen, self._frames)
+
+    def finish(self, frame: Frame, stored: np.ndarray) -> InstanceFrame:
+        codes = stored.tobytes().decode("ascii").split(_BETWEEN) if self._segments else []
+        seen = [
+            (segment, code) for segment, code in zip(self._segments, codes, strict=True) if not is_empty(code)
+        ]
+        masks = {segment.id: code for segment, code in seen}
+        segments = {segment.id: segment for segment, _ in seen}
+        return InstanceFrame(frame.index, frame.pts, frame.rgb, masks, segments, frame.name)

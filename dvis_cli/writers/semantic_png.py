@@ -1,0 +1,58 @@
+"""Classes as a picture: a PNG of one channel whose values are the dataset's class ids.
+
+8 bits where all ids of the label set are below 255, the value that VSPW keeps for "ignore"; else 16 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dvis_cli.errors import OutputError
+from dvis_cli.writers.failures import output_errors
+from dvis_cli.writers.panoptic_png import PNG_SETTINGS
+
+IGNORE = 255  # of an 8-bit map: no class
+LARGEST_CLASS = 2**16 - 2
+
+
+def is_wide(class_ids: Iterable[int]) -> bool:
+    """Whether a label set needs 16-bit maps.
+
+    Raises:
+        OutputError: an id that no map can hold.
+    """
+    largest = 0
+    for id in class_ids:
+        if not 0 <= id <= LARGEST_CLASS:
+            raise OutputError(
+                f"category id {id} does not fit a class map: ids must lie in 0..{LARGEST_CLASS}"
+            )
+        largest = max(largest, id)
+    return largest >= IGNORE
+
+
+def write_class_png(path: Path, ids: np.ndarray, classes: Mapping[int, int], wide: bool = False) -> None:
+    """Write a map of classes.
+
+    Args:
+        path: the file.
+        ids: (height, width) integer segment ids, every one of them in `classes`.
+        classes: segment id -> dataset class id.
+        wide: 16 bits a pixel instead of 8.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    table = np.zeros(int(ids.max(initial=0)) + 1, np.uint16 if wide else np.uint8)
+    for id, number in classes.items():
+        if id < len(table):
+            table[id] = number
+    done, data = cv2.imencode(".png", table[ids], PNG_SETTINGS)
+    if not done:
+        raise OutputError(f"cannot write {path}: {ids.shape[1]}x{ids.shape[0]} pixels do not fit a PNG")
+    with output_errors(path):
+        path.write_bytes(data.tobytes())  # not imwrite, which keeps quiet about a full disk
