@@ -6,6 +6,7 @@ One glossary for the whole package:
     T       frames of a chunk, window or clip
     Q       queries of a frame (100 for ResNet-50, 200 for Swin-L)
     C       channels of a query and of the mask features (256)
+    S       views of a video: scales, mirrored or not
     K       classes (124 for VIPSeg); logits have K + 1, the last one means "no object"
     L       pyramid levels of the pixel decoder, coarse first (strides 32, 16, 8)
     H W     pixels: of the padded network input, or of the output where a docstring says so
@@ -69,6 +70,14 @@ class Geometry:
     output: tuple[int, int]  # the frame as decoded; results come at this size
     resized: tuple[int, int]  # after the short-side rule
     padded: tuple[int, int]  # resized, rounded up to the size divisor
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One of the ways in which the frames of a video go through the network."""
+
+    geometry: Geometry
+    mirrored: bool = False  # left and right exchanged
 
 
 @dataclass(frozen=True, slots=True)
