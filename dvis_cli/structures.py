@@ -135,7 +135,8 @@ class FrameMasks(Protocol):
 class Tubes(Protocol):
     """What is known of each query over one horizon: all that a task decides from.
 
-    Made from one scale by `scale.py`, from several by `fusion/`.
+    Made from one scale by `scale.py`, from several by `multiscale.py`. A tube is one query of one scale, or
+    several that are the same object; its number in the horizon is called its query all the same.
     """
 
     @property
@@ -143,8 +144,20 @@ class Tubes(Protocol):
         """(Q, K+1) float32, "no object" last. Rows need not add up to 1 (offline: `offline_class_probs`)."""
         ...
 
+    @property
+    def weights(self) -> Tensor:
+        """(Q,) float32 in 0..1: how much the class probabilities of a tube count as its score."""
+        ...
+
     def masks(self, place: int, queries: Tensor) -> FrameMasks:
         """The masks of `queries` (N,) int64 in the frame at `place` (0, 1, ...) of the horizon."""
+        ...
+
+    def names(self, queries: Tensor) -> list[int]:
+        """A number for each of `queries` (N,) int64 that it had in earlier horizons, too; all differ.
+
+        To be asked once a horizon, for the queries that the task keeps.
+        """
         ...
 
 

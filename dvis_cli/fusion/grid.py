@@ -79,7 +79,7 @@ class OverlapSums:
     def add(self, masks: Sequence[Tensor]) -> None:
         """Take in one frame: (N_s, cells) of every view."""
         together = torch.cat(tuple(masks))
-        self.products += (together @ together.T).double().cpu()
+        self.products += (together @ together.T).cpu().double()
 
 
 def soft_iou(products: Tensor) -> Tensor:
