@@ -5,7 +5,9 @@ frames -> scale.py, once for each view -> (horizon full) overlaps, frame by fram
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -48,7 +50,7 @@ class MultiScaleNetwork:
         self.views, self.settings, self.fusion = tuple(views), settings, fusion
         self.scales = [ScaleNetwork(model, view.geometry, settings, share) for view in views]
         self._grid = CoarseGrid(views)
-        self._names = TubeNames()
+        self._names = TubeNames(model.config.query_decoder.queries)
         self._on_fused = on_fused
         self._frames = self._fused = 0  # of the horizon so far; of the video
 
@@ -60,13 +62,17 @@ class MultiScaleNetwork:
 
     def tubes(self) -> MultiScaleTubes:
         """End the horizon: refine every view, then fuse. Readable until the next `start_horizon`."""
-        # Only the panoptic decision has a threshold; others use whatever there is, by its score.
-        confident = self.settings.score_threshold if self.settings.task == "panoptic" else None
+        # The panoptic decision has a threshold; the others use whatever there is, by its score. Where sums over
+        # queries decide, as they do for semantic maps, what is there twice must count twice.
+        task, fusion = self.settings.task, self.fusion
+        confident = self.settings.score_threshold if task == "panoptic" else None
         bar = -1.0 if confident is None else min(CANDIDATE, confident)
+        if task == "semantic":
+            fusion = replace(fusion, repeat=math.inf)
         with torch.inference_mode():
             found = [scale.tubes() for scale in self.scales]
             candidates = [_candidates(tubes, bar) for tubes in found]
-            fused = fuse(candidates, self._overlaps(found, candidates), confident, self.fusion)
+            fused = fuse(candidates, self._overlaps(found, candidates), confident, fusion)
         return MultiScaleTubes(self.views, found, fused, self._names, thresholded=confident is not None)
 
     def _overlaps(self, found: Sequence[ScaleTubes], candidates: Sequence[Candidates]) -> Tensor:
@@ -117,7 +123,9 @@ class MultiScaleTubes:
 
     def names(self, queries: Tensor) -> list[int]:
         """The tubes' numbers over horizons."""
-        return self._names.of(self.members[queries])
+        once = queries.unique()
+        names = dict(zip(once.tolist(), self._names.of(self.members[once]), strict=True))
+        return [names[query] for query in queries.tolist()]
 
     def masks(self, place: int, queries: Tensor) -> MeanMasks:
         """The masks of `queries` (N,) int64 in the frame at `place` of the horizon."""

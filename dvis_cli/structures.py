@@ -154,7 +154,7 @@ class Tubes(Protocol):
         ...
 
     def names(self, queries: Tensor) -> list[int]:
-        """A number for each of `queries` (N,) int64 that it had in earlier horizons, too; all differ.
+        """A number for each of `queries` (N,) int64 that it had in earlier horizons, too.
 
         To be asked once a horizon, for the queries that the task keeps.
         """

@@ -24,7 +24,15 @@ ALLOWED_PIXELS = 20  # of 67500 or more, where a rounding decides
 def run(
     golden: Golden, views: list[View], settings: RunSettings, frames: np.ndarray | None = None
 ) -> tuple[np.ndarray, list[Segment]]:
-    """Ids (T, H, W) and segments; one view goes without fusion."""
+    """Ids (T, H, W) and segments."""
+    finished, segments = run_frames(golden, views, settings, frames)
+    return np.stack([frame.ids for frame in finished]), segments
+
+
+def run_frames(
+    golden: Golden, views: list[View], settings: RunSettings, frames: np.ndarray | None = None
+) -> tuple[list, list[Segment]]:
+    """Finished frames and segments; one view goes without fusion."""
     frames = golden.frames if frames is None else frames
     if len(views) == 1:
         video = start_run(golden.model, views[0].geometry, settings)
@@ -35,9 +43,9 @@ def run(
     return collect(video, frames, inputs)
 
 
-def collect(video: VideoRun, frames: np.ndarray, inputs: list) -> tuple[np.ndarray, list[Segment]]:
+def collect(video: VideoRun, frames: np.ndarray, inputs: list) -> tuple[list, list[Segment]]:
     source = [(Frame(i, i / 10, rgb), item) for i, (rgb, item) in enumerate(zip(frames, inputs, strict=True))]
-    return np.stack([frame.ids for frame in video.frames(source)]), video.segments
+    return list(video.frames(source)), video.segments
 
 
 def assert_same_up_to_numbering(one, other) -> None:
@@ -60,6 +68,36 @@ def test_a_scale_with_itself_is_that_scale_bit_for_bit(golden: Golden, mode: str
         other_ids, other_segments = run(golden, [View(GEOMETRY)] * copies, settings)
         assert np.array_equal(ids, other_ids)
         assert segments == other_segments
+
+
+def test_a_scale_with_itself_finds_the_same_instances(golden: Golden) -> None:
+    settings = RunSettings("offline", task="instance", score_threshold=0.0, window=2, horizon=2)
+    frames, segments = run_frames(golden, [View(GEOMETRY)], settings)
+    other_frames, other_segments = run_frames(golden, [View(GEOMETRY)] * 2, settings)
+    assert segments == other_segments and len(segments) > 1
+    assert [frame.masks for frame in frames] == [frame.masks for frame in other_frames]
+
+
+def test_a_scale_with_itself_gives_the_same_semantic_maps(golden: Golden) -> None:
+    settings = RunSettings("online", task="semantic")
+    ids, segments = run(golden, [View(GEOMETRY)], settings)
+    other_ids, other_segments = run(golden, [View(GEOMETRY)] * 2, settings)
+    assert segments == other_segments and np.array_equal(ids, other_ids)
+
+
+@pytest.mark.parametrize("task", ["instance", "semantic"])
+def test_other_tasks_at_two_scales(golden: Golden, task: str) -> None:
+    """The order of scales does not matter there either."""
+    settings = RunSettings("offline", task=task, score_threshold=0.0)
+    views = [View(GEOMETRY), View(LARGER)]
+    frames, segments = run_frames(golden, views, settings)
+    other_frames, other_segments = run_frames(golden, views[::-1], settings)
+    assert len(frames) == len(golden.frames) and len(segments) > 1
+    if task == "semantic":
+        same = np.stack([f.ids for f in frames]) == np.stack([f.ids for f in other_frames])
+        assert (~same).sum() <= ALLOWED_PIXELS
+    scores = [sorted(s.score for s in one) for one in (segments, other_segments)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
 
 
 def test_the_order_of_scales_changes_nothing_but_numbers(golden: Golden) -> None:
@@ -87,7 +125,8 @@ def test_the_order_of_one_scale_s_queries_changes_nothing(golden: Golden, permut
     scale.model = scale.state.model = with_permuted_queries(golden.model)
     video = VideoRun(network, make_task(golden.model, GEOMETRY.output, settings), settings)
     inputs = [preprocess_views(rgb, views) for rgb in golden.frames]
-    assert_same_up_to_numbering(plain, collect(video, golden.frames, inputs))
+    frames, segments = collect(video, golden.frames, inputs)
+    assert_same_up_to_numbering(plain, (np.stack([frame.ids for frame in frames]), segments))
 
 
 def test_a_mirrored_video_gives_mirrored_results(golden: Golden) -> None:
