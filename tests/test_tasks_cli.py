@@ -266,9 +266,7 @@ def test_output_folders_can_be_scored(dvis, tmp_path: Path, dataset: Path) -> No
     for task in ("instance", "semantic"):
         out = tmp_path / task
         assert dvis("segment", *folders, "-o", out, "--task", task, "--overlay", "none", *FAST)[0] == 0
-        code, _, err = dvis(
-            "evaluate", out, "--gt", dataset, "--task", task, "--json", "-q", "--workers", 1
-        )
+        code, _, err = dvis("evaluate", out, "--gt", dataset, "--task", task, "--json", "-q", "--workers", 1)
         assert code == 0, err
         other = {"instance": "semantic", "semantic": "instance"}[task]
         code, _, err = dvis("evaluate", out, "--gt", dataset, "--task", other, "-q", "--workers", 1)

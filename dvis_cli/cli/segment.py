@@ -11,7 +11,7 @@ import typer
 from dvis_cli.errors import UsageError
 
 from .console import Reporter
-from .units import parse_bytes, parse_seconds, parse_sizes
+from .units import parse_bytes, parse_seconds, parse_short_sides
 
 
 class ModeChoice(str, Enum):
@@ -219,7 +219,7 @@ def segment(
         precision=precision.value,
         threads=threads,
         short_side=short_side,
-        scales=parse_sizes(scales, "--scales"),
+        scales=parse_short_sides(scales, "--scales"),
         tta=tta,
         flip=flip,
         window=window,

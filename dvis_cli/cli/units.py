@@ -6,7 +6,7 @@ import re
 
 from dvis_cli.errors import UsageError
 
-_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_SCALES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def parse_seconds(text: str | None, option: str) -> float | None:
@@ -21,17 +21,7 @@ def parse_seconds(text: str | None, option: str) -> float | None:
     return seconds
 
 
-def parse_bytes(text: str | None, option: str) -> int | None:
-    """`500MB`, `2GB`, `1.5g`, `1048576`; units are powers of 1024. Raises `UsageError`."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
-    if not match:
-        raise UsageError(f"{option} {text!r}: expected a size such as 500MB or 2GB")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def parse_sizes(text: str | None, option: str) -> tuple[int, ...] | None:
+def parse_short_sides(text: str | None, option: str) -> tuple[int, ...] | None:
     """`720,800`: pixels, separated by commas. Raises `UsageError`."""
     if text is None:
         return None
@@ -39,3 +29,13 @@ def parse_sizes(text: str | None, option: str) -> tuple[int, ...] | None:
     if not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
         raise UsageError(f"{option} {text!r}: expected short sides in pixels, separated by commas: 720,800")
     return tuple(int(part) for part in parts)
+
+
+def parse_bytes(text: str | None, option: str) -> int | None:
+    """`500MB`, `2GB`, `1.5g`, `1048576`; units are powers of 1024. Raises `UsageError`."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if not match:
+        raise UsageError(f"{option} {text!r}: expected a size such as 500MB or 2GB")
+    return int(float(match[1]) * _SCALES[match[2]])
