@@ -42,9 +42,9 @@ def affinities(views: Sequence[Candidates], products: Tensor, weights: Weights) 
     Returns:
         (N, N) float64 in 0..1, symmetric, and 1 on the diagonal, up to rounding.
     """
-    real = torch.cat([view.class_probs for view in views])[:, :-1].double().cpu()
+    real = torch.cat([view.class_probs for view in views])[:, :-1].cpu().double()
     roots = (real / real.sum(dim=1, keepdim=True).clamp(min=1e-12)).sqrt()
-    embeds = torch.cat([view.embeds for view in views]).double().cpu()
+    embeds = torch.cat([view.embeds for view in views]).cpu().double()
     units = (embeds / embeds.norm(dim=1, keepdim=True).clamp(min=1e-12)).nan_to_num(nan=0.0)
     return (
         weights.classes * (roots @ roots.T)
