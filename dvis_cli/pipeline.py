@@ -9,21 +9,24 @@ import dataclasses
 import os
 import queue
 import threading
-from collections.abc import Generator, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import numpy as np
 
 from . import __version__
 from .coco_masks import coco
 from .config import DecisionConfig, Mode, TaskName
+from .errors import DvisWarning
 from .loading import load_model
 from .model import DEFAULT_TOP_K, DEFAULT_WINDOW, DvisModel, RunSettings
-from .structures import FinishedFrame, Frame, Geometry, Segment, VideoInfo
+from .structures import FinishedFrame, Frame, Segment, VideoInfo
 from .video import Selection, VideoSource, open_video
-from .video.preprocess import plan_geometry, preprocess
-from .video_run import OnProgress, start_run
+from .video.preprocess import preprocess
+from .video.views import Scales, choose_scales, plan_views, preprocess_views
+from .video_run import OnProgress, start_multiscale_run, start_run
 from .writers.folder import check_target, safe_name
 from .writers.frame_files import frame_files
 from .writers.instance_picture import SHOWN_FROM
@@ -41,17 +44,20 @@ class SegmentedVideo:
         source: VideoSource,
         model: DvisModel,
         settings: RunSettings,
-        short_side: int,
+        scales: Scales,
         on_progress: OnProgress | None = None,
     ) -> None:
         self.info: VideoInfo = source.info
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.scales = model, settings, scales
         size = model.config.input
-        self.geometry = plan_geometry(
-            self.info.height, self.info.width, short_side, size.long_side, size.divisor
-        )
+        self.views = plan_views(self.info.height, self.info.width, scales, size.long_side, size.divisor)
+        if len(self.views) < len(scales.short_sides) * (1 + scales.flip):
+            warnings.warn(self._equal_scales(), DvisWarning, stacklevel=3)
         self._source = source
-        self._run = start_run(model, self.geometry, settings, on_progress)
+        if len(self.views) == 1:
+            self._run = start_run(model, self.views[0].geometry, settings, on_progress)
+        else:
+            self._run = start_multiscale_run(model, self.views, settings, on_progress)
         self._frames = self._iterate()
 
     def __iter__(self) -> Iterator[FinishedFrame]:
@@ -82,14 +88,32 @@ class SegmentedVideo:
             "mode": settings.mode,
             "task": settings.task,
             **_decision_facts(settings),
-            "input_size": list(self.geometry.resized),
+            "scales": sorted(self.scales.short_sides),
+            "flip": self.scales.flip,
+            "input_sizes": sorted({view.geometry.resized for view in self.views}),
             "window": settings.window,
             "horizon": settings.horizon,
         }
 
+    def _equal_scales(self) -> str:
+        scales, limit = ",".join(map(str, self.scales.short_sides)), self.model.config.input.long_side
+        sizes = ", ".join(
+            f"{high} x {wide}" for high, wide in dict.fromkeys(v.geometry.resized for v in self.views)
+        )
+        return (
+            f"{self.info.name}: scales {scales} come to {sizes} pixels only, because long sides end at {limit}; "
+            "equal ones run once"
+        )
+
     def _iterate(self) -> Generator[FinishedFrame, None, None]:
-        size = self.model.config.input
-        with _Prefetch(self._source, self.geometry, size.mean, size.std) as frames:
+        size, views = self.model.config.input, self.views
+
+        def prepare(rgb: np.ndarray) -> Any:
+            if len(views) == 1:
+                return preprocess(rgb, views[0].geometry, size.mean, size.std)
+            return preprocess_views(rgb, views, size.mean, size.std)
+
+        with _Prefetch(self._source, prepare) as frames:
             yield from self._run.frames(frames)
 
 
@@ -100,6 +124,9 @@ def segment_video(
     mode: Mode | None = None,
     task: TaskName = "panoptic",
     short_side: int | None = None,
+    scales: Sequence[int] | None = None,
+    tta: bool = False,
+    flip: bool = False,
     selection: Selection | None = None,
     folder_fps: float = 25.0,
     window: int = DEFAULT_WINDOW,
@@ -118,6 +145,9 @@ def segment_video(
         mode: "minvis", "online" or "offline"; None is the most that the model can do.
         task: "panoptic", "instance" or "semantic".
         short_side: pixels of the frame's short side in the network; None is the model's own.
+        scales: short sides of several scales whose results are fused, in any order; instead of `short_side`.
+        tta: the report's pair of scales: the short side and 10/9 of it.
+        flip: see every scale mirrored, too.
         selection: part of the video; None is all of it.
         folder_fps: frame rate of an image folder.
         window: frames that the refiner sees at once.
@@ -147,8 +177,8 @@ def segment_video(
         memory_budget=memory_budget if memory_budget is not None else _default_budget(on_cpu),
         batch=1 if on_cpu else 4,
     )
-    side = short_side if short_side is not None else model.config.input.short_side
-    return SegmentedVideo(source, model, settings, side, on_progress)
+    chosen = choose_scales(model.config.input.short_side, short_side, scales, tta, flip)
+    return SegmentedVideo(source, model, settings, chosen, on_progress)
 
 
 def save_video(
@@ -252,15 +282,14 @@ def _default_budget(on_cpu: bool) -> int:
 class _Prefetch:
     """Decodes and preprocesses in a thread, a few frames ahead of the network."""
 
-    def __init__(
-        self, source: VideoSource, geometry: Geometry, mean: tuple[float, ...], std: tuple[float, ...]
-    ) -> None:
-        self._source, self._geometry, self._mean, self._std = source, geometry, mean, std
-        self._queue: queue.Queue[tuple[Frame, Tensor] | BaseException | None] = queue.Queue(PREFETCH_FRAMES)
+    def __init__(self, source: VideoSource, prepare: Callable[[np.ndarray], Any]) -> None:
+        """`prepare`: from pixels to the network's input."""
+        self._source, self._prepare = source, prepare
+        self._queue: queue.Queue[tuple[Frame, Any] | BaseException | None] = queue.Queue(PREFETCH_FRAMES)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="dvis-decode", daemon=True)
 
-    def __enter__(self) -> Iterator[tuple[Frame, Tensor]]:
+    def __enter__(self) -> Iterator[tuple[Frame, Any]]:
         self._thread.start()
         return self._items()
 
@@ -272,7 +301,7 @@ class _Prefetch:
             except queue.Empty:
                 continue
 
-    def _items(self) -> Iterator[tuple[Frame, Tensor]]:
+    def _items(self) -> Iterator[tuple[Frame, Any]]:
         while (item := self._queue.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
@@ -283,7 +312,7 @@ class _Prefetch:
             for frame in self._source:
                 if self._stop.is_set():
                     return
-                self._queue.put((frame, preprocess(frame.rgb, self._geometry, self._mean, self._std)))
+                self._queue.put((frame, self._prepare(frame.rgb)))
         except BaseException as error:  # handed to the thread that can deal with it
             self._queue.put(error)
             return

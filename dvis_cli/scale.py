@@ -78,6 +78,15 @@ class ScaleTubes:
         self.queries: Sequence[Tensor] = state.queries
         self._state, self._features = state, features
 
+    @property
+    def weights(self) -> Tensor:
+        """(Q,): one scale is all there is."""
+        return self.class_probs.new_ones(len(self.class_probs))
+
+    def names(self, queries: Tensor) -> list[int]:
+        """A query has its row in the tracks for the whole video."""
+        return [int(query) for query in queries]
+
     def masks(self, place: int, queries: Tensor) -> FeatureMasks:
         """The masks of `queries` (N,) int64 in the frame at `place` of the horizon."""
         features = _to_tensor(self._features.get(place)).to(self._state.model.device)

@@ -29,7 +29,10 @@ from .writers.segments_json import write_json
 
 SETTINGS_NAME = "run.json"
 FRAMES_PER_SECOND = 5.0  # of VIPSeg; names no time in the results
-VOLATILE = ("dvis_version", "input_size")  # what may differ between the videos of a run, or its continuations
+VOLATILE = (
+    "dvis_version",
+    "input_sizes",
+)  # what may differ between the videos of a run, or its continuations
 
 
 class _VideoWriter(Protocol):

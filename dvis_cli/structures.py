@@ -6,6 +6,7 @@ One glossary for the whole package:
     T       frames of a chunk, window or clip
     Q       queries of a frame (100 for ResNet-50, 200 for Swin-L)
     C       channels of a query and of the mask features (256)
+    S       views of a video: scales, mirrored or not
     K       classes (124 for VIPSeg); logits have K + 1, the last one means "no object"
     L       pyramid levels of the pixel decoder, coarse first (strides 32, 16, 8)
     H W     pixels: of the padded network input, or of the output where a docstring says so
@@ -72,6 +73,14 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """One of the ways in which the frames of a video go through the network."""
+
+    geometry: Geometry
+    mirrored: bool = False  # left and right exchanged
+
+
+@dataclass(frozen=True, slots=True)
 class SegmenterOutput:
     """What the segmenter found in each of T frames, independently."""
 
@@ -126,7 +135,8 @@ class FrameMasks(Protocol):
 class Tubes(Protocol):
     """What is known of each query over one horizon: all that a task decides from.
 
-    Made from one scale by `scale.py`, from several by `fusion/`.
+    Made from one scale by `scale.py`, from several by `multiscale.py`. A tube is one query of one scale, or
+    several that are the same object; its number in the horizon is called its query all the same.
     """
 
     @property
@@ -134,8 +144,20 @@ class Tubes(Protocol):
         """(Q, K+1) float32, "no object" last. Rows need not add up to 1 (offline: `offline_class_probs`)."""
         ...
 
+    @property
+    def weights(self) -> Tensor:
+        """(Q,) float32 in 0..1: how much the class probabilities of a tube count as its score."""
+        ...
+
     def masks(self, place: int, queries: Tensor) -> FrameMasks:
         """The masks of `queries` (N,) int64 in the frame at `place` (0, 1, ...) of the horizon."""
+        ...
+
+    def names(self, queries: Tensor) -> list[int]:
+        """A number for each of `queries` (N,) int64 that it had in earlier horizons, too.
+
+        To be asked once a horizon, for the queries that the task keeps.
+        """
         ...
 
 

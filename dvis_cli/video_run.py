@@ -7,7 +7,7 @@ What waits for the end of a horizon is in spools, so that memory does not grow w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -15,21 +15,23 @@ import numpy as np
 import torch
 
 from .model import DvisModel, RunSettings
+from .multiscale import MultiScaleNetwork
 from .scale import ScaleNetwork
 from .spool import Spool
-from .structures import FinishedFrame, Frame, Geometry, Segment, Tubes
+from .structures import FinishedFrame, Frame, Geometry, Segment, Tubes, View
 from .tasks.instance import InstanceTask
 from .tasks.panoptic import PanopticTask
 from .tasks.semantic import SemanticTask
 from .tasks.task import Decision, Task
 
-OnProgress = Callable[[str, int], None]  # stage ("network", "masks", "files"), frames of the video done in it
+# Stage ("network", "fusion", "masks", "files"), frames of the video done in it.
+OnProgress = Callable[[str, int], None]
 
 
 class VideoNetwork(Protocol):
     """The networks on one video, at one scale (`ScaleNetwork`) or several.
 
-    An input is what the source gives beside each frame: a tensor (3, H, W) for one scale.
+    An input is what the source gives beside each frame: a tensor (3, H, W) for one scale, one for each of several.
     """
 
     def add(self, inputs: list[Any]) -> None:
@@ -64,6 +66,22 @@ def start_run(
     """A run of one video at one scale; its source gives each frame with its tensor (3, H, W)."""
     network = ScaleNetwork(model, geometry, settings, settings.memory_budget // 2)
     return VideoRun(network, make_task(model, geometry.output, settings), settings, on_progress)
+
+
+def start_multiscale_run(
+    model: DvisModel,
+    views: Sequence[View],
+    settings: RunSettings,
+    on_progress: OnProgress | None = None,
+) -> VideoRun:
+    """A run of one video in several views; its source gives each frame with a tensor (3, H, W) for each view."""
+
+    def on_fused(frames: int) -> None:
+        if on_progress is not None:
+            on_progress("fusion", frames)
+
+    network = MultiScaleNetwork(model, views, settings, settings.memory_budget // 2, on_fused)
+    return VideoRun(network, make_task(model, views[0].geometry.output, settings), settings, on_progress)
 
 
 class VideoRun:

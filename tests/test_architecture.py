@@ -36,18 +36,19 @@ LEVELS = {
     "submission": 2,
     "loading": 3,
     "video_run": 3,
-    "noise": 4,
-    "scale": 4,
-    "model": 5,
-    **dict.fromkeys(STAGES, 6),
-    "spool": 6,
-    "layers": 7,
-    "coco_masks": 7,
-    "allocator": 7,
-    "structures": 8,
-    "config": 9,
-    "errors": 10,
-    "__init__": 11,  # the version; what it re-exports is imported lazily
+    "multiscale": 4,
+    "noise": 5,
+    "scale": 5,
+    "model": 6,
+    **dict.fromkeys(STAGES, 7),
+    "spool": 7,
+    "layers": 8,
+    "coco_masks": 8,
+    "allocator": 8,
+    "structures": 9,
+    "config": 10,
+    "errors": 11,
+    "__init__": 12,  # the version; what it re-exports is imported lazily
 }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from goldens import FOLDER, NETWORKS, Golden
 
+from dvis_cli.batch import VideoSettings
 from dvis_cli.writers.panoptic_png import read_panoptic_png
 
 ALLOWED_PIXELS = 5
@@ -163,6 +164,38 @@ def test_a_folder_of_videos_is_a_batch(dvis, tmp_path: Path, clip: Path) -> None
     assert code == 2 and "is one video" in one_error_line(err)
 
 
+def test_several_scales(dvis, tmp_path: Path, clip: Path) -> None:
+    """Any order of the list, with and without mirroring; one video, and as a batch."""
+    base = ["segment", clip, "--max-frames", 3, "--overlay", "none", "-q"]
+    maps = {}
+    for name, options in {
+        "one": ["--short-side", 64],
+        "two": ["--scales", "64,96"],
+        "turned": ["--scales", "96,64"],
+        "flip": ["--short-side", 64, "--flip"],
+    }.items():
+        assert dvis(*base, "-o", tmp_path / name, *options)[0] == 0
+        folder = tmp_path / name / clip.stem
+        maps[name] = [p.read_bytes() for p in sorted((folder / "panoptic").iterdir())]
+        document = json.loads((folder / "segments.json").read_text())
+        assert document["scales"] == ([64, 96] if name in ("two", "turned") else [64])
+        assert document["flip"] == (name == "flip")
+    assert maps["two"] == maps["turned"] != maps["one"]
+    batch = ["segment", clip.parent, *base[2:-1], "--json", "-o", tmp_path / "batch"]
+    code, out, _ = dvis(*batch, "--scales", "64,96")
+    assert code == 0 and json.loads(out.splitlines()[-1])["done"] == 1
+    folder = tmp_path / "batch" / clip.stem / "panoptic"
+    assert [p.read_bytes() for p in sorted(folder.iterdir())] == maps["two"]
+    settings = [VideoSettings(save={"scales": scales}) for scales in ((64, 96), (64, 80))]
+    assert settings[0].fingerprint() != settings[1].fingerprint(), "or a batch would mix them"
+
+
+def test_scales_that_the_limit_makes_equal_run_once(dvis, tmp_path: Path, clip: Path) -> None:
+    options = ["-o", tmp_path, "--max-frames", 1, "--overlay", "none", "--overwrite"]
+    code, _, err = dvis("segment", clip, "--scales", "900,1000", *options)
+    assert code == 0 and "equal ones run once" in err
+
+
 def test_results_do_not_depend_on_window_budget_or_threads(dvis, tmp_path: Path, clip: Path) -> None:
     """Streaming details never show: the same maps, byte for byte."""
     seen = set()
@@ -237,6 +270,11 @@ def test_bad_sources(dvis, tmp_path: Path, kind: str) -> None:
         (["--mode", "magic"], "magic"),
         (["--no-such-option"], "no-such-option"),
         (["--score-threshold", "3"], "3"),
+        (["--scales", "720,800px"], "separated by commas"),
+        (["--scales", "720,0"], "1 pixel"),
+        (["--scales", "64,64"], "twice"),
+        (["--scales", "64,96", "--short-side", "64"], "choose one"),
+        (["--scales", "64,96", "--tta"], "choose one"),
     ],
 )
 def test_bad_options_are_usage_errors(

@@ -13,6 +13,7 @@ import small_vipseg
 from dvis_cli.datasets.vipseg import VIPSeg
 from dvis_cli.errors import DatasetError, OutputError, UsageError
 from dvis_cli.evaluation import evaluate, score_document
+from dvis_cli.evaluation.ablation import methods
 
 DATA = Path(__file__).parent / "data" / "metrics"
 
@@ -79,6 +80,24 @@ def test_tables_read_like_the_reports(runs: list[Path], dataset: VIPSeg) -> None
     assert any(line[:2] == ["001_synth", "29.6"] for line in lines)
 
 
+def test_methods_are_what_differs_from_the_first_run(tmp_path: Path) -> None:
+    base = {"model": {"name": "m", "weights": "a"}, "mode": "offline", "scales": [720], "flip": False}
+    others = {
+        "+ multi scale (720, 800)": {"scales": [720, 800]},
+        "+ multi scale (720, 800), + flip": {"scales": [720, 800], "flip": True},
+        "scale 800, mode online": {"scales": [800], "mode": "online"},
+        "model weights b": {"model": {"name": "m", "weights": "b"}},
+        "same settings": {"dvis_version": "9"},
+    }
+    runs = [tmp_path / str(n) for n in range(len(others) + 1)]
+    for run, change in zip(runs, [{}, *others.values()], strict=True):
+        run.mkdir()
+        (run / "run.json").write_text(json.dumps({**base, **change}))
+    assert methods(runs) == ["Baseline", *others]
+    (runs[1] / "run.json").write_text("[")
+    assert methods([runs[0], runs[1], tmp_path / "x.zip"]) == ["Baseline", "1", "x.zip"]
+
+
 @pytest.mark.parametrize("style", ["flag first", "flag between", "no flag"])
 def test_compare_puts_runs_side_by_side(style: str, runs: list[Path], dataset: VIPSeg) -> None:
     arguments: list[str | Path] = {
@@ -88,8 +107,13 @@ def test_compare_puts_runs_side_by_side(style: str, runs: list[Path], dataset: V
     }[style]
     result = small_vipseg.run("evaluate", *arguments, "--gt", dataset.root, "-q", "--workers", "1")
     rows = [line.split() for line in result.stdout.splitlines()]
-    assert [row[0] for row in rows] == ["Run", "shift0", "shift1", "shift3"]
-    assert rows[1][1] == "100.0"
+    compared = style != "no flag"
+    names = ["Run", "shift0", "shift1", "shift3"]
+    assert [row[0] for row in rows] == (["Method", "Baseline", *names[2:]] if compared else names)
+    assert [row[compared] for row in rows] == names
+    assert rows[1][1 + compared] == "100.0"
+    if compared:
+        assert rows[2][-1] == f"{float(rows[2][2]) - 100:+.1f}"
     as_json = small_vipseg.run("evaluate", *arguments, "--gt", dataset.root, "-q", "--workers", "1", "--json")
     assert [Path(run["prediction"]).name for run in json.loads(as_json.stdout)["runs"]] == [
         "shift0",

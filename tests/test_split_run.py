@@ -71,6 +71,25 @@ def test_a_run_keeps_its_settings(dvis, tmp_path: Path, dataset: Path) -> None:
     assert code == 1 and "begun with mode" in err and "online" in err
 
 
+def test_scales_of_a_run_and_its_ablation(dvis, tmp_path: Path, dataset: Path) -> None:
+    """Baseline and several scales through --dataset, then the report's table 3."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert dvis("segment", "--dataset", dataset, "-o", one, *FAST)[0] == 0
+    options = ["segment", "--dataset", dataset, "-o", two, "--quiet"]
+    assert dvis(*options, "--scales", "64,96")[0] == 0
+    whole = contents(two)
+    shutil.rmtree(two / "pan_pred" / NAMES[1])
+    for other in (["--short-side", 64], ["--scales", "64,80"], ["--scales", "64,96", "--flip"]):
+        code, _, err = dvis(*options, *other)
+        assert code == 1 and ("begun with scales" in err or "begun with flip" in err)
+    assert dvis(*options, "--scales", "96,64")[0] == 0
+    assert contents(two) == whole
+    code, out, _ = dvis("evaluate", one, "--compare", two, "--gt", dataset, "--workers", 1, "-q")
+    rows = [line.split("  ")[0] for line in out.splitlines()]
+    assert code == 0 and rows == ["Method", "Baseline", "+ multi scale (64, 96)"]
+    assert out.splitlines()[0].split()[2:7] == ["VPQ", "VPQ1", "VPQ2", "VPQ4", "VPQ6"]
+
+
 def test_a_bad_video_does_not_stop_the_others(dvis, tmp_path: Path, dataset: Path) -> None:
     run, image = tmp_path / "run", dataset / "images" / NAMES[0] / "00000003.jpg"
     data = image.read_bytes()

@@ -37,7 +37,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split, when --gt is a folder.")] = "val",
     metric: Annotated[str, typer.Option(help="What to compute, separated by commas.")] = DEFAULT_METRICS,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Put the runs side by side: evaluate A --compare B C.")
+        bool,
+        typer.Option(
+            "--compare", help="Compare with the first run, setting by setting: evaluate A --compare B C."
+        ),
     ] = False,
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Also print a table of the classes.")
@@ -66,11 +69,15 @@ def evaluate(
         return
     from dvis_cli.datasets.vipseg import VIPSeg
     from dvis_cli.evaluation import check_metrics
+    from dvis_cli.evaluation.ablation import methods
     from dvis_cli.evaluation.tables import write_csv
 
     metrics = check_metrics([name.strip() for name in metric.split(",") if name.strip()])
     dataset = VIPSeg.open(gt, split) if gt.is_dir() else VIPSeg.from_json(gt)
     documents = [_score(run, dataset, metrics, workers or usable_cores(), Reporter(quiet)) for run in runs]
+    if compare:
+        for document, method in zip(documents, methods(runs), strict=True):
+            document["method"] = method
     if csv is not None:
         write_csv(csv, documents)
     several = compare or len(documents) > 1

@@ -16,12 +16,26 @@ NOTHING = "-"
 
 
 def print_comparison(documents: Sequence[dict[str, Any]]) -> None:
-    """One row for each run: VPQ, VPQ1, VPQ2, VPQ4, VPQ6, STQ."""
+    """One row for each run: VPQ, VPQ1, VPQ2, VPQ4, VPQ6, STQ; with methods, as in the report's table 3."""
     rows = [headline(document) for document in documents]
-    table = _table(["Run", *rows[0]])
-    for name, row in zip(_names(documents), rows, strict=True):
-        table.add_row(name, *(_number(value, 3 if key == "STQ" else 1) for key, value in row.items()))
+    compared = "method" in documents[0]
+    table = _table([*(["Method"] if compared else []), "Run", *rows[0], *(["Gain"] if compared else [])])
+    if compared:
+        table.columns[1].justify = "left"
+    for document, name, row in zip(documents, _names(documents), rows, strict=True):
+        cells = [_number(value, 3 if key == "STQ" else 1) for key, value in row.items()]
+        if compared:
+            table.add_row(document["method"], name, *cells, _gain(rows[0], row) if row is not rows[0] else "")
+        else:
+            table.add_row(name, *cells)
     _console().print(table)
+
+
+def _gain(first: dict[str, float | None], row: dict[str, float | None]) -> str:
+    """In the first column."""
+    key = next(iter(row))
+    value, base = row[key], first.get(key)
+    return NOTHING if value is None or base is None else f"{value - base:+.{3 if key == 'STQ' else 1}f}"
 
 
 def print_details(document: dict[str, Any], headed: bool, per_class: bool, per_video: bool) -> None:

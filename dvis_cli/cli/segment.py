@@ -11,7 +11,7 @@ import typer
 from dvis_cli.errors import UsageError
 
 from .console import Reporter
-from .units import parse_bytes, parse_seconds
+from .units import parse_bytes, parse_seconds, parse_short_sides
 
 
 class ModeChoice(str, Enum):
@@ -98,6 +98,15 @@ def segment(
     short_side: Annotated[
         int | None, typer.Option(help="Pixels of the short side in the network. Default: the model's own.")
     ] = None,
+    scales: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Several short sides, e.g. 720,800, whose results are fused."),
+    ] = None,
+    tta: Annotated[
+        bool,
+        typer.Option("--tta", help="The report's two scales: the short side and 10/9 of it, 720 and 800."),
+    ] = False,
+    flip: Annotated[bool, typer.Option("--flip", help="Fuse with every scale mirrored, too.")] = False,
     start: Annotated[str | None, typer.Option(metavar="TIME", help="Begin here: seconds, or M:SS.")] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="Stop before this time.")] = None,
     stride: Annotated[int, typer.Option(help="Take every N-th frame.")] = 1,
@@ -210,6 +219,9 @@ def segment(
         precision=precision.value,
         threads=threads,
         short_side=short_side,
+        scales=parse_short_sides(scales, "--scales"),
+        tta=tta,
+        flip=flip,
         window=window,
         horizon=horizon,
         memory_budget=parse_bytes(memory_budget, "--memory-budget"),

@@ -31,6 +31,9 @@ class Request:
     precision: Any
     threads: int | None
     short_side: int | None
+    scales: tuple[int, ...] | None
+    tta: bool
+    flip: bool
     window: int
     horizon: int | None
     memory_budget: int | None
@@ -44,7 +47,9 @@ class Request:
             if value is not None and value < 1:
                 raise UsageError(f"{option} {value} must be at least 1")
         from dvis_cli.pipeline import check_settings
+        from dvis_cli.video.views import REPORT_PAIR, choose_scales
 
+        choose_scales(REPORT_PAIR[0], self.short_side, self.scales, self.tta, self.flip)
         check_settings(
             self.window, self.horizon, self.score_threshold, self.overlap_threshold, self.task, self.top_k
         )
@@ -55,6 +60,9 @@ class Request:
             "mode",
             "task",
             "short_side",
+            "scales",
+            "tta",
+            "flip",
             "window",
             "horizon",
             "memory_budget",

@@ -21,6 +21,16 @@ def parse_seconds(text: str | None, option: str) -> float | None:
     return seconds
 
 
+def parse_short_sides(text: str | None, option: str) -> tuple[int, ...] | None:
+    """`720,800`: pixels, separated by commas. Raises `UsageError`."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
+        raise UsageError(f"{option} {text!r}: expected short sides in pixels, separated by commas: 720,800")
+    return tuple(int(part) for part in parts)
+
+
 def parse_bytes(text: str | None, option: str) -> int | None:
     """`500MB`, `2GB`, `1.5g`, `1048576`; units are powers of 1024. Raises `UsageError`."""
     if text is None:

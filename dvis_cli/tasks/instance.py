@@ -48,16 +48,20 @@ def choose_tubes(class_probs: Tensor, top_k: int, threshold: float = 0.0) -> Cho
 
 @dataclass
 class TubeIdentities:
-    """Who is who over a whole video: a (query, class) pair is one tube."""
+    """Who is who over a whole video: a (name of a query, class) pair is one tube."""
 
     categories: Sequence[Category]
     segments: list[Segment] = field(default_factory=list)
     _by_key: dict[tuple[int, int], Segment] = field(default_factory=dict)
     _frames: dict[int, int] = field(default_factory=dict)  # segment id -> frames that its score stands for
 
-    def name(self, tubes: ChosenTubes, frames: int) -> list[Segment]:
-        """The segments of the tubes chosen for a horizon of so many frames, in their order."""
-        rows = zip(tubes.queries.tolist(), tubes.classes.tolist(), tubes.scores.tolist(), strict=True)
+    def name(self, tubes: ChosenTubes, frames: int, names: Sequence[int] | None = None) -> list[Segment]:
+        """The segments of the tubes chosen for a horizon of so many frames, in their order.
+
+        `names` are those of the queries, lasting over horizons (`Tubes.names`); None: their rows.
+        """
+        names = tubes.queries.tolist() if names is None else names
+        rows = zip(names, tubes.classes.tolist(), tubes.scores.tolist(), strict=True)
         return [self._segment(query, index, score, frames) for query, index, score in rows]
 
     def _segment(self, query: int, index: int, score: float, frames: int) -> Segment:
@@ -108,6 +112,7 @@ class InstanceDecision:
     def __init__(self, task: InstanceTask, tubes: Tubes) -> None:
         self._task, self._tubes = task, tubes
         self._chosen = choose_tubes(tubes.class_probs, task.top_k, task.score_threshold)
+        self._names = tubes.names(self._chosen.queries)
         self._frames = 0
         self._segments: list[Segment] = []
 
@@ -123,7 +128,7 @@ class InstanceDecision:
         return np.frombuffer(_BETWEEN.join(codes).encode("ascii"), np.uint8)
 
     def close(self) -> None:
-        self._segments = self._task.identities.name(self._chosen, self._frames)
+        self._segments = self._task.identities.name(self._chosen, self._frames, self._names)
 
     def finish(self, frame: Frame, stored: np.ndarray) -> InstanceFrame:
         codes = stored.tobytes().decode("ascii").split(_BETWEEN) if self._segments else []

@@ -8,7 +8,7 @@ counts per query; the ids are then a look-up table.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ class WinnerMaps:
 
 @dataclass
 class Identities:
-    """Who is who over a whole video: a (query, class) pair is one object, a stuff class is one segment.
+    """Who is who over a whole video: a (name of a query, class) pair is one object, a stuff class is one segment.
 
     A long video is decided in several horizons; an object that was there before keeps its id.
     """
@@ -107,23 +107,33 @@ class Identities:
     _by_key: dict[tuple[int, int], Segment] = field(default_factory=dict)
     _weights: dict[int, int] = field(default_factory=dict)  # segment id -> pixels that its score stands for
 
-    def table(self, kept: KeptQueries, counts: WinnerCounts, overlap_threshold: float) -> np.ndarray:
+    def table(
+        self,
+        kept: KeptQueries,
+        counts: WinnerCounts,
+        overlap_threshold: float,
+        names: Sequence[int] | None = None,
+    ) -> np.ndarray:
         """Decide which kept queries are visible enough and number them.
+
+        Args:
+            names: of the kept queries, lasting over horizons (`Tubes.names`); None: their rows.
 
         Returns:
             (N + 1,) int32: winner map value to segment id; 0 stays void.
         """
         ids = np.zeros(len(kept.queries) + 1, np.int32)
-        rows = zip(kept.queries.tolist(), kept.classes.tolist(), kept.scores.tolist(), strict=True)
-        for n, (query, index, score) in enumerate(rows):
+        names = kept.queries.tolist() if names is None else names
+        rows = zip(names, kept.classes.tolist(), kept.scores.tolist(), strict=True)
+        for n, (name, index, score) in enumerate(rows):
             if counts.assigned[n] == 0 or counts.won[n] / counts.own[n] < overlap_threshold:
                 continue
-            ids[n + 1] = self._segment(query, index, score, int(counts.assigned[n])).id
+            ids[n + 1] = self._segment(name, index, score, int(counts.assigned[n])).id
         return ids
 
-    def _segment(self, query: int, index: int, score: float, pixels: int) -> Segment:
+    def _segment(self, name: int, index: int, score: float, pixels: int) -> Segment:
         category = self.categories[index]
-        key = (query, index) if category.isthing else (-1, index)
+        key = (name, index) if category.isthing else (-1, index)
         segment = self._by_key.get(key)
         if segment is None:
             segment = Segment(len(self.segments) + 1, category, score)
@@ -170,7 +180,9 @@ class PanopticDecision:
 
     def __init__(self, task: PanopticTask, tubes: Tubes) -> None:
         self._task, self._tubes = task, tubes
-        self._kept = keep_queries(tubes.class_probs, task.score_threshold)
+        kept = keep_queries(tubes.class_probs, task.score_threshold)
+        self._kept = replace(kept, scores=kept.scores * tubes.weights[kept.queries])
+        self._names = tubes.names(kept.queries)
         self._maps = WinnerMaps(self._kept)
         self._table = np.zeros(1, np.int32)
         self._by_id: dict[int, Segment] = {}
@@ -183,7 +195,9 @@ class PanopticDecision:
 
     def close(self) -> None:
         identities = self._task.identities
-        self._table = identities.table(self._kept, self._maps.counts, self._task.overlap_threshold)
+        self._table = identities.table(
+            self._kept, self._maps.counts, self._task.overlap_threshold, self._names
+        )
         self._by_id = {segment.id: segment for segment in identities.segments}
 
     def finish(self, frame: Frame, stored: np.ndarray) -> PanopticFrame:

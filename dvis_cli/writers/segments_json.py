@@ -158,7 +158,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield "{\n"
     for place, (key, value) in enumerate(document.items()):
         yield f"  {json.dumps(key)}: "
-        if isinstance(value, list) and value:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
             yield "[\n"
             for item_place, item in enumerate(value):
                 yield f"    {_dumps(item)}{',' if item_place + 1 < len(value) else ''}\n"
