@@ -18,6 +18,7 @@ from typing import Any
 from dvis_cli.batch import BatchOptions, Event, VideoSettings, parse_shard, run_batch
 from dvis_cli.batch.engine import Progress, Ready, Task
 from dvis_cli.batch.local import LocalEngine
+from dvis_cli.batch.ray_engine import RayEngine
 from dvis_cli.batch.work import Say, Worker
 from dvis_cli.errors import VideoError
 from dvis_cli.writers.failures import output_errors
@@ -76,7 +77,8 @@ def main(arguments: list[str]) -> int:
         chosen["shard"] = parse_shard(chosen["shard"])
     options = BatchOptions(**chosen)
     settings = VideoSettings(save=save)
-    engine = LocalEngine(settings, options, PaperWorker) if paper else None
+    make = RayEngine if options.engine == "ray" else LocalEngine
+    engine = make(settings, options, PaperWorker) if paper else None
     report = run_batch(sources, out, settings, options, say, engine=engine)
     return report.exit_code
 

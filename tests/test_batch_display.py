@@ -75,7 +75,7 @@ def test_a_terminal(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     assert go(videos) == 0
     text = sys.stderr.getvalue()  # type: ignore[attr-defined]
-    assert "[red]0: 6 frames" in text and "frames/s" in text and "done           4" in text
+    assert "[red]0: 6 frames" in text and "frames/s" in text and "done          4 " in text
 
 
 def test_the_line_of_progress() -> None:
@@ -99,7 +99,11 @@ def test_many_failures_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
     )
     show_report(Reporter(), report, "OUT")
     err = capsys.readouterr().err
-    assert "20 more in the manifest in OUT" in err and "stopped: full up" in err and report.exit_code == 3
+    assert "20 more in the manifest in OUT" in err and report.exit_code == 3
+    assert [line.split()[:2] for line in err.splitlines()[-5:-1]] == [
+        ["done", "0"], ["skipped", "0"], ["failed", "60"], ["left", "2"]
+    ]  # fmt: skip
+    assert err.splitlines()[-1] == "stopped: full up"
 
 
 def test_names_are_one_line() -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 import media
 import pytest
 from batch_workers import FRAMES, PaperWorker
-from test_batch_crash import contents, paper_videos, real_videos, stable_rows
+from test_batch_crash import contents, finish, paper_videos, real_videos, stable_rows, start, wait_for
+from test_batch_engines import TellingWorker
 
 from dvis_cli.batch import BatchOptions, Event, VideoSettings, run_batch
+from dvis_cli.batch.local import LocalEngine
 from dvis_cli.batch.ray_engine import RayEngine
 from dvis_cli.errors import UsageError
 
@@ -115,6 +117,76 @@ def test_stopping_at_once(tmp_path: Path, on_workers_path: None) -> None:
     )
     assert report.exit_code == 130 and time.monotonic() - began < 55
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["dvis-manifest.jsonl"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("signals", "code", "done"), [("TERM", 143, 0), ("INT", 130, 1), ("INT INT", 130, 0)]
+)
+def test_signals(tmp_path: Path, on_workers_path: None, signals: str, code: int, done: int) -> None:
+    """Ray would take SIGTERM for itself."""
+    source = paper_videos(tmp_path / "in", 6, "slow 6")
+    process = start(tmp_path / "out", source, engine="ray", ray_cpus=0.5, jobs=1, shuffle=True)
+    wait_for(process, "video_started")
+    time.sleep(1)
+    for name in signals.split():
+        os.killpg(process.pid, getattr(signal, f"SIG{name}"))
+        time.sleep(0.3)
+    returned, events, err = finish(process)
+    assert (returned, events[-1]["done"], err) == (code, done, "")
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_nobody_at_work(tmp_path: Path, on_workers_path: None) -> None:
+    source = paper_videos(tmp_path / "in", 4, "slow 60")
+    process = start(tmp_path / "out", source, engine="ray", ray_cpus=0.5, jobs=1)
+    wait_for(process, "video_started")
+    time.sleep(1)
+    mine = _ray_workers()
+    process.kill()
+    finish(process)
+    end = time.monotonic() + 60
+    while mine and time.monotonic() < end:
+        mine = [pid for pid in mine if pid in _ray_workers()]
+        time.sleep(0.5)
+    assert not mine
+    options = BatchOptions(jobs=2)
+    for path in source.rglob("[0-9].mp4"):
+        path.write_text("ok")
+    engine = LocalEngine(VideoSettings(), options, PaperWorker)
+    assert run_batch([source], tmp_path / "out", VideoSettings(), options, engine=engine).done == 4
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_machine(tmp_path: Path, on_workers_path: None) -> None:
+    """Two machines (Ray's own imitation of them) with a GPU and two cores each; one goes away in mid-video."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1})
+    other = cluster.add_node(num_cpus=2, num_gpus=1)
+    source = paper_videos(tmp_path / "in", 8, "slow 3")
+    settings = VideoSettings()
+    options = BatchOptions(engine="ray", ray_address=cluster.address)
+    events: list[Event] = []
+
+    def lose_one(event: Event) -> None:
+        events.append(event)
+        if event.kind == "video_done" and len(cluster.list_all_nodes()) == 2:
+            cluster.remove_node(other)
+
+    try:
+        engine = RayEngine(settings, options, TellingWorker)
+        report = run_batch([source], tmp_path / "out", settings, options, lose_one, engine=engine)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert events[0].kind == "started" and engine.workers == 2, "one for each GPU"
+    assert (report.done, len(report.failed)) == (8, 1)
+    assert any(e.kind == "video_retried" and "the Ray worker died" in e.data["error"] for e in events)
+    assert not list((tmp_path / "out").rglob(".*"))
 
 
 def _ray_workers() -> list[int]:

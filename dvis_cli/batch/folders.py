@@ -14,56 +14,11 @@ from dvis_cli.writers.folder import OUTPUT_NAMES, safe_name
 from .manifest import STEM
 from .places import base_name, is_url
 
-VIDEO_SUFFIXES = frozenset(
-    [
-        *(
-            ".mp4",
-            ".m4v",
-            ".mov",
-            ".qt",
-            ".mkv",
-            ".webm",
-            ".avi",
-            ".divx",
-            ".gif",
-            ".ts",
-            ".mts",
-            ".m2ts",
-            ".m2t",
-        ),
-        *(
-            ".mpg",
-            ".mpeg",
-            ".mpe",
-            ".m1v",
-            ".m2v",
-            ".vob",
-            ".wmv",
-            ".asf",
-            ".flv",
-            ".f4v",
-            ".ogv",
-            ".ogm",
-            ".3gp",
-        ),
-        *(
-            ".3g2",
-            ".mxf",
-            ".dv",
-            ".rm",
-            ".rmvb",
-            ".nut",
-            ".y4m",
-            ".h264",
-            ".264",
-            ".h265",
-            ".265",
-            ".hevc",
-            ".ivf",
-        ),
-        *(".mjpeg", ".mjpg"),
-    ]
+_SUFFIXES = (
+    ".mp4 .m4v .mov .qt .mkv .webm .avi .divx .gif .ts .mts .m2ts .m2t .mpg .mpeg .mpe .m1v .m2v .vob .wmv .asf "
+    ".flv .f4v .ogv .ogm .3gp .3g2 .mxf .dv .rm .rmvb .nut .y4m .h264 .264 .h265 .265 .hevc .ivf .mjpeg .mjpg"
 )
+VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
 
 
 def looks_like_video(name: str) -> bool:

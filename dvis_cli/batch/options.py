@@ -57,9 +57,7 @@ class BatchOptions:
     ray_address: str | None = None  # "auto", "ray://host:10001"; None starts Ray on this machine
     ray_cpus: float = 1.0  # CPUs that Ray reserves for a worker
     ray_gpus: float | None = None  # GPUs that Ray reserves for a worker; None: 1 where the cluster has any
-    include: tuple[
-        str, ...
-    ] = ()  # patterns of names or relative paths to take in folders; () takes all videos
+    include: tuple[str, ...] = ()  # patterns of names or paths to take in folders; () takes all videos
     exclude: tuple[str, ...] = ()  # patterns to leave out
     retry_failed: bool = False  # try again what failed in an earlier run
     max_tries: int = 3  # of a video whose worker died, or whose network did

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dvis_cli.errors import DvisError, UsageError
@@ -154,7 +156,8 @@ class RayEngine:
             room = max(cores(), round(workers * self._options.ray_cpus + 0.5))
             options |= {"address": "local", "include_dashboard": False, "num_cpus": room}
         try:
-            self._ray.init(**options)
+            with _own_signals():
+                self._ray.init(**options)
         except Exception as error:
             where = "on this machine" if address is None else f"at {address!r}"
             reason = " ".join(str(error).split())[:200]
@@ -171,6 +174,21 @@ class RayEngine:
 
     def _end_actor(self, number: int) -> None:
         self._ray.kill(self._actors.pop(number))
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep who listens to Ctrl-C and SIGTERM: Ray takes SIGTERM for itself, and ends the process with a stack trace."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: not set from Python
+                signal.signal(number, handler)
 
 
 def import_ray() -> Any:

@@ -14,13 +14,13 @@ from dvis_cli.errors import OutputError, UsageError
 from .engine import Engine
 from .folders import Filters, identity_of
 from .local import LocalEngine
-from .manifest import Manifest, Row
+from .manifest import Manifest
 from .options import BatchOptions, VideoSettings, in_shard
 from .output import Output, output_of
 from .plan import Plan, make_plan
 from .report import BatchReport, Event, OnEvent
 from .scheduler import MoreJobs, Scheduler
-from .sources import Item, Listing, list_videos, place_videos
+from .sources import Listing, list_videos, place_videos
 from .stop import Stop
 from .watch import Watch
 
@@ -164,6 +164,3 @@ def _nothing_found(sources: Sequence[str | Path], listing: Listing) -> str:
 
 def _nobody(event: Event) -> None:
     """Nobody wants to know."""
-
-
-__all__ = ["Item", "Row", "run_batch"]

@@ -8,6 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from dvis_cli.model import DvisModel
 
 Say = Callable[[Message], None]
+_SYNCS = 16  # files that are on their way to the disk at once
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # What may be gone the next time: a network disk, a folder that another worker just removed, a busy GPU.
 _PASSING = {
@@ -146,15 +148,28 @@ class _Progress:
 
 
 def make_durable(folder: Path) -> None:
-    """Have a result on the disk before the manifest says that it is there."""
-    with suppress(OSError):
-        for parent, _, names in os.walk(folder, topdown=False):
-            for path in [*(os.path.join(parent, name) for name in names), parent]:  # noqa: PTH118 - thousands
-                descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+    """Have a result, and that it is in its place, on the disk before the manifest says that it is there.
+
+    Files side by side: a file system that is asked for many at once writes them in one go. One after the other, the
+    maps of a minute took 8 seconds instead of a third of one.
+    """
+    folders = [str(folder.parent)]
+    files: list[str] = []
+    for parent, _, names in os.walk(folder):
+        folders.append(parent)
+        files.extend(f"{parent}/{name}" for name in names)
+    with suppress(OSError), ThreadPoolExecutor(_SYNCS) as together:
+        list(together.map(_sync, files))
+        for path in reversed(folders):
+            _sync(path)
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _alias(source: Path, folder: Path) -> Path:

@@ -38,25 +38,26 @@ def segment_many(
 
 
 def show_report(reporter: Reporter, report: BatchReport, out: str | Path) -> None:
-    """The table at the end. Failures are shown even when quiet."""
-    rate = f", {report.frames / report.seconds:.2f} frames/s" if report.frames and report.seconds else ""
-    again = ", ".join(f"{count} again: {why}" for why, count in sorted(report.redone.items()))
+    """The table at the end: what failed and why, then the counts. Failures are shown even when quiet."""
     reporter.say("")
-    if report.reason:
-        print(f"stopped: {report.reason}", file=sys.stderr)
-    reporter.say(
-        f"done     {report.done:7}   {report.frames} frames in {clock(report.seconds)}{rate}"
-        + (f"; {again}" if again else "")
-    )
-    reporter.say(f"skipped  {report.skipped:7}   done before, and unchanged")
-    if report.left:
-        reporter.say(f"left     {report.left:7}   the same command goes on with them")
-    reporter.say(f"failed   {len(report.failed):7}")
     for failure in report.failed[:_FAILURES_SHOWN]:
         earlier = " (in an earlier run; --retry-failed tries again)" if failure.earlier else ""
-        print(f"  {shown(failure.key)}: {shown(failure.error)}{earlier}", file=sys.stderr)
+        print(f"failed: {shown(failure.key)}: {shown(failure.error)}{earlier}", file=sys.stderr)
     if len(report.failed) > _FAILURES_SHOWN:
-        print(f"  ... {len(report.failed) - _FAILURES_SHOWN} more in the manifest in {out}", file=sys.stderr)
+        print(f"... {len(report.failed) - _FAILURES_SHOWN} more in the manifest in {out}", file=sys.stderr)
+    rate = f", {report.frames / report.seconds:.2f} frames/s" if report.frames and report.seconds else ""
+    again = "".join(f"; {count} again: {why}" for why, count in sorted(report.redone.items()))
+    rows = [
+        ("done", report.done, f"{report.frames} frames in {clock(report.seconds)}{rate}{again}"),
+        ("skipped", report.skipped, "done before, and unchanged"),
+        ("failed", len(report.failed), ""),
+        ("left", report.left, "the same command goes on with them"),
+    ]
+    for name, count, facts in rows:
+        if count or name != "left":
+            reporter.say(f"{name:7} {count:7}   {facts}".rstrip())
+    if report.reason:
+        print(f"stopped: {report.reason}", file=sys.stderr)
     sys.stderr.flush()
 
 

@@ -1,22 +1,29 @@
 """Where the scheduler's own cost begins: real Ray, or local processes, and workers that only wait.
 
-    python tests/benchmarks/batch_scheduler.py [--engine ray|local] [--seconds 2.0] [--videos-each 10]
+    python tests/benchmarks/batch_scheduler.py [--engine ray|local] [--manifest OUT/dvis-manifest.jsonl]
+        [--seconds 2 0.5 0.1] [--workers 1 2 4 8] [--videos-each 10]
 
-For 1, 2, 4 and 8 workers it runs `videos-each` videos a worker whose time is drawn around `seconds` (a fifth more
-or less, always the same draw) and compares the whole time with what the waits alone would take.
+Waits are the times that videos took in a real run, from its manifest, scaled to a mean of `--seconds`; without one,
+they are drawn within a fifth of that. The ideal is what the same waits take when each goes to the first worker that is
+ready or free and handing over costs nothing: what is missing to it is the scheduler, the manifest and Ray, not the
+start of the workers and not the luck of the last video.
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
 import random
+import statistics
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dvis_cli.batch import BatchOptions, Event, VideoSettings, run_batch
 from dvis_cli.batch.engine import Finished, Outcome, Progress, Ready, Task
 from dvis_cli.batch.local import LocalEngine
+from dvis_cli.batch.manifest import rows_of
 from dvis_cli.batch.ray_engine import RayEngine
 from dvis_cli.batch.work import Say
 
@@ -38,56 +45,90 @@ class WaitingWorker:
         say(Finished(self.number, Outcome(task.key, "done", seconds, FRAMES, 5)))
 
 
+@dataclass
+class Clock:
+    """Listens to a run."""
+
+    ready: list[float] = field(default_factory=list)
+    cpu: float = 0.0  # of this process when the last worker was ready
+    end_cpu: float = 0.0
+    done_since: int = 0
+    times: list[tuple[float, str, int]] = field(default_factory=list)
+    owners: dict[str, int] = field(default_factory=dict)
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "worker":
+            self.ready.append(time.monotonic())
+            self.cpu, self.done_since = time.process_time(), 0
+        if event.kind == "video_started":
+            self.owners[event.data["key"]] = event.data["worker"]
+        if event.kind in ("video_started", "video_done"):
+            self.times.append((time.monotonic(), event.kind, self.owners[event.data["key"]]))
+        if event.kind == "video_done":
+            self.end_cpu, self.done_since = time.process_time(), self.done_since + 1
+
+    def gaps(self) -> list[float]:
+        """Seconds between a worker's report that a video is done, and its next one's start."""
+        gaps, last = [], {}
+        for when, kind, worker in self.times:
+            if kind == "video_done":
+                last[worker] = when
+            elif worker in last:
+                gaps.append(when - last.pop(worker))
+        return gaps
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine", choices=["ray", "local"], default="ray")
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--videos-each", type=int, default=10)
+    parser.add_argument("--manifest", type=Path)
+    parser.add_argument("--seconds", type=float, nargs="+", default=[2.0, 0.5, 0.1])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--videos-each", type=int, default=10, help="of a worker; more where they are short")
     options = parser.parse_args()
-    print("workers  videos  videos/s  of ideal  between two videos of a worker  coordinator's CPU a video")
-    for workers in options.workers:
-        with tempfile.TemporaryDirectory() as name:
-            measure(Path(name), workers, options.engine, options.seconds, options.videos_each * workers)
+    shape = [row.seconds for row in rows_of(options.manifest) if row.seconds] if options.manifest else []
+    print("s/video  workers  videos  videos/s  of ideal  handing over  coordinator's CPU a video  all ready")
+    for seconds in options.seconds:
+        for workers in options.workers:
+            count = workers * max(options.videos_each, round(5 / seconds))
+            with tempfile.TemporaryDirectory() as name:
+                measure(Path(name), workers, options.engine, draw(count, seconds, shape))
 
 
-def measure(root: Path, workers: int, engine: str, seconds: float, videos: int) -> None:
+def draw(count: int, seconds: float, shape: list[float]) -> list[float]:
     rng = random.Random(1)
+    mean = statistics.fmean(shape) if shape else 1.0
+    return [seconds * (rng.choice(shape) / mean if shape else rng.uniform(0.8, 1.2)) for _ in range(count)]
+
+
+def measure(root: Path, workers: int, engine: str, waits: list[float]) -> None:
     (root / "in").mkdir()
-    for i in range(videos):
-        (root / "in" / f"{i:05d}.mp4").write_text(f"{seconds * rng.uniform(0.8, 1.2):.4f}")
+    for i, wait in enumerate(waits):
+        (root / "in" / f"{i:05d}.mp4").write_text(f"{wait:.4f}")
     settings, options = VideoSettings(), BatchOptions(engine=engine, jobs=workers, ray_cpus=0.01)  # type: ignore[arg-type]
     make = RayEngine if engine == "ray" else LocalEngine
-    times: list[tuple[float, str, int]] = []
-    owners: dict[str, int] = {}
-    ready: list[tuple[float, float]] = []
-
-    def hear(event: Event) -> None:
-        if event.kind == "worker":
-            ready.append((time.monotonic(), time.process_time()))
-        if event.kind == "video_started":
-            owners[event.data["key"]] = event.data["worker"]
-        if event.kind in ("video_started", "video_done"):
-            times.append((time.monotonic(), event.kind, owners[event.data["key"]]))
-
+    clock = Clock()
+    began = time.monotonic()
     report = run_batch(
-        [root / "in"], root / "out", settings, options, hear, engine=make(settings, options, WaitingWorker)
+        [root / "in"], root / "out", settings, options, clock, engine=make(settings, options, WaitingWorker)
     )
-    assert report.done == videos, report
-    began = ready[-1]  # all workers are there
-    end, cpu = times[-1][0], time.process_time() - began[1]
-    waits = sum(float(p.read_text()) for p in (root / "in").iterdir())
-    gaps, last = [], {}
-    for when, kind, worker in times:
-        if kind == "video_done":
-            last[worker] = when
-        elif worker in last:
-            gaps.append(when - last.pop(worker))
-    wall = end - times[0][0]
+    assert report.done == len(waits), report
+    wall = clock.times[-1][0] - clock.ready[0]
+    cpu = (clock.end_cpu - clock.cpu) / clock.done_since
     print(
-        f"{workers:7} {videos:7} {videos / wall:9.2f} {waits / workers / wall:9.1%} "
-        f"{sum(gaps) / max(len(gaps), 1) * 1000:24.1f} ms {cpu / videos * 1000:20.1f} ms"
+        f"{statistics.fmean(waits):7.2f} {workers:8} {len(waits):7} {len(waits) / wall:9.2f} "
+        f"{ideal(waits, [one - clock.ready[0] for one in clock.ready]) / wall:9.1%} "
+        f"{statistics.fmean(clock.gaps()) * 1000:10.1f} ms {cpu * 1000:22.1f} ms {clock.ready[-1] - began:8.1f} s",
+        flush=True,
     )
+
+
+def ideal(waits: list[float], free: list[float]) -> float:
+    """Seconds until the last is done, each begun by whoever is free first; `free`: since when each worker is."""
+    heapq.heapify(free)
+    for wait in waits:
+        heapq.heapreplace(free, free[0] + wait)
+    return max(free)
 
 
 if __name__ == "__main__":
