@@ -23,7 +23,7 @@ from dvis_cli.datasets.vipseg import VIPSeg
 from dvis_cli.errors import OutputError, UsageError
 
 SMALL = Settings(64, 112, frames=10, seed=3)
-WHOLE = Settings(128, 224, frames=24, seed=11)
+WHOLE = Settings(96, 168, frames=24, seed=11)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -49,7 +49,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def painted() -> list[tuple[Scene, list[PaintedFrame]]]:
-    scenes = [plan_scene(WHOLE, index) for index in range(16)]
+    scenes = [plan_scene(WHOLE, index) for index in range(12)]
     return [(scene, list(paint_video(scene))) for scene in scenes]
 
 
@@ -96,7 +96,7 @@ def test_every_video_has_four_kinds_of_stuff_and_no_slivers(
     for _, frames in painted:
         segments = [segment for frame in frames for segment in frame.segments]
         assert len({s["category_id"] for s in segments} & set(classes.STUFF)) >= 4
-        assert min(s["area"] for s in segments) >= 12
+        assert min(s["area"] for s in segments) >= 12 * (96 * 168) / (128 * 224)
         assert max(float((ids_of(frame) == 0).mean()) for frame in frames) < 0.01
 
 
@@ -132,7 +132,7 @@ def test_a_thing_keeps_its_id_along_its_path(painted: list[tuple[Scene, list[Pai
             seen += len(ids)
         owners = [ids[0] for ids in found.values()]
         assert len(set(owners)) == len(owners)
-    assert seen > 400
+    assert seen > 300
 
 
 def gaps(scene: Scene, frames: list[PaintedFrame]) -> list[tuple[bool, int]]:

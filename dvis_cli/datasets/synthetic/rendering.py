@@ -38,7 +38,7 @@ class PaintedFrame:
 
 def paint_video(scene: Scene) -> Iterator[PaintedFrame]:
     """Paint the frames of a scene in order."""
-    colors, segments = _number_segments(scene)
+    colors, segments = number_segments(scene)
     rng = scene.settings.random(scene.index, 1)
     for frame in range(scene.settings.frames):
         image, labels = _paint(scene, frame)
@@ -52,8 +52,8 @@ def paint_video(scene: Scene) -> Iterator[PaintedFrame]:
         yield PaintedFrame(image, palette[labels], listed)
 
 
-def _number_segments(scene: Scene) -> tuple[npt.NDArray[np.uint8], dict[int, dict[str, int]]]:
-    """Colours (256, 3) and {id, category_id} by value in a label plane."""
+def number_segments(scene: Scene) -> tuple[npt.NDArray[np.uint8], dict[int, dict[str, int]]]:
+    """Colours (256, 3) and {id, category_id}, both by value in a label plane: thing `n` is `FIRST_THING + n`."""
     ids, colors = SegmentIds(vipseg_by_id()), np.zeros((256, 3), np.uint8)
     raw = {category: category + 1 for category in classes.STUFF}
     for number, thing in enumerate(scene.things):
@@ -144,8 +144,10 @@ def _paint_parts(
 
 def _cover(image: Image, labels: Plane, colors: Image, alpha: Plane, value: int) -> None:
     """Paint over with a darker rim, in place."""
-    rim = cv2.erode(alpha, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
-    opaque = alpha[..., None].astype(np.float32) / 255
+    left, top, width, height = cv2.boundingRect(alpha)
+    window = slice(top, top + height), slice(left, left + width)
+    rim = cv2.erode(alpha, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)[window]
+    opaque = alpha[window][..., None].astype(np.float32) / 255
     shade = 0.6 + 0.4 * rim[..., None].astype(np.float32) / 255
-    image[:] = (image * (1 - opaque) + colors * (shade * opaque)).astype(np.uint8)
+    image[window] = (image[window] * (1 - opaque) + colors[window] * (shade * opaque)).astype(np.uint8)
     labels[alpha > 127] = value
