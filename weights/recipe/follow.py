@@ -69,7 +69,7 @@ def follow(root: Path, clip: Clip, people: dict[str, dict[str, list[float]]], ne
 if __name__ == "__main__":
     cv2.setNumThreads(1)
     root = Path(sys.argv[1])
-    net = ISNet(root / "isnet.onnx", 1024)
+    net = ISNet(root / "isnet.onnx", 640)
     people = json.loads(BOXES.read_text())
     for name in sys.argv[2:] or people:
         follow(root, CLIPS[name], people[name], net)
