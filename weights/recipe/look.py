@@ -2,6 +2,7 @@
 
     python look.py grid IMAGE OUT [x0 y0 x1 y1] [--zoom 3] [--step 20]
     python look.py polygons LABELS.json IMAGE OUT [x0 y0 x1 y1] [--zoom 2]
+    python look.py sheet FRAMES MASKS OUT --frames FIRST LAST STEP [--columns 3]     # a folder of frames, one of masks
 """
 
 from __future__ import annotations
@@ -68,15 +69,43 @@ def overlay(image: np.ndarray, ids: np.ndarray, names: dict[int, str], box: list
     return out
 
 
+def sheet(frames: Path, masks: Path, which: list[int], columns: int, box: list[int], zoom: float) -> np.ndarray:
+    """A contact sheet of mask outlines, each id in its colour with its number (masks uint8, 0 = nothing)."""
+    tiles = []
+    for index in range(*which):
+        ids = cv2.imread(str(masks / f"{index:05d}.png"), cv2.IMREAD_GRAYSCALE)
+        image = cv2.imread(str(frames / f"{index:05d}.jpg"))
+        tile, (x0, y0) = window(image, box, zoom)
+        for value in np.unique(ids[ids > 0]):
+            part, _ = window((ids == value).astype(np.uint8), box, zoom)
+            colour = COLOURS[int(value) * 7 % len(COLOURS)] if value < 255 else (128, 128, 128)
+            borders, _ = cv2.findContours(part, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(tile, borders, -1, colour, 1)
+            if value < 255 and part.any():
+                y, x = (int(v) for v in np.argwhere(part)[0])
+                cv2.putText(tile, str(value), (x - 8, y - 3), 0, 0.55, (0, 0, 0), 3, cv2.LINE_AA)
+                cv2.putText(tile, str(value), (x - 8, y - 3), 0, 0.55, colour, 1, cv2.LINE_AA)
+        cv2.putText(tile, str(index), (4, tile.shape[0] - 6), 0, 0.6, (255, 255, 255), 2, cv2.LINE_AA)
+        tiles.append(tile)
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+
+
 def main() -> None:
     cv2.setNumThreads(1)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["grid", "polygons"])
+    parser.add_argument("what", choices=["grid", "polygons", "sheet"])
     parser.add_argument("files", nargs="+")
     parser.add_argument("--box", nargs=4, type=int, default=[])
     parser.add_argument("--zoom", type=float, default=2)
     parser.add_argument("--step", type=int, default=20)
+    parser.add_argument("--frames", nargs=3, type=int, default=[0, 100, 10])
+    parser.add_argument("--columns", type=int, default=3)
     given = parser.parse_args()
+    if given.what == "sheet":
+        frames, masks, out = given.files
+        cv2.imwrite(out, sheet(Path(frames), Path(masks), given.frames, given.columns, given.box, given.zoom))
+        return
     image = cv2.imread(given.files[-2])
     if given.what == "grid":
         picture = grid(image, given.box, given.zoom, given.step)
