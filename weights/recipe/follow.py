@@ -1,9 +1,10 @@
-"""Foreground masks of the people in the pose2sim clips: ISNet on a crop that follows each person.
+"""Foreground masks of the people in the pose2sim clips: ISNet on a crop around each person.
 
-    python follow.py DATA [CLIP ...]     -> DATA/foreground/<clip>/<person>/<00000>.png, uint8, 255 = foreground
+    python follow.py DATA [CLIP | CLIP:PERSON ...]     -> DATA/foreground/<clip>/<person>/<00000>.png, uint8, 255 = foreground
 
-A person starts at a box written by hand (labels/people_boxes.json: clip -> person -> frame -> x0, y0, x1, y1, working
-size); each next crop is the bounding box of the last mask, padded. A box given for a later frame replaces the crop there.
+Boxes are written by hand (labels/people_boxes.json: clip -> person -> frame -> x0, y0, x1, y1, working size) and
+interpolated. Where a person has a box for the first frame only, each next crop is the bounding box of the last mask.
+Masks that are there already are kept.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from frames import decode
 from isnet import ISNet
 
 BOXES = Path(__file__).parent / "labels" / "people_boxes.json"
-PAD = 0.14  # of the box's larger side
+PAD = 0.10  # of the box's larger side
+NET_SIZE = 512
 THRESHOLD = 128
 GROWTH = 0.12  # of the box's larger side: the most that a side may move outwards from frame to frame
 
@@ -46,31 +48,49 @@ def next_box(mask: np.ndarray, box: np.ndarray) -> np.ndarray:
     return np.clip(found, low, high)
 
 
-def follow(root: Path, clip: Clip, people: dict[str, dict[str, list[float]]], net: ISNet) -> None:
-    boxes: dict[str, np.ndarray] = {}
-    for name in people:
-        (root / "foreground" / clip.name / name).mkdir(parents=True, exist_ok=True)
+def interpolated(given: dict[str, list[float]], index: int) -> np.ndarray:
+    frames = sorted(int(name) for name in given)
+    table = np.array([given[str(f)] for f in frames], float)
+    return np.array([np.interp(index, frames, table[:, k]) for k in range(4)])
+
+
+def follow(root: Path, clip: Clip, person: str, given: dict[str, list[float]], net: ISNet) -> None:
+    out = root / "foreground" / clip.name / person
+    out.mkdir(parents=True, exist_ok=True)
+    box = interpolated(given, 0)
     for index, image in decode(root, clip):
+        path = out / f"{index:05d}.png"
         if index % clip.step:
             continue
-        scale = np.array([image.shape[1] / clip.width, image.shape[0] / clip.height] * 2)
-        for name, given in people.items():
-            if str(index) in given:
-                boxes[name] = np.array(given[str(index)], float)
-            crop = np.round(padded(boxes[name], clip.width, clip.height) * scale).astype(int)
-            mask = np.zeros(image.shape[:2], np.uint8)
-            window = (slice(crop[1], crop[3]), slice(crop[0], crop[2]))
-            mask[window] = np.round(net(image[window]) * 255)
-            mask = cv2.resize(mask, (clip.width, clip.height), interpolation=cv2.INTER_AREA)
-            cv2.imwrite(str(root / "foreground" / clip.name / name / f"{index:05d}.png"), mask)
-            boxes[name] = next_box(mask, boxes[name])
+        if path.exists():
+            mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        else:
+            if len(given) > 1:
+                box = interpolated(given, index)
+            mask = foreground_in(image, padded(box, clip.width, clip.height), clip, net)
+            cv2.imwrite(str(path), mask)
+        box = next_box(mask, box)
+
+
+def foreground_in(image: np.ndarray, box: np.ndarray, clip: Clip, net: ISNet) -> np.ndarray:
+    """The net's mask of ``box`` (working size) of an image in the size of its file -> uint8, working size."""
+    scale = np.array([image.shape[1] / clip.width, image.shape[0] / clip.height] * 2)
+    x0, y0, x1, y1 = np.round(box * scale).astype(int)
+    mask = np.zeros(image.shape[:2], np.uint8)
+    mask[y0:y1, x0:x1] = np.round(net(image[y0:y1, x0:x1]) * 255)
+    return cv2.resize(mask, (clip.width, clip.height), interpolation=cv2.INTER_AREA)
+
+
+def main(root: Path, names: list[str]) -> None:
+    net = ISNet(root / "isnet.onnx", NET_SIZE)
+    people = json.loads(BOXES.read_text())
+    for name in names or people:
+        clip, _, person = name.partition(":")
+        for one in [person] if person else people[clip]:
+            follow(root, CLIPS[clip], one, people[clip][one], net)
+            print(clip, one, flush=True)
 
 
 if __name__ == "__main__":
     cv2.setNumThreads(1)
-    root = Path(sys.argv[1])
-    net = ISNet(root / "isnet.onnx", 640)
-    people = json.loads(BOXES.read_text())
-    for name in sys.argv[2:] or people:
-        follow(root, CLIPS[name], people[name], net)
-        print(name, flush=True)
+    main(Path(sys.argv[1]), sys.argv[2:])

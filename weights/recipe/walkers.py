@@ -8,7 +8,7 @@ labels/<clip>_tracks.json corrects the tracks by hand, in this order:
   "drop": [track, ...] or [track, first, last], "split": [[track, frame, new track], ...],
   "merge": [[kept, joined], ...], "boxes": [[track, {frame: [x0, y0, x1, y1], ...}], ...] (interpolated between them,
   in place of what the track had there). "thin": a polygon where what is low and wide is no part of a person (a tape in
-  the wind).
+  the wind). "unsure": [[track, first, last], ...], void in the data set (dataset.py).
 """
 
 from __future__ import annotations
