@@ -51,7 +51,7 @@ def next_box(mask: np.ndarray, box: np.ndarray) -> np.ndarray:
 def interpolated(given: dict[str, list[float]], index: int) -> np.ndarray:
     frames = sorted(int(name) for name in given)
     table = np.array([given[str(f)] for f in frames], float)
-    return np.array([np.interp(index, frames, table[:, k]) for k in range(4)])
+    return np.array([np.interp(index, frames, table[:, k]) for k in range(table.shape[1])])
 
 
 def follow(root: Path, clip: Clip, person: str, given: dict[str, list[float]], net: ISNet) -> None:
