@@ -83,7 +83,11 @@ def paste(image: np.ndarray, ids: np.ndarray, picture: np.ndarray, feet: np.ndar
 def camera(rng: np.random.Generator, size: tuple[int, int], frames: int) -> list[np.ndarray]:
     """Affine maps (2, 3) from output to background pixels: a slow pan and zoom of a crop."""
     width, height = size
-    zoom = rng.uniform(0.55, 1.0) * min(width / WIDTH, height / HEIGHT) * np.exp(rng.normal(0, 0.004) * np.arange(frames))
+    zoom = (
+        rng.uniform(0.55, 1.0)
+        * min(width / WIDTH, height / HEIGHT)
+        * np.exp(rng.normal(0, 0.004) * np.arange(frames))
+    )
     zoom = np.minimum(zoom, min(width / WIDTH, height / HEIGHT))
     room = np.array([width, height]) - zoom[:, None] * [WIDTH, HEIGHT]
     pan = rng.uniform(0, 1, 2) + rng.normal(0, 0.01, 2) * np.arange(frames)[:, None] * (rng.random() < 0.7)
@@ -95,7 +99,9 @@ def camera(rng: np.random.Generator, size: tuple[int, int], frames: int) -> list
     return maps
 
 
-def finish(rng: np.random.Generator, image: np.ndarray, gain: np.ndarray, gamma: float, blur: float) -> np.ndarray:
+def finish(
+    rng: np.random.Generator, image: np.ndarray, gain: np.ndarray, gamma: float, blur: float
+) -> np.ndarray:
     out = 255 * np.clip(image.astype(np.float32) / 255 * gain, 0, 1) ** gamma
     if blur > 0.3:
         out = cv2.GaussianBlur(out, (0, 0), blur)
@@ -122,7 +128,9 @@ def clip(rng: np.random.Generator, scene: tuple, sources: list[Path], frames: in
 
 def main() -> None:
     cv2.setNumThreads(1)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--clips", type=int, default=200)

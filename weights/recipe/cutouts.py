@@ -78,8 +78,12 @@ def main(root: Path) -> None:
                 continue
             frames = {}
             for number, (frame, box) in enumerate(run):
-                people = cv2.imread(str(root / "people" / clip.name / f"{frame:05d}.png"), cv2.IMREAD_GRAYSCALE)
-                frames[f"{number:03d}"] = cut(cv2.imread(str(frame_path(root, clip.name, frame))), people, track, box)
+                people = cv2.imread(
+                    str(root / "people" / clip.name / f"{frame:05d}.png"), cv2.IMREAD_GRAYSCALE
+                )
+                frames[f"{number:03d}"] = cut(
+                    cv2.imread(str(frame_path(root, clip.name, frame))), people, track, box
+                )
             feet = np.float32([[(b[0] + b[2]) / 2, b[3]] for _, b in run])
             np.savez(out / f"{clip.name}_{track}_{run[0][0]:05d}.npz", feet=feet, **frames)
             count += 1

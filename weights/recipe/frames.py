@@ -1,6 +1,6 @@
 """Decode the clips to JPEG frames of the working size, and their temporal medians.
 
-    python frames.py DATA [CLIP ...]     -> DATA/frames/<clip>/<00000>.jpg, DATA/median/<clip>.png
+python frames.py DATA [CLIP ...]     -> DATA/frames/<clip>/<00000>.jpg, DATA/median/<clip>.png
 """
 
 from __future__ import annotations

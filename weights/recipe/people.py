@@ -46,7 +46,9 @@ def read(root: Path, clip: str, person: str, index: int, still: bool = False) ->
     return None if mask is None else mask >= FOREGROUND
 
 
-def cleaned(mask: np.ndarray, box: np.ndarray, reach: float = 0.12, kernel: int = 3, part: float = PART) -> np.ndarray:
+def cleaned(
+    mask: np.ndarray, box: np.ndarray, reach: float = 0.12, kernel: int = 3, part: float = PART
+) -> np.ndarray:
     """bool (H, W): the large parts inside of the box (grown by ``reach``), holes of a few pixels closed."""
     work = (mask & within(box, mask.shape, reach)).astype(np.uint8)
     work = cv2.morphologyEx(work, cv2.MORPH_OPEN, np.ones((kernel, kernel), np.uint8))
@@ -65,6 +67,7 @@ class Single:
         self.root, self.clip = root, clip
         self.boxes = json.loads(BOXES.read_text())[clip]
         hulls = json.loads(FIX.read_text()).get(clip, {}).get("hulls", {})
+        self.cluttered = bool(hulls)  # where still things near him are foreground to ISNet
         self.room = empty_room(root, clip, hulls, self.boxes["man"])
 
     def masks(self, index: int, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -85,10 +88,12 @@ class Single:
         room, known = self.room
         moved, distance = differing(lab(image), room)
         if given is None:
-            closed = cv2.morphologyEx((moved & known).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+            closed = cv2.morphologyEx(
+                (moved & known).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)
+            )
             return filled(closed > 0), ~known
         beside = cv2.dilate(given.astype(np.uint8), np.ones((BESIDE, BESIDE), np.uint8)) > 0
-        same = known & (distance < SAME)
+        same = known & (distance < SAME) & self.cluttered
         return filled((given & ~same) | (moved & known & beside)), np.zeros(known.shape, bool)
 
 
@@ -110,7 +115,9 @@ def differing(image: np.ndarray, room: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return (distance > FAR) & ~shadow, distance
 
 
-def empty_room(root: Path, clip: str, hulls: dict[str, list[float]], box_of: dict) -> tuple[np.ndarray, np.ndarray]:
+def empty_room(
+    root: Path, clip: str, hulls: dict[str, list[float]], box_of: dict
+) -> tuple[np.ndarray, np.ndarray]:
     """Lab (H, W, 3), each pixel's median over the frames where the man is not, and bool (H, W) where there were any.
 
     Where he is: ISNet's masks where no hulls are given, else the hulls written by hand and in other frames his box.

@@ -28,13 +28,19 @@ def polygons_of(root: Path, clip: Clip) -> Callable[[int], dict]:
 
 
 def interpolated(labels: dict, index: int) -> dict:
-    """"shots": [{frame: polygons, ...}, ...]: the same polygons at a shot's first and last frames, vertices in between."""
+    """ "shots": [{frame: polygons, ...}, ...]: the same polygons at a shot's first and last frames, vertices in between."""
     for shot in labels["shots"]:
         frames = sorted(int(name) for name in shot)
         if frames[0] <= index <= frames[-1]:
             tables = [shot[str(f)] for f in frames]
             polygons = [
-                [rows[0][0], *(np.interp(index, frames, values) for values in zip(*(r[1:] for r in rows), strict=True))]
+                [
+                    rows[0][0],
+                    *(
+                        np.interp(index, frames, values)
+                        for values in zip(*(r[1:] for r in rows), strict=True)
+                    ),
+                ]
                 for rows in zip(*tables, strict=True)
             ]
             return {"size": labels["size"], "polygons": polygons}
@@ -43,7 +49,9 @@ def interpolated(labels: dict, index: int) -> dict:
 
 def between(root: Path, source: str, target: str) -> np.ndarray:
     """Homography (3, 3) from one camera picture to another of almost the same view, by matched features."""
-    pictures = [cv2.imread(str(root / "median" / f"{name}.png"), cv2.IMREAD_GRAYSCALE) for name in (source, target)]
+    pictures = [
+        cv2.imread(str(root / "median" / f"{name}.png"), cv2.IMREAD_GRAYSCALE) for name in (source, target)
+    ]
     sift = cv2.SIFT_create(4000)
     (points, features), (others, described) = (sift.detectAndCompute(picture, None) for picture in pictures)
     pairs = cv2.BFMatcher().knnMatch(features, described, k=2)

@@ -28,7 +28,10 @@ LABELS = Path(__file__).parent / "labels"
 SCORE, STRONG = 0.3, 0.45  # a track takes boxes above SCORE, only boxes above STRONG start one
 MOVED = 0.18  # least part of a box that differs from the background
 MAX_GAP = 15  # frames that a track may be unseen
-REACH, REACH_GAP = 0.35, 0.04  # how far a box may be from where it is expected, in its heights, + per unseen frame
+REACH, REACH_GAP = (
+    0.35,
+    0.04,
+)  # how far a box may be from where it is expected, in its heights, + per unseen frame
 MIN_LENGTH = 5  # boxes of a track
 OTHER = 255
 SHAPE = (48, 24)  # rows, columns of a track's shape prior
@@ -208,7 +211,9 @@ class Painter:
             owner[window][better] = track
         masks = np.zeros(changed.shape, np.uint8)
         for track, window in windows.items():
-            feet = np.arange(changed.shape[0])[:, None] > boxes[track][3] - 0.3 * (boxes[track][3] - boxes[track][1])
+            feet = np.arange(changed.shape[0])[:, None] > boxes[track][3] - 0.3 * (
+                boxes[track][3] - boxes[track][1]
+            )
             mine = (owner == track) & changed & ~(shadow & feet)
             mine[: window[0].start] = mine[window[0].stop :] = False
             mine = tidy(without_thin(mine, self.thin))
@@ -254,7 +259,9 @@ def main(root: Path, clip: str) -> None:
     tracks = corrected(tracks, corrections)
     out = root / "people" / clip
     out.mkdir(parents=True, exist_ok=True)
-    rows = {str(k): {str(f): [round(float(v), 1) for v in b] for f, b in t.items()} for k, t in tracks.items()}
+    rows = {
+        str(k): {str(f): [round(float(v), 1) for v in b] for f, b in t.items()} for k, t in tracks.items()
+    }
     (out.parent / f"{clip}.json").write_text(json.dumps(rows))
     thin = np.zeros(background.shape[:2], np.uint8)
     cv2.fillPoly(thin, [np.array(corrections.get("thin", []), np.int32).reshape(-1, 2)], 1)
