@@ -2,9 +2,9 @@
 
     python compose.py DATA OUT --clips 200 [--frames 12] [--seed 0]
 
-Needs cutouts.py's sequences. A clip has a moving crop of one background, two to seven people who walk as they did where they
-were cut out (forwards and back, mirrored, faster or slower, of one size), who hide one another by the height of their feet, and
-colour, blur and noise of its own. The same seed gives the same clips.
+Needs cutouts.py's sequences. A clip has a moving crop of one background, two to seven people who walk as they
+did where they were cut out (forwards and back, mirrored, faster or slower, of one size), who hide one another
+by the height of their feet, and colour, blur and noise of its own. The same seed gives the same clips.
 """
 
 from __future__ import annotations

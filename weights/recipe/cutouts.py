@@ -1,9 +1,10 @@
 """Cut labelled people out of the training clips, as short RGBA sequences.
 
-    python cutouts.py DATA      -> DATA/cutouts/<clip>_<track>_<first frame>.npz: "rgba" list of uint8 (h, w, 4) BGRA, as one
-                                   array per frame, "feet" float32 (T, 2), the middle of the lower edge, frame pixels
+    python cutouts.py DATA      -> DATA/cutouts/<clip>_<track>_<first frame>.npz
 
-A run of frames is taken where the person is whole: away from the picture's border and from everybody else, of steady size.
+A file holds "000", "001", ...: uint8 BGRA (h, w, 4), and "feet": float32 (T, 2), the middle of the lower edge in pixels of
+the frame. A run of frames is taken where the person is whole: away from the picture's border and from everybody
+else, of steady size.
 """
 
 from __future__ import annotations

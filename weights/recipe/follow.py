@@ -1,10 +1,11 @@
 """Foreground masks of the people in the pose2sim clips: ISNet on a crop around each person.
 
-    python follow.py DATA [CLIP | CLIP:PERSON ...]     -> DATA/foreground/<clip>/<person>/<00000>.png, uint8, 255 = foreground
+    python follow.py DATA [CLIP | CLIP:PERSON ...]
+        -> DATA/foreground/<clip>/<person>/<00000>.png, uint8, 255 = foreground
 
-Boxes are written by hand (labels/people_boxes.json: clip -> person -> frame -> x0, y0, x1, y1, working size) and
-interpolated. Where a person has a box for the first frame only, each next crop is the bounding box of the last mask.
-Masks that are there already are kept.
+Boxes are written by hand (labels/people_boxes.json: clip -> person -> frame -> x0, y0, x1, y1, working size)
+and interpolated. Where a person has a box for the first frame only, each next crop is the bounding box of the
+last mask. Masks that are there already are kept.
 """
 
 from __future__ import annotations

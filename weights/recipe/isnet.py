@@ -1,6 +1,7 @@
 """ISNet, a class-agnostic foreground segmenter, run by onnxruntime at a chosen input size. For labels only.
 
-The graph is fixed at 1024 x 1024: its input and the target sizes of its Resize nodes are rewritten for another size.
+The graph is fixed at 1024 x 1024: its input and the target sizes of its Resize nodes are rewritten for another
+size.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def sheet(
     for index in range(*which):
         ids = cv2.imread(str(masks / f"{index:05d}.png"), cv2.IMREAD_GRAYSCALE)
         image = cv2.imread(str(frames / f"{index:05d}.jpg"))
-        tile, (x0, y0) = window(image, box, zoom)
+        tile, _ = window(image, box, zoom)
         for value in np.unique(ids[ids > 0]):
             part, _ = window((ids == value).astype(np.uint8), box, zoom)
             colour = COLOURS[int(value) * 7 % len(COLOURS)] if value < 255 else (128, 128, 128)

@@ -1,12 +1,12 @@
-"""People of the pose2sim clips: ISNet's masks cleaned, and in the two-person clips the difference to the one-person clips.
+"""People of the pose2sim clips: ISNet's masks cleaned, differences to the empty room and from clip to clip.
 
-    python people.py DATA [CLIP ...]      -> DATA/people/<clip>/<00000>.png, uint8, 0 = nobody, 1 man, 2 bystander, 3 woman,
-         255 = unsure
+    python people.py DATA [CLIP ...]      -> DATA/people/<clip>/<00000>.png
+        uint8: 0 nobody, 1 man, 2 bystander, 3 woman, 255 unsure
 
-The "multi" clips are the "single" clips, frame by frame, with a second person put in and other colours. So the man and
-the bystander are carried over (a homography), and the woman is what differs after the colours are matched.
-labels/people_fix.json: clip -> "hulls": frame -> a polygon around the man, from which a picture of the empty room is put
-together where ISNet has no masks of him.
+The "multi" clips are the "single" clips, frame by frame, with a second person put in and other colours. So the
+man and the bystander are carried over (a homography), and the woman is what differs after the colours are
+matched. labels/people_fix.json: clip -> "hulls": frame -> a polygon around the man, from which a picture of the
+empty room is put together where ISNet has no masks of him.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Single:
         return out
 
     def man(self, given: np.ndarray | None, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What differs from the empty room; with ISNet's mask, that and what differs beside it. And where one cannot say."""
+        """What is not the empty room; with ISNet's mask, that and what differs beside it. Then: where unsure."""
         room, known = self.room
         moved, distance = differing(lab(image), room)
         if given is None:

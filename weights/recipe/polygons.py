@@ -1,8 +1,8 @@
 """Hand-drawn labels: polygons painted one over the other.
 
-A label file: {"size": [width, height], "polygons": [[category, x0, y0, x1, y1, ...], ...]}. Later polygons cover earlier
-ones. "category" is a VIPSeg name or "void"; a thing's name carries an instance, "car#1", and polygons with the same name
-are one segment.
+A label file: {"size": [width, height], "polygons": [[category, x0, y0, x1, y1, ...], ...]}. Later polygons
+cover earlier ones. "category" is a VIPSeg name or "void"; a thing's name carries an instance, "car#1", and
+polygons with the same name are one segment.
 """
 
 from __future__ import annotations

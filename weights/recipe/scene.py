@@ -28,7 +28,7 @@ def polygons_of(root: Path, clip: Clip) -> Callable[[int], dict]:
 
 
 def interpolated(labels: dict, index: int) -> dict:
-    """ "shots": [{frame: polygons, ...}, ...]: the same polygons at a shot's first and last frames, vertices in between."""
+    """Of "shots": [{frame: polygons, ...}, ...], the polygons of this frame, their vertices interpolated."""
     for shot in labels["shots"]:
         frames = sorted(int(name) for name in shot)
         if frames[0] <= index <= frames[-1]:

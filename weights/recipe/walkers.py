@@ -1,4 +1,5 @@
-"""People of a static street camera: boxes of a detector joined to tracks, masks from the difference to the background.
+"""People of a static street camera: boxes of a detector joined to tracks, masks from the difference to the
+background.
 
     python walkers.py DATA CLIP      needs DATA/boxes/<clip>.json (boxes.py)
       -> DATA/people/<clip>/<00000>.png, uint8, 0 = nobody, k = track k, 255 = something moved, unclear what
@@ -6,8 +7,10 @@
 
 labels/<clip>_tracks.json corrects the tracks by hand, in this order:
   "drop": [track, ...] or [track, first, last], "split": [[track, frame, new track], ...],
-  "merge": [[kept, joined], ...], "boxes": [[track, {frame: [x0, y0, x1, y1], ...}], ...] (interpolated between them,
-  in place of what the track had there). "thin": a polygon where what is low and wide is no part of a person (a tape in
+  "merge": [[kept, joined], ...], "boxes": [[track, {frame: [x0, y0, x1, y1], ...}], ...] (interpolated between
+      them,
+  in place of what the track had there). "thin": a polygon where what is low and wide is no part of a person (a
+      tape in
   the wind). "unsure": [[track, first, last], ...], void in the data set (dataset.py).
 """
 
