@@ -2,8 +2,8 @@
 
     python cutouts.py DATA      -> DATA/cutouts/<clip>_<track>_<first frame>.npz
 
-A file holds "000", "001", ...: uint8 BGRA (h, w, 4), and "feet": float32 (T, 2), the middle of the lower edge in pixels of
-the frame. A run of frames is taken where the person is whole: away from the picture's border and from everybody
+A file holds "000", "001", ...: uint8 BGRA (h, w, 4), and "feet": float32 (T, 2), the middle of the lower edge in
+pixels of the frame. A run of frames is taken where the person is whole: away from the picture's border and from everybody
 else, of steady size.
 """
 

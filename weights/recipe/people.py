@@ -182,7 +182,8 @@ class Multi:
         closed = cv2.morphologyEx(differs.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) > 0
         given = read(self.root, self.clip, "woman", index)
         if given is not None:
-            closed |= given & (delta > DIFFERENCE / 2) & ~out["man"]
+            beside = cv2.dilate(out["man"].astype(np.uint8), np.ones((BESIDE, BESIDE), np.uint8)) > 0
+            closed |= given & ~out["man"] & (~beside | (delta > DIFFERENCE / 2))
         woman = cleaned(filled(closed, WOMAN_HOLE), interpolated(self.woman, index), REACH, 5, WOMAN_PART)
         out["woman"] = filled(woman, WOMAN_HOLE)
         return out
