@@ -3,8 +3,9 @@
     python compose.py DATA OUT --clips 200 [--frames 12] [--seed 0]
 
 Needs cutouts.py's sequences. A clip has a moving crop of one background, two to seven people who walk as they
-did where they were cut out (forwards and back, mirrored, faster or slower, of one size), who hide one another
-by the height of their feet, and colour, blur and noise of its own. The same seed gives the same clips.
+did where they were cut out (forwards and back, mirrored, faster or slower, of one size), up to two cars, all
+hiding one another by the height of their feet, and colour, blur and noise of its own. The same seed gives the
+same clips.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ import numpy as np
 from layout import NAMES, Split, category_of
 
 WIDTH, HEIGHT = 640, 480
-PERSON, FIRST_PERSON = NAMES["person"].id, 1000
-PEOPLE = (2, 8)
-TALL = (50, 300)  # pixels of a person
+FIRST = 1000  # segment id of what is pasted first
+PEOPLE, CARS = (2, 8), (0, 3)  # how many, half open
+TALL = {"person": (50, 300), "car": (40, 160)}  # pixels
+CAR_SPEED = 6.0  # pixels a frame, standard deviation
 SOLID = 0.5  # alpha from which a pixel is the person's
 
 
 @dataclass
 class Actor:
+    category: int
     pictures: list[np.ndarray]  # BGRA
     path: np.ndarray  # float (T, 2), where the feet are, output pixels
 
@@ -50,7 +53,8 @@ def actor(rng: np.random.Generator, source: Path, frames: int) -> Actor:
     with np.load(source) as run:
         names = sorted(name for name in run.files if name != "feet")
         feet, pictures = run["feet"], [run[name] for name in names]
-    tall = float(np.exp(rng.uniform(*np.log(TALL))))
+    kind = source.stem.partition("_")[0]
+    tall = float(np.exp(rng.uniform(*np.log(TALL[kind]))))
     scale = tall / np.median([p.shape[0] for p in pictures])
     scale = min(scale, 2.5)
     mirrored = bool(rng.random() < 0.5)
@@ -63,8 +67,10 @@ def actor(rng: np.random.Generator, source: Path, frames: int) -> Actor:
         shown.append(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=how))
     moved = (feet[order] - feet[order][0]) * scale * ([-1, 1] if mirrored else [1, 1])
     start = np.array([rng.uniform(0, WIDTH), rng.uniform(0.45 * HEIGHT, 1.1 * HEIGHT)])
-    drift = rng.normal(0, 0.006 * tall, 2) * np.arange(frames)[:, None]
-    return Actor(shown, start + moved + drift)
+    drift = rng.normal(0, 0.006 * tall, 2)
+    if kind == "car":
+        drift += np.array([rng.normal(0, CAR_SPEED), 0])
+    return Actor(NAMES[kind].id, shown, start + moved + drift * np.arange(frames)[:, None])
 
 
 def paste(image: np.ndarray, ids: np.ndarray, picture: np.ndarray, feet: np.ndarray, value: int) -> None:
@@ -113,8 +119,13 @@ def clip(rng: np.random.Generator, scene: tuple, sources: list[Path], frames: in
     """Yield (image, ids, segments) of one clip."""
     back, labels, names = scene
     segments = {number + 1: category_of(name) for number, name in enumerate(names)}
-    cast = [actor(rng, sources[rng.integers(len(sources))], frames) for _ in range(rng.integers(*PEOPLE))]
-    segments.update({FIRST_PERSON + number: PERSON for number in range(len(cast))})
+    cast = []
+    for kind, count in (("person", PEOPLE), ("car", CARS)):
+        some = [source for source in sources if source.stem.startswith(f"{kind}_")]
+        cast += [
+            actor(rng, some[rng.integers(len(some))], frames) for _ in range(rng.integers(*count)) if some
+        ]
+    segments.update({FIRST + number: one.category for number, one in enumerate(cast)})
     gain, gamma, blur = rng.uniform(0.75, 1.2, 3), rng.uniform(0.75, 1.35), rng.uniform(0, 1.2)
     for index, matrix in enumerate(camera(rng, back.shape[1::-1], frames)):
         how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REFLECT}
@@ -122,7 +133,7 @@ def clip(rng: np.random.Generator, scene: tuple, sources: list[Path], frames: in
         how["flags"] = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
         ids = cv2.warpAffine(labels, matrix, (WIDTH, HEIGHT), **how).astype(np.int32)
         for number in sorted(range(len(cast)), key=lambda k: cast[k].path[index, 1]):
-            paste(image, ids, cast[number].pictures[index], cast[number].path[index], FIRST_PERSON + number)
+            paste(image, ids, cast[number].pictures[index], cast[number].path[index], FIRST + number)
         yield finish(rng, image, gain, gamma, blur), ids, segments
 
 

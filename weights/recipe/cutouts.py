@@ -1,10 +1,10 @@
-"""Cut labelled people out of the training clips, as short RGBA sequences.
+"""Cut labelled people out of the training clips, as short RGBA sequences, and vehicles that are seen whole.
 
-    python cutouts.py DATA      -> DATA/cutouts/<clip>_<track>_<first frame>.npz
+    python cutouts.py DATA      -> DATA/cutouts/person_<clip>_<track>_<first frame>.npz, car_<clip>_<number>.npz
 
-A file holds "000", "001", ...: uint8 BGRA (h, w, 4), and "feet": float32 (T, 2), the middle of the lower edge in
-pixels of the frame. A run of frames is taken where the person is whole: away from the picture's border and from everybody
-else, of steady size.
+A file holds "000", "001", ...: uint8 BGRA (h, w, 4), and "feet": float32 (T, 2), the middle of the lower edge
+in pixels of the frame. A run of frames is taken where the person is whole: away from the picture's border and
+from everybody else, of steady size.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import backgrounds
 import cv2
 import numpy as np
 from clips import CLIPS, Clip, frame_path
@@ -69,9 +70,28 @@ def runs(root: Path, clip: Clip):
     yield from open_runs.items()
 
 
+def vehicles(root: Path, out: Path) -> None:
+    """Parked cars of the empty streets: sequences of one frame."""
+    for name in backgrounds.STREETS:
+        image, ids, names = backgrounds.load(root, name)
+        for number, segment in enumerate(names):
+            x, y, w, h = cv2.boundingRect((ids == number + 1).astype(np.uint8))
+            inside = (
+                x >= BORDER
+                and y >= BORDER
+                and x + w + BORDER <= ids.shape[1]
+                and y + h + BORDER <= ids.shape[0]
+            )
+            if segment.startswith("car#") and inside:
+                picture = cut(image, ids, number + 1, (x, y, x + w, y + h))
+                feet = np.float32([[x + w / 2, y + h]])
+                np.savez(out / f"car_{name}_{segment[4:]}.npz", feet=feet, **{"000": picture})
+
+
 def main(root: Path) -> None:
     out = root / "cutouts"
     out.mkdir(exist_ok=True)
+    vehicles(root, out)
     for clip in CLIPS.values():
         count = 0
         for track, run in runs(root, clip):
@@ -86,7 +106,7 @@ def main(root: Path) -> None:
                     cv2.imread(str(frame_path(root, clip.name, frame))), people, track, box
                 )
             feet = np.float32([[(b[0] + b[2]) / 2, b[3]] for _, b in run])
-            np.savez(out / f"{clip.name}_{track}_{run[0][0]:05d}.npz", feet=feet, **frames)
+            np.savez(out / f"person_{clip.name}_{track}_{run[0][0]:05d}.npz", feet=feet, **frames)
             count += 1
         print(clip.name, count, flush=True)
 
