@@ -22,7 +22,7 @@ from isnet import ISNet
 
 BOXES = Path(__file__).parent / "labels" / "people_boxes.json"
 PAD = 0.10  # of the box's larger side
-NET_SIZE = 512
+NET_SIZE = 640
 THRESHOLD = 128
 GROWTH = 0.12  # of the box's larger side: the most that a side may move outwards from frame to frame
 
