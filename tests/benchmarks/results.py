@@ -27,8 +27,8 @@ from dvis_cli.video.preprocess import plan_geometry, preprocess
 from dvis_cli.writers.video_folder import Outputs, VideoFolderWriter
 
 HEAD = """\
-                                                   bytes a frame                           ms of a core a frame
-video                    size  frames segments  source     PNG overlay    json on disk  decode  resize    maps overlay"""
+                                             bytes a frame                          ms of a core a frame
+video                    size  frames segments  source     PNG overlay    json on disk  decode  resize   maps overlay"""
 
 
 def main() -> None:
