@@ -17,7 +17,9 @@ class TellingWorker(PaperWorker):
 
     def __init__(self, number: int, settings: VideoSettings, threads: int | None, device: str | None) -> None:
         super().__init__(number, settings, threads, device)
-        self.ready = Ready(number, 0.0, f"{device}, {threads} threads", False)
+        budget = settings.save.get("memory_budget")
+        facts = f"{device}, {threads} threads" + (f", {budget} bytes" if budget is not None else "")
+        self.ready = Ready(number, 0.0, facts, False)
 
 
 def given(root: Path, device: str = "auto", **chosen: int) -> list[str]:
@@ -32,15 +34,17 @@ def given(root: Path, device: str = "auto", **chosen: int) -> list[str]:
     return sorted(e.data["model"] for e in events if e.kind == "worker")
 
 
-def test_one_process_a_gpu_and_the_cores_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_a_gpu_and_what_there_is_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "count_gpus", lambda: 2)
     monkeypatch.setattr(local, "cores", lambda: 16)
-    assert given(tmp_path) == ["cuda:0, 8 threads", "cuda:1, 8 threads"]
+    monkeypatch.setattr(local, "memory", lambda: 800)
+    assert given(tmp_path) == ["cuda:0, 8 threads, 100 bytes", "cuda:1, 8 threads, 100 bytes"]
 
 
 def test_more_workers_than_gpus_share_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "count_gpus", lambda: 2)
     monkeypatch.setattr(local, "cores", lambda: 2)
+    monkeypatch.setattr(local, "memory", lambda: 0)
     assert given(tmp_path, jobs=3) == ["cuda:0, 1 threads", "cuda:0, 1 threads", "cuda:1, 1 threads"]
 
 

@@ -266,6 +266,7 @@ def test_addresses_in_and_out(run: Run, videos: Path, tmp_path: Path) -> None:
 
     report = remote()
     assert report.done == 4 and len(report.failed) == 1
+    assert report.failed[0].error.startswith("local://"), "and not the temporary file that was opened"
     assert not hidden(tmp_path / "far")
     for path in (tmp_path / "out").rglob("*.png"):
         assert (tmp_path / "far" / path.relative_to(tmp_path / "out")).read_bytes() == path.read_bytes()

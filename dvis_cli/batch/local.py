@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -18,7 +19,7 @@ from dvis_cli.errors import DvisError
 
 from .engine import Broken, Died, MakeWorker, Message, Task
 from .options import BatchOptions, VideoSettings
-from .process import cores, describe_exit, end_with_parent
+from .process import cores, describe_exit, end_with_parent, memory
 
 _PATIENCE = 3.0  # seconds that a stopped worker has to remove what it was writing
 
@@ -86,12 +87,28 @@ class LocalEngine:
             one.process.close()
         self._processes.clear()
 
+    def _share(self, number: int) -> VideoSettings:
+        """The settings of one worker: waiting data of all workers beside GPUs take a quarter of the RAM together."""
+        save = self._settings.save
+        if self._devices[number] is None or save.get("memory_budget") is not None or not memory():
+            return self._settings
+        return dataclasses.replace(
+            self._settings, save={**save, "memory_budget": memory() // 4 // self.workers}
+        )
+
     def _spawn(self, number: int) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
             target=_worker,
-            args=(theirs, number, self._settings, self._threads, self._devices[number], self._make_worker),
+            args=(
+                theirs,
+                number,
+                self._share(number),
+                self._threads,
+                self._devices[number],
+                self._make_worker,
+            ),
             name=f"dvis-worker-{number}",
             daemon=True,
         )

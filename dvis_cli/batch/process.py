@@ -45,6 +45,14 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
+def memory() -> int:
+    """Bytes of RAM of this machine; 0 when it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
 def end_with_parent() -> None:
     """Have a worker killed the moment its parent ends, however that ends.
 

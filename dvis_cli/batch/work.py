@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +77,16 @@ class Worker:
     def run(self, task: Task, say: Say) -> None:
         """Do one video and say how it ended; every failure is an outcome."""
         started = time.monotonic()
+        names: dict[str, str] = {}
+
+        def named(text: str) -> str:
+            for stand_in, source in names.items():
+                text = text.replace(stand_in, source)
+            return text
+
         try:
-            with _warnings_to(lambda text: say(Warned(self.number, task.key, text))):
-                document = self._save(task, say)
+            with _warnings_to(lambda text: say(Warned(self.number, task.key, named(text)))):
+                document = self._save(task, say, names)
             outcome = Outcome(
                 task.key,
                 "done",
@@ -88,10 +96,12 @@ class Worker:
             )
         except Exception as error:
             outcome = _outcome_of(task.key, error)
-        seconds = time.monotonic() - started
-        say(Finished(self.number, _timed(outcome, seconds)))
+        seconds = round(time.monotonic() - started, 3)
+        text = named(outcome.error) if outcome.error is not None else None
+        say(Finished(self.number, replace(outcome, seconds=seconds, error=text)))
 
-    def _save(self, task: Task, say: Say) -> dict[str, Any]:
+    def _save(self, task: Task, say: Say, names: dict[str, str]) -> dict[str, Any]:
+        """`names`: filled with the temporary path that stands for the source, and the source."""
         out = local_path(task.out)
         source = local_path(task.source)
         if out is not None and source is not None and _as_utf8(task.source) == task.source:
@@ -105,6 +115,7 @@ class Worker:
             _refuse_foreign(task)
         with scratch_folder() as folder:
             path = _alias(source, folder) if source is not None else fetch(task.source, folder)
+            names[str(path)] = _as_utf8(task.source)
             results = folder / "result"
             document = self._segment(path, results, task, say)
             made = next(results.iterdir())
@@ -261,12 +272,6 @@ def _error_numbers(error: BaseException | None) -> set[int]:
             numbers.add(error.errno)
         error = error.__cause__ or error.__context__
     return numbers
-
-
-def _timed(outcome: Outcome, seconds: float) -> Outcome:
-    from dataclasses import replace
-
-    return replace(outcome, seconds=round(seconds, 3))
 
 
 @contextmanager
