@@ -36,6 +36,13 @@ class RandomTubes:
         self.features = torch.randn(frames, 6, h, w, generator=generator)
         self.geometry = geometry
 
+    @property
+    def weights(self) -> torch.Tensor:
+        return torch.ones(len(self.class_probs))
+
+    def names(self, queries: torch.Tensor) -> list[int]:
+        return queries.tolist()
+
     def masks(self, place: int, queries: torch.Tensor) -> FeatureMasks:
         return FeatureMasks(self.embeds[place][queries], self.features[place], self.geometry)
 
