@@ -130,23 +130,12 @@ def test_interrupted_and_resumed_is_the_same_curve(
 def test_two_processes_give_the_losses_of_one(made: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     recipe = write_recipe(tmp_path / "recipe.yaml", iterations=20, batch=4)
-    for devices in (1, 2):
-        command = [
-            sys.executable,
-            "-m",
-            "dvis_cli",
-            "train",
-            "segmenter",
-            "--device",
-            "cpu",
-            "--workers",
-            "0",
-            "-q",
-        ]
-        command += ["--data", str(made / "data"), "--config", str(recipe), "-o", str(tmp_path / str(devices))]
-        command += ["--devices", str(devices)]
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
-    one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
+    run(made, "segmenter", tmp_path / "one", recipe=recipe)
+    command = [sys.executable, "-m", "dvis_cli", "train", "segmenter", "--device", "cpu", "--workers", "0"]
+    command += ["--data", str(made / "data"), "--config", str(recipe), "-o", str(tmp_path / "two")]
+    command += ["--devices", "2", "--quiet"]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert [i for i, _ in one] == [i for i, _ in two] == [10, 20]
     assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=1e-3)
 
