@@ -17,7 +17,7 @@ class FusionSettings:
     """The choices of the method (docs/fusion.md)."""
 
     weights: Weights = field(default_factory=Weights)
-    accept: float = 0.5  # affinity from which two queries may be one object
+    accept: float = 0.8  # affinity from which two queries may be one object
     repeat: float = (
         0.5  # a single is dropped that shares this much of its mask with stronger tubes of its class
     )
