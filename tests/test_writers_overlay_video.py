@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -166,6 +167,18 @@ def test_broken_sound_does_not_stop_the_picture(
 def test_dropped_sound_warns_by_default(tmp_path: Path) -> None:
     with pytest.warns(DvisWarning, match="sound of clip"):
         overlay(tmp_path / "overlay.mp4", [0.0], tmp_path / "missing.mp4")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux takes cores away")
+def test_the_same_bytes_on_any_number_of_cores(tmp_path: Path) -> None:
+    all_cores = os.sched_getaffinity(0)
+    try:
+        overlay(tmp_path / "many.mp4", [i / 10 for i in range(5)], width=512, height=384)
+        os.sched_setaffinity(0, {min(all_cores)})
+        overlay(tmp_path / "one.mp4", [i / 10 for i in range(5)], width=512, height=384)
+    finally:
+        os.sched_setaffinity(0, all_cores)
+    assert (tmp_path / "many.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
 
 
 def test_without_h264_the_next_encoder_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
