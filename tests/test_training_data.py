@@ -44,8 +44,12 @@ def test_targets_against_brute_force(objects, frames, seed):
     ids[rng.random(ids.shape) < 0.5] = 0
     targets = ClipTargets(torch.from_numpy(ids), torch.from_numpy(rng.integers(0, 9, objects)))
     present = [[bool((frame == n + 1).any()) for frame in ids] for n in range(objects)]
-    assert targets.present().tolist() == present
+    assert (targets.areas() > 0).tolist() == present
     assert targets.first().tolist() == [row.index(True) if any(row) else frames for row in present]
+    areas = [[int((frame == n + 1).sum()) for frame in ids] for n in range(objects)]
+    assert targets.areas().tolist() == areas
+    halves = [next((t for t, a in enumerate(row) if a and 2 * a >= max(row)), frames) for row in areas]
+    assert targets.first(0.5).tolist() == halves
     assert targets.masks(slice(None)).shape == (objects, frames, 2, 3)
     for n in range(objects):
         np.testing.assert_array_equal(targets.masks(torch.tensor([n]))[0].numpy(), ids == n + 1)
@@ -140,7 +144,7 @@ def test_objects_that_a_crop_removes_are_no_targets(videos):
         count = len(targets.classes)
         seen.add(count)
         assert targets.ids.max() == count
-        assert targets.present().any(1).all()
+        assert targets.areas().any(1).all()
     assert min(seen) < 5
 
 

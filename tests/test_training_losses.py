@@ -14,7 +14,7 @@ from dvis_cli.model import DvisModel
 from dvis_cli.structures import Geometry
 from dvis_cli.training.losses import Criterion, Losses, PointSettings
 from dvis_cli.training.matcher import CostWeights, Matcher
-from dvis_cli.training.points import Draw
+from dvis_cli.training.points import Draw, uniform_draw
 from dvis_cli.training.stages import MatchingRule, RefinerStage, SegmenterStage, TrackerStage
 from dvis_cli.training.targets import ClipTargets, FrozenFeatures
 from dvis_cli.video.preprocess import preprocess
@@ -112,3 +112,25 @@ def test_recorded_losses(name: str) -> None:
     finally:
         part.zero_grad()
         network.requires_grad_(False)
+
+
+def test_dice_of_an_absent_object_can_be_left_out() -> None:
+    """An object that is not in a frame still counts in the mask loss, which asks for an empty mask."""
+    ids = torch.zeros(2, 8, 8, dtype=torch.int16)
+    ids[0, 2:6, 2:6] = 1
+    masks = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0))
+    both = (
+        torch.tensor([0, 1]),
+        torch.tensor([1, 1]),
+    )  # the object in the frame with it, and in the one without
+    points = PointSettings(count=50)
+
+    def losses(n: int, empty_dice: bool) -> tuple[float, float]:
+        draw = uniform_draw(1, torch.device("cpu"))
+        criterion = Criterion(CostWeights(), points, empty_dice=empty_dice)
+        mask, dice = criterion.mask_losses(masks[:n], ids, both[0][:n], both[1][:n], [(n, draw)], tall=1)
+        return mask.item(), dice.item()
+
+    assert losses(2, True)[0] == losses(2, False)[0] > losses(1, False)[0]
+    assert losses(2, True)[1] > losses(2, False)[1] > 0
+    assert losses(1, True) == losses(1, False)

@@ -18,6 +18,7 @@ from dvis_cli.errors import DvisError, TrainingError, UsageError
 from dvis_cli.loading import load_model
 from dvis_cli.training.callbacks import Record
 from dvis_cli.training.curves import read_curves
+from dvis_cli.training.initialise import start_network
 from dvis_cli.training.run import Machine
 from dvis_cli.training.stages import RefinerStage
 from dvis_cli.training.train import Job, train
@@ -219,3 +220,24 @@ def test_unusable_clips_are_counted(made: Path, tmp_path: Path) -> None:
         patch.setattr(Record, "__init__", remember)
         train(Job("segmenter", [data], recipe=made / "recipe.yaml"), tmp_path / "run", CPU)
     assert records[0].skipped["unreadable image"] > 0
+
+
+def test_a_new_tracker_begins_with_what_the_segmenter_says(made: Path) -> None:
+    """Its classes and masks are nearly the segmenter's, and its attention finds what resembles the reference."""
+    path = made / "segmenter" / "segmenter.safetensors"
+    network = start_network("tracker", load_model(path, device="cpu").categories, init=path, model=None)
+    decoder, tracker = network.segmenter.query_decoder, network.tracker
+    assert tracker is not None
+    queries = decoder.norm(torch.randn(1, 4, 8, 32, generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        tracks, _ = tracker(queries[:, :1])
+        for ours, theirs in [
+            (tracker.class_head, decoder.class_head),
+            (tracker.mask_head, decoder.mask_head),
+        ]:
+            wanted = theirs(queries[:, 0])
+            assert (ours(tracks.queries[:, 0]) - wanted).norm() < 0.5 * wanted.norm()
+        attention = tracker.blocks[0].cross_attention.attention
+        found = attention(queries[:, 0].flip(1), queries[:, 0], queries[:, 0])
+        similarity = torch.cosine_similarity(found[0][:, None], queries[0, 0][None], dim=-1)
+    assert similarity.argmax(1).tolist() == list(range(8))[::-1]

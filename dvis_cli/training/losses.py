@@ -28,8 +28,11 @@ class PointSettings:
 class Criterion:
     """Weighted losses of one layer's predictions for a batch of clips."""
 
-    def __init__(self, weights: CostWeights, points: PointSettings, no_object: float = 0.1) -> None:
+    def __init__(
+        self, weights: CostWeights, points: PointSettings, no_object: float = 0.1, empty_dice: bool = True
+    ) -> None:
         self.weights, self.points, self.no_object = weights, points, no_object
+        self.empty_dice = empty_dice
 
     def class_loss(
         self, logits: Tensor, pairs: Sequence[Assignment], targets: Sequence[ClipTargets]
@@ -82,8 +85,18 @@ class Criterion:
         cross_entropy = F.binary_cross_entropy_with_logits(sampled, truth, reduction="none").mean(1).sum()
         probability = sampled.sigmoid()
         overlap = 2 * (probability * truth).sum(-1)
-        dice = (1 - (overlap + 1) / (probability.sum(-1) + truth.sum(-1) + 1)).sum()
-        return self.weights.mask * cross_entropy, self.weights.dice * dice
+        dice = 1 - (overlap + 1) / (probability.sum(-1) + truth.sum(-1) + 1)
+        if not self.empty_dice:
+            dice = dice * _seen(ids, rows, wanted)
+        return self.weights.mask * cross_entropy, self.weights.dice * dice.sum()
+
+
+def _seen(ids: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
+    """(M,) bool: the mask `ids[rows[m]] == wanted[m]` has a pixel."""
+    values = ids.flatten(1).long()
+    most = int(max(values.max(), wanted.max()))
+    seen = torch.zeros(len(ids), most + 1, dtype=torch.bool, device=ids.device)
+    return seen.scatter_(1, values, True)[rows, wanted.long()]
 
 
 def process_mean(value: Tensor) -> Tensor:

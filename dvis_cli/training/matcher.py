@@ -75,6 +75,7 @@ class Matcher:
         *,
         convention: Convention = "report",
         always_present: bool = False,
+        share: float = 0.0,
     ) -> list[Assignment]:
         """Match each object on the frame where it first appears; that holds for all frames.
 
@@ -83,8 +84,9 @@ class Matcher:
                 in different frames share one, as the published code does.
             always_present: count every object as present from the first frame on, as the official loader
                 of panoptic data does.
+            share: an object has appeared when so much of its largest area is seen; 0: any pixel, as published.
         """
-        first = targets.first()
+        first = targets.first(share)
         if always_present:
             first = torch.zeros_like(first)
         queries = torch.zeros_like(first)

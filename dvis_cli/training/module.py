@@ -36,7 +36,7 @@ class StageModule(lightning.LightningModule):
         super().__init__()
         self.network, self.stage, self.settings = network, stage, settings
         matcher = Matcher(settings.cost, settings.points.count)
-        criterion = Criterion(settings.cost, settings.points, settings.no_object)
+        criterion = Criterion(settings.cost, settings.points, settings.no_object, settings.empty_dice)
         self.rules = STAGE_RULES[stage](network, matcher, criterion)
         network.requires_grad_(False)
         self.trained.requires_grad_(True)
@@ -72,7 +72,7 @@ class StageModule(lightning.LightningModule):
             assert batch.frames is not None
             return self.rules.losses(batch.frames, batch.targets, draws)
         guided = self.global_step < self.settings.guided * self.settings.iterations
-        rule = MatchingRule(guided, self.settings.convention)
+        rule = MatchingRule(guided, self.settings.convention, appearance=self.settings.appearance)
         return self.rules.losses(self._frozen(batch), batch.targets, draws, rule)
 
     def configure_optimizers(self) -> Any:

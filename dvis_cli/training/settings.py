@@ -61,8 +61,12 @@ class TrainSettings:
     points: PointSettings = field(default_factory=PointSettings)
     cost: CostWeights = field(default_factory=CostWeights)
     no_object: float = 0.1  # weight of "no object" in the class loss
+    empty_dice: bool = True  # frames without the object count in its dice loss, as published
     guided: float = 0.5  # share of the iterations that match by what the frozen part before says
     convention: Convention = "report"  # of the tracker's matching: "official" lets objects share a query
+    appearance: float = (
+        0.0  # of its largest area that an object shows when the tracker is matched; 0: any pixel
+    )
     heads_from_before: bool = True  # tracker and refiner begin with the heads of the part before them
     checkpoint_every: int = 500  # iterations
     validate_every: int = 5000  # iterations; 0 never
@@ -72,8 +76,9 @@ class TrainSettings:
         for name in ("iterations", "batch", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
-        if not 0 <= self.guided <= 1:
-            raise ConfigError(f"guided={self.guided} must lie in 0..1")
+        for name in ("guided", "appearance"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must lie in 0..1")
         if self.validate_every < 0 or self.validate_videos < 1:
             raise ConfigError(
                 f"validate_every={self.validate_every}, validate_videos={self.validate_videos}: must be positive"

@@ -37,6 +37,7 @@ class MatchingRule:
     guided: bool  # match by what the frozen part before says; the report does so for the first half
     convention: Convention = "report"
     always_present: bool = False
+    appearance: float = 0.0  # share of its largest area that an object must show to be matched
 
 
 class Stage:
@@ -147,6 +148,7 @@ class TrackerStage(Stage):
                 draws[b],
                 convention=rule.convention,
                 always_present=rule.always_present,
+                share=rule.appearance,
             )
             for b in range(len(targets))
         ]

@@ -30,17 +30,21 @@ class ClipTargets:
         """The same targets in page-locked memory."""
         return replace(self, ids=self.ids.pin_memory(), classes=self.classes.pin_memory())
 
-    def present(self) -> Tensor:
-        """(N, T) bool: object n has at least one pixel in frame t."""
-        seen = torch.zeros(len(self.ids), len(self.classes) + 1, dtype=torch.bool, device=self.ids.device)
-        for row, frame in zip(seen, self.ids, strict=True):
-            row[frame.flatten().long()] = True
-        return seen[:, 1:].T.contiguous()
+    def areas(self) -> Tensor:
+        """(N, T) int64: pixels of object n in frame t."""
+        count = len(self.classes) + 1
+        frames = [torch.bincount(frame.flatten().long(), minlength=count) for frame in self.ids]
+        return torch.stack(frames, dim=1)[1:]
 
-    def first(self) -> Tensor:
-        """(N,) int64: the first frame in which object n is present; T for one that never is."""
-        present = self.present()
-        return torch.where(present.any(1), present.int().argmax(1), len(self.ids))
+    def first(self, share: float = 0.0) -> Tensor:
+        """(N,) int64: the first frame in which object n is present; T for one that never is.
+
+        Args:
+            share: 0..1 of its largest area that must be seen; 0: any pixel will do.
+        """
+        areas = self.areas()
+        seen = (areas > 0) & (areas >= share * areas.amax(dim=1, keepdim=True))
+        return torch.where(seen.any(1), seen.int().argmax(1), len(self.ids))
 
     def masks(self, n: Tensor | slice) -> Tensor:
         """Masks of a few objects.
