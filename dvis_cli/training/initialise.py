@@ -16,19 +16,15 @@ from dvis_cli.checkpoints.files import read_tensors
 from dvis_cli.checkpoints.imagenet import backbone_tensors
 from dvis_cli.config import Mode, ModelConfig
 from dvis_cli.errors import TrainingError, UsageError
-from dvis_cli.layers.attention import Attention
 from dvis_cli.loading import Checkpoint, read_checkpoint
 from dvis_cli.model import DvisModel
 from dvis_cli.structures import Category
-from dvis_cli.tracker.tracker import ReferringTracker, TrackerBlock
 
 from .settings import STAGES
 from .stages import StageName
 
 MODE_OF: dict[StageName, Mode] = {"segmenter": "minvis", "tracker": "online", "refiner": "offline"}
 GENTLE = 0.1  # strength of a new block's first opinion: it begins close to passing its input on
-SHARPNESS = 2.0  # of a new tracker's attention: likeness to one query outweighs the many that differ
-COPIED = 0.5  # share of what it finds, beside the matched query
 Say = Callable[[str], None]
 
 
@@ -146,8 +142,7 @@ def _take_backbone(network: DvisModel, path: Path) -> None:
 def _hand_heads_on(network: DvisModel, stage: StageName, have: set[str]) -> None:
     """Let a new tracker or refiner begin as a copy of the part before it, with gentle new blocks.
 
-    Its first predictions are then nearly those of the part before, and training only has to improve on them. The
-    tracker's attention begins by looking for what resembles its reference.
+    Its first predictions are then nearly those of the part before, and training only has to improve on them.
     """
     if stage in have or stage == "segmenter":
         return
@@ -161,10 +156,6 @@ def _hand_heads_on(network: DvisModel, stage: StageName, have: set[str]) -> None
             if name.endswith(("out_proj.weight", "ffn.linear2.weight", "short_term.conv2.weight")):
                 _soften(parameter)
         _stand_in(target.norm)
-        if isinstance(target, ReferringTracker):
-            for block in target.blocks:
-                assert isinstance(block, TrackerBlock)
-                _look_for_likeness(block.cross_attention.attention)
 
 
 def _soften(weight: Tensor) -> None:
@@ -177,12 +168,3 @@ def _stand_in(norm: nn.Module | Tensor) -> None:
     weight, bias = norm.weight.clone(), norm.bias.clone()
     norm.weight.fill_(float((weight.square().mean() + bias.var(correction=0)).sqrt()))
     norm.bias.fill_(float(bias.mean()))
-
-
-def _look_for_likeness(attention: Attention) -> None:
-    """Let attention find the keys that resemble the query, head by head, and add a share of them."""
-    channels = attention.out_proj.in_features
-    one = torch.eye(channels)
-    # Logits are SHARPNESS * sqrt(C / heads) * cosine for normalised queries.
-    attention.in_proj_weight.copy_(torch.cat((SHARPNESS**0.5 * one, SHARPNESS**0.5 * one, one)))
-    attention.out_proj.weight.copy_(COPIED * one)

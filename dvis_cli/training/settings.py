@@ -67,6 +67,9 @@ class TrainSettings:
     appearance: float = (
         0.0  # of its largest area that an object shows when the tracker is matched; 0: any pixel
     )
+    mistakes: float = (
+        0.0  # share of the tracks that begin a frame from another's query, for the tracker to correct
+    )
     heads_from_before: bool = True  # tracker and refiner begin with the heads of the part before them
     checkpoint_every: int = 500  # iterations
     validate_every: int = 5000  # iterations; 0 never
@@ -76,7 +79,7 @@ class TrainSettings:
         for name in ("iterations", "batch", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("guided", "appearance"):
+        for name in ("guided", "appearance", "mistakes"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must lie in 0..1")
         if self.validate_every < 0 or self.validate_videos < 1:
