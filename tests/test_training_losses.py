@@ -15,7 +15,7 @@ from dvis_cli.structures import Geometry
 from dvis_cli.training.losses import Criterion, Losses, PointSettings
 from dvis_cli.training.matcher import CostWeights, Matcher
 from dvis_cli.training.points import Draw, uniform_draw
-from dvis_cli.training.stages import MatchingRule, Mistakes, RefinerStage, SegmenterStage, TrackerStage
+from dvis_cli.training.stages import MatchingRule, RefinerStage, SegmenterStage, TrackerStage
 from dvis_cli.training.targets import ClipTargets, FrozenFeatures
 from dvis_cli.video.preprocess import preprocess
 
@@ -119,35 +119,15 @@ def test_dice_of_an_absent_object_can_be_left_out() -> None:
     ids = torch.zeros(2, 8, 8, dtype=torch.int16)
     ids[0, 2:6, 2:6] = 1
     masks = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0))
-    both = (
-        torch.tensor([0, 1]),
-        torch.tensor([1, 1]),
-    )  # the object in the frame with it, and in the one without
+    rows, wanted = torch.tensor([0, 1]), torch.tensor([1, 1])  # in the frame with it, in the one without
     points = PointSettings(count=50)
 
     def losses(n: int, empty_dice: bool) -> tuple[float, float]:
         draw = uniform_draw(1, torch.device("cpu"))
         criterion = Criterion(CostWeights(), points, empty_dice=empty_dice)
-        mask, dice = criterion.mask_losses(masks[:n], ids, both[0][:n], both[1][:n], [(n, draw)], tall=1)
+        mask, dice = criterion.mask_losses(masks[:n], ids, rows[:n], wanted[:n], [(n, draw)], tall=1)
         return mask.item(), dice.item()
 
     assert losses(2, True)[0] == losses(2, False)[0] > losses(1, False)[0]
     assert losses(2, True)[1] > losses(2, False)[1] > 0
     assert losses(1, True) == losses(1, False)
-
-
-def test_mistakes_change_only_their_share_of_the_tracks() -> None:
-    draws = [uniform_draw(seed, torch.device("cpu")) for seed in (1, 2)]
-    queries = torch.randn(2, 200, 16, generator=torch.Generator().manual_seed(0))
-    queries[:, 1] = queries[:, 0] + 0.01  # nobody else resembles them so much
-    mistakes = Mistakes.draw(0.3, 5, 200, draws)
-    for frame in range(5):
-        spoilt = mistakes(frame, queries)
-        changed = (spoilt != queries).any(-1)
-        assert 0.2 < changed.float().mean() < 0.4
-        for clip in range(2):  # every track begins from a query of its own frame and clip
-            assert (spoilt[clip][:, None] == queries[clip][None]).all(-1).any(1).all()
-    twins = Mistakes(1.0, torch.full((2, 5, 200), 0.4), torch.rand(2, 5, 200))(0, queries)
-    assert torch.equal(twins[:, 0], queries[:, 1]) and torch.equal(twins[:, 1], queries[:, 0])
-    again = Mistakes.draw(0.3, 5, 200, [uniform_draw(2, torch.device("cpu"))])
-    assert torch.equal(again.chance[0], mistakes.chance[1])  # a clip's depend on nothing but itself

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
@@ -14,10 +11,6 @@ from dvis_cli.layers.mlp import MLP
 from dvis_cli.structures import TrackerState, Tracks
 
 from .matching import match_direct, match_published
-
-Spoil = Callable[
-    [int, Tensor], Tensor
-]  # frame of the clip, its matched queries (B, Q, C) -> others in their place
 
 
 class TrackerBlock(nn.Module):
@@ -65,34 +58,29 @@ class ReferringTracker(nn.Module):
         tracked = self.norm(torch.stack(outputs, dim=1))
         return Tracks(tracked, self.class_head(tracked), torch.stack(orders, dim=1)), state
 
-    def every_layer(self, queries: Tensor, spoil: Spoil | None = None) -> tuple[list[Tensor], Tensor]:
+    def every_layer(self, queries: Tensor) -> tuple[list[Tensor], Tensor]:
         """Track a clip from its beginning and keep what training looks at.
 
         Args:
             queries: (B, T, Q, C) segmenter queries.
-            spoil: makes mistakes in the matching, from the second frame on, that the blocks have to correct.
 
         Returns:
             the tracks after each block and the norm, each (B, T, Q, C), and the order (B, T, Q) int64.
         """
         state, blocks, orders = None, [], []
-        for frame, current in enumerate(queries.unbind(1)):
-            wrong = None if spoil is None else partial(spoil, frame)
-            state, order, outputs = self.step(current, state, wrong)
+        for current in queries.unbind(1):
+            state, order, outputs = self.step(current, state)
             blocks.append(outputs)
             orders.append(order)
         layers = [self.norm(torch.stack(frames, dim=1)) for frames in zip(*blocks, strict=True)]
         return layers, torch.stack(orders, dim=1)
 
-    def step(
-        self, current: Tensor, state: TrackerState | None, spoil: Callable[[Tensor], Tensor] | None = None
-    ) -> tuple[TrackerState, Tensor, list[Tensor]]:
+    def step(self, current: Tensor, state: TrackerState | None) -> tuple[TrackerState, Tensor, list[Tensor]]:
         """One frame.
 
         Args:
             current: (B, Q, C) segmenter queries.
             state: after the last frame.
-            spoil: changes the matched queries that the blocks begin from; the state does not take that over.
 
         Returns:
             the new state, the order (B, Q) int64, and every block's output, each (B, Q, C).
@@ -104,7 +92,7 @@ class ReferringTracker(nn.Module):
         pairs = zip(state.matched, current, strict=True)
         order = torch.stack([self.match(last, now) for last, now in pairs]).to(current.device)
         matched = current.gather(1, order.unsqueeze(-1).expand_as(current))
-        outputs = self._denoise(matched if spoil is None else spoil(matched), state.output, current)
+        outputs = self._denoise(matched, state.output, current)
         return TrackerState(matched, outputs[-1]), order, outputs
 
     def frame_forward(self, queries: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class Matcher:
         *,
         convention: Convention = "report",
         always_present: bool = False,
-        share: float = 0.0,
+        appearance: float = 0.0,
     ) -> list[Assignment]:
         """Match each object on the frame where it first appears; that holds for all frames.
 
@@ -84,9 +84,9 @@ class Matcher:
                 in different frames share one, as the published code does.
             always_present: count every object as present from the first frame on, as the official loader
                 of panoptic data does.
-            share: an object has appeared when so much of its largest area is seen; 0: any pixel, as published.
+            appearance: share of its largest area that must be seen of an object; 0: any pixel, as published.
         """
-        first = targets.first(share)
+        first = targets.first(appearance)
         if always_present:
             first = torch.zeros_like(first)
         queries = torch.zeros_like(first)

@@ -64,12 +64,7 @@ class TrainSettings:
     empty_dice: bool = True  # frames without the object count in its dice loss, as published
     guided: float = 0.5  # share of the iterations that match by what the frozen part before says
     convention: Convention = "report"  # of the tracker's matching: "official" lets objects share a query
-    appearance: float = (
-        0.0  # of its largest area that an object shows when the tracker is matched; 0: any pixel
-    )
-    mistakes: float = (
-        0.0  # share of the tracks that begin a frame from another's query, for the tracker to correct
-    )
+    appearance: float = 0.0  # share of its largest area that matches an object to a track; 0: any pixel
     heads_from_before: bool = True  # tracker and refiner begin with the heads of the part before them
     checkpoint_every: int = 500  # iterations
     validate_every: int = 5000  # iterations; 0 never
@@ -79,7 +74,7 @@ class TrainSettings:
         for name in ("iterations", "batch", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("guided", "appearance", "mistakes"):
+        for name in ("guided", "appearance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must lie in 0..1")
         if self.validate_every < 0 or self.validate_videos < 1:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dvis_cli.model import DvisModel
@@ -39,7 +38,6 @@ class MatchingRule:
     convention: Convention = "report"
     always_present: bool = False
     appearance: float = 0.0  # share of its largest area that an object must show to be matched
-    mistakes: float = 0.0  # share of the tracks of a frame that begin from another track's query
 
 
 class Stage:
@@ -116,9 +114,7 @@ class TrackerStage(Stage):
         """Track from the first frame of each clip on and compare every block's output."""
         tracker = self.network.tracker
         assert tracker is not None
-        frames, count = inputs.queries.shape[1:3]
-        mistakes = Mistakes.draw(rule.mistakes, frames, count, draws) if rule.mistakes else None
-        layers, order = tracker.every_layer(inputs.queries, mistakes)
+        layers, order = tracker.every_layer(inputs.queries)
         features = inputs.mask_features
         guide: list[list[Assignment]] | None = None
         if rule.guided:
@@ -152,7 +148,7 @@ class TrackerStage(Stage):
                 draws[b],
                 convention=rule.convention,
                 always_present=rule.always_present,
-                share=rule.appearance,
+                appearance=rule.appearance,
             )
             for b in range(len(targets))
         ]
@@ -229,35 +225,6 @@ class RefinerStage(Stage):
 def predict(heads: QueryDecoder | ReferringTracker, queries: Tensor) -> tuple[Tensor, Tensor]:
     """Class logits (..., K+1) and mask embeddings (..., C) of queries (..., C), float32."""
     return heads.class_head(queries).float(), heads.mask_head(queries).float()
-
-
-@dataclass(frozen=True, slots=True)
-class Mistakes:
-    """Wrong matches for a tracker to correct.
-
-    Half of them give a track the query that resembles its own most, as matching does where look-alikes meet; half
-    give it any other, as after an occlusion. The rest of the tracks keep their own.
-    """
-
-    share: float  # 0..1 of the tracks of a frame
-    chance: Tensor  # (B, T, Q) in 0..1
-    choice: Tensor  # (B, T, Q) in 0..1
-
-    @staticmethod
-    def draw(share: float, frames: int, count: int, draws: Sequence[Draw]) -> Mistakes:
-        """Mistakes of clips of `frames` frames and `count` tracks; a clip's depend on its own draw alone."""
-        chance, choice = torch.stack([draw(frames, count) for draw in draws]).unbind(-1)
-        return Mistakes(share, chance, choice)
-
-    def __call__(self, frame: int, matched: Tensor) -> Tensor:
-        """The queries (B, Q, C) that the tracks of a frame begin from, in place of the matched ones."""
-        count = matched.shape[1]
-        direction = F.normalize(matched, dim=-1)
-        twin = (direction @ direction.mT - 2 * torch.eye(count, device=matched.device)).argmax(-1)
-        other = (self.choice[:, frame] * count).long().clamp(max=count - 1)
-        chance, own = self.chance[:, frame], torch.arange(count, device=matched.device)
-        track = torch.where(chance < self.share / 2, twin, torch.where(chance < self.share, other, own))
-        return matched.gather(1, track.unsqueeze(-1).expand_as(matched))
 
 
 def matched_masks(embeds: Tensor, features: Tensor, pairs: Sequence[Assignment]) -> Tensor:
