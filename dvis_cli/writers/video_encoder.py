@@ -31,7 +31,7 @@ class _Encoder:
 
 # Best first. B-frames are off ("bf"): with them the mp4 muxer counts the length of a video whose frames are
 # unevenly spaced in decoding order, and players cut its end. So is x264's "mbtree": the same pictures came out as
-# other bytes once in hundreds of videos; without it files are 1 to 6 % larger.
+# other bytes about once in a hundred short videos (docs/batch.md).
 _ENCODERS = (
     _Encoder("libx264", {"preset": "veryfast", "crf": "20", "bf": "0", "mbtree": "0"}),
     _Encoder("libopenh264", {}, rate_control=True),
