@@ -88,7 +88,7 @@ class TrackerConfig:
     ffn: int = 2048
     # How the last frame's queries are matched to this frame's: "published" is what published checkpoints were
     # trained with (the inverse permutation, spec 3.1), "direct" is equation 1 of the report.
-    matching: Literal["published", "direct"] = "published"
+    matching: Literal["published", "direct", "tracks"] = "published"
 
 
 @dataclass(frozen=True)

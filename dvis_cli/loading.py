@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .checkpoints.detectron2 import config_from_detectron2, is_detectron2
 from .checkpoints.files import read_tensors
 from .checkpoints.keymap import is_ignored, to_official, to_ours
+from .checkpoints.metadata import CATEGORIES_KEY, CONFIG_KEY, config_inside
 from .checkpoints.registry import DEFAULT_MODEL, known_model, looks_like_file, weights_folder
 from .checkpoints.shapes import config_from_shapes
 from .config import Mode, ModelConfig, load_yaml, model_config, to_document
@@ -24,8 +25,6 @@ from .noise import random_model
 from .structures import Category
 
 Precision = Literal["auto", "fp32", "bf16"]
-METADATA_KEY = "dvis_config"  # our configuration, as JSON, in a .safetensors file's metadata
-CATEGORIES_KEY = "dvis_categories"  # the class list, likewise, in the order of the logits
 _STAGES = {"minvis": ("segmenter.",), "online": ("segmenter.", "tracker."), "offline": ("",)}
 _SHOWN = 6  # names listed of each kind of mismatch
 
@@ -99,7 +98,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     tensors, metadata = read_tensors(path)
     ours, unknown = _our_names(tensors)
     inferred = config_from_shapes({to_official(n): tuple(t.shape) for n, t in ours.items()}, path)
-    config = _config_from_metadata(metadata, path) or inferred
+    config = config_inside(metadata, path) or inferred
     return Checkpoint(path, ours, unknown, inferred, config, _categories_from_metadata(metadata, path))
 
 
@@ -159,16 +158,6 @@ def _narrowed(config: ModelConfig, mode: Mode | None) -> ModelConfig:
         return config
     refuse_missing_parts(mode, config.mode, f"model {config.name!r}")
     return dataclasses.replace(config, mode=mode)
-
-
-def _config_from_metadata(metadata: dict[str, str], path: Path) -> ModelConfig | None:
-    if METADATA_KEY not in metadata:
-        return None
-    try:
-        document: Any = json.loads(metadata[METADATA_KEY])
-    except json.JSONDecodeError:
-        raise CheckpointError(f"weights {path}: the configuration inside is not valid JSON") from None
-    return model_config(document, f"configuration inside {path}")
 
 
 def _categories_from_metadata(metadata: dict[str, str], path: Path) -> tuple[Category, ...] | None:
@@ -248,27 +237,47 @@ def official_state(network: DvisModel) -> dict[str, Tensor]:
     return {to_official(name): tensor.contiguous() for name, tensor in network.state_dict().items()}
 
 
-def save_weights(network: DvisModel, path: Path, more: Mapping[str, str] | None = None) -> None:
+def save_weights(
+    network: DvisModel, path: Path, more: Mapping[str, str] | None = None, *, half: bool = False
+) -> None:
     """Write a `.safetensors` file; appears whole or not at all.
 
     Args:
         network: its configuration and class list go into the file's metadata.
         path: the file.
         more: further metadata.
+        half: keep numbers as float16: half the size, relative error up to 2^-11.
+
+    Raises:
+        CheckpointError: a weight is too large for float16.
     """
     from safetensors.torch import save_file
 
+    state = official_state(network)
+    if half:
+        state = {name: _halved(name, tensor) for name, tensor in state.items()}
     partial = path.with_name(f".{path.name}.partial")
     metadata = {
-        METADATA_KEY: json.dumps(to_document(network.config)),
+        CONFIG_KEY: json.dumps(to_document(network.config)),
         CATEGORIES_KEY: json.dumps([dataclasses.asdict(category) for category in network.categories]),
         **(more or {}),
     }
     try:
         partial.touch()  # the library would make it unreadable for others
         permissions = partial.stat().st_mode
-        save_file(official_state(network), partial, metadata=metadata)
+        save_file(state, partial, metadata=metadata)
         partial.chmod(permissions)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _halved(name: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    largest = float(tensor.abs().max()) if tensor.numel() else 0.0
+    if not largest <= torch.finfo(torch.float16).max:
+        raise CheckpointError(
+            f"{name} holds {largest:.6g}, which float16 cannot: keep these weights in float32"
+        )
+    return tensor.to(torch.float16)

@@ -1,7 +1,8 @@
 """The models dvis knows by name, and where their weights lie on this machine.
 
-A model is a YAML in `checkpoints/models/`. Its weights are `NAME.safetensors`, `NAME.pth` or `NAME.pkl` in the
-weights folder: `$DVIS_WEIGHTS`, or `~/.cache/dvis/weights`.
+Published models are YAMLs in `checkpoints/models/`. Their weights are `NAME.safetensors`, `NAME.pth` or `NAME.pkl` in
+the weights folder: `$DVIS_WEIGHTS`, or `~/.cache/dvis/weights`. Bundled models are `.safetensors` files that come with
+the package and say themselves what they are.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
+from dvis_cli.checkpoints.metadata import config_inside, read_metadata
 from dvis_cli.config import ModelConfig, load_yaml, model_config
 from dvis_cli.errors import UsageError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl")
-DEFAULT_MODEL = "tiny"
+DEFAULT_MODEL = "dvis-lite"
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,24 @@ def weights_folder() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "dvis" / "weights"
 
 
+def bundled_folder() -> Path:
+    """Weights and a video that come with the package: in a wheel inside it, in a checkout beside it."""
+    inside = Path(str(files("dvis_cli"))) / "bundled"
+    return inside if inside.is_dir() else inside.parent.parent / "weights"
+
+
+def demo_video() -> Path:
+    """A short street scene that comes with the package. Raises `UsageError` where it was left out."""
+    path = bundled_folder() / "street.mp4"
+    if not path.is_file():
+        raise UsageError(f"the demo video {path} is missing: install dvis anew, or name a video")
+    return path
+
+
 def known_models() -> list[KnownModel]:
-    """All registered models, in the order of their names, `tiny` last."""
+    """All registered models: bundled ones, then in the order of their names, `tiny` last."""
     models = [known_model(name) for name in sorted(_configs())]
-    return sorted(models, key=lambda m: m.untrained)
+    return sorted(models, key=lambda model: (model.name not in _bundled(), model.untrained))
 
 
 def known_model(name: str) -> KnownModel:
@@ -61,6 +77,9 @@ def known_model(name: str) -> KnownModel:
             f"model {name!r} not found: neither a file nor a known model; known models: "
             f"{', '.join(sorted(_configs()))}"
         )
+    bundled = _bundled().get(name)
+    if bundled is not None:
+        return KnownModel(name, config, bundled)
     candidates = [weights_folder() / f"{name}{suffix}" for suffix in SUFFIXES]
     return KnownModel(name, config, next((path for path in candidates if path.is_file()), None))
 
@@ -76,4 +95,13 @@ def _configs() -> dict[str, ModelConfig]:
     configs = {}
     for path in folder.glob("*.yaml"):
         configs[path.stem] = model_config({"name": path.stem, **load_yaml(path)}, f"config {path}")
+    for name, path in _bundled().items():
+        config = config_inside(read_metadata(path), path)
+        if config is not None:
+            configs[name] = config
     return configs
+
+
+@lru_cache(maxsize=1)
+def _bundled() -> dict[str, Path]:
+    return {path.stem: path for path in bundled_folder().glob("*.safetensors")}

@@ -66,6 +66,9 @@ def segment(
             show_default=False,
         ),
     ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Segment the street scene that comes with dvis.")
+    ] = False,
     out: Annotated[
         str, typer.Option("--out", "-o", help="Each video gets a folder of its name in here.")
     ] = "out",
@@ -229,13 +232,24 @@ def segment(
         overlap_threshold=overlap_threshold,
         top_k=top_k,
     )
+    given = [
+        *(sources or [])[:1],
+        *(["--demo"] if demo else []),
+        *([f"--dataset {dataset}"] if dataset else []),
+    ]
+    if len(given) > 1:
+        raise UsageError(f"both {given[0]} and {given[1]} were given: choose one")
     if dataset is not None:
-        if sources:
-            raise UsageError(f"both --dataset {dataset} and {sources[0]} were given: choose one")
         run_split(request, reporter, dataset, split, json_output)
         return
+    if demo:
+        from dvis_cli.checkpoints.registry import demo_video
+
+        sources = [str(demo_video())]
     if not sources:
-        raise UsageError("nothing to segment: name a SOURCE (a video, a folder, a pattern) or --dataset DIR")
+        raise UsageError(
+            "nothing to segment: name a SOURCE (a video, a folder, a pattern) or --dataset DIR, or try --demo"
+        )
     from dvis_cli.batch import BatchOptions, means_batch, parse_shard
     from dvis_cli.video import Selection
     from dvis_cli.writers.video_folder import Outputs

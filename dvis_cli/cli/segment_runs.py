@@ -72,6 +72,15 @@ class Request:
         )
         return {name: getattr(self, name) for name in names}
 
+    def announce_default(self, reporter: Reporter) -> None:
+        """Say which model it is, and what it knows, when none was asked for."""
+        if self.model is not None:
+            return
+        from dvis_cli.checkpoints.registry import DEFAULT_MODEL, known_model
+
+        about = known_model(DEFAULT_MODEL).config.description
+        reporter.say(f"model {DEFAULT_MODEL}: {about}; for more, --model FILE with a published checkpoint")
+
     def load(self, reporter: Reporter) -> DvisModel:
         """Load the model; an untrained one is announced."""
         import torch
@@ -79,6 +88,7 @@ class Request:
         from dvis_cli.allocator import keep_freed_memory
         from dvis_cli.loading import load_model
 
+        self.announce_default(reporter)
         keep_freed_memory()
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -142,6 +152,7 @@ def run_many(
     from .batch import segment_many
 
     request.check()
+    request.announce_default(reporter)
     load = {name: getattr(request, name) for name in ("model", "config", "mode", "device", "precision")}
     save = {name: value for name, value in request.options().items() if name != "mode"}
     settings = VideoSettings(load=load, save={**save, **what})

@@ -21,7 +21,10 @@ NORM_EPS = 1e-3
 
 
 class ConvNorm(nn.Module):
-    """Convolution and frozen batch norm; sides are even, so a stride of 2 always pads the same way."""
+    """Convolution and frozen batch norm, worked out as one convolution.
+
+    Sides are even, so a stride of 2 always pads the same way.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -33,7 +36,11 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (T, inputs, H, W)."""
-        return self.norm(self.conv(F.pad(x, self.padding) if self.padding else x))
+        norm, conv = self.norm, self.conv
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        weight, bias = conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        x = F.pad(x, self.padding) if self.padding else x
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 class InvertedBottleneck(nn.Module):
@@ -49,8 +56,8 @@ class InvertedBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (T, inputs, H, W)."""
-        inner = x if self.expand is None else F.relu6(self.expand(x))
-        out = self.project(F.relu6(self.depthwise(inner)))
+        inner = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        out = self.project(F.relu6(self.depthwise(inner), inplace=True))
         return out + x if self.residual else out
 
 
@@ -74,7 +81,7 @@ class EfficientNetLite(nn.Module):
     def forward(self, frames: Tensor) -> list[Tensor]:
         """frames: (T, 3, H, W), normalised. Returns res2..res5, each (T, channels, H / stride, W / stride)."""
         # Channels last: depthwise filters are a quarter faster so, forwards and backwards.
-        x = F.relu6(self.stem(frames.contiguous(memory_format=torch.channels_last)))
+        x = F.relu6(self.stem(frames.contiguous(memory_format=torch.channels_last)), inplace=True)
         features = []
         for i, stage in enumerate(self.stages):
             x = stage(x)

@@ -34,6 +34,7 @@ class ReferringTracker(nn.Module):
     def __init__(self, config: TrackerConfig, channels: int, mask_channels: int, classes: int) -> None:
         super().__init__()
         self.match = match_published if config.matching == "published" else match_direct
+        self.match_tracks = config.matching == "tracks"
         self.blocks = nn.ModuleList(TrackerBlock(channels, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(channels)
         self.class_head = nn.Linear(channels, classes + 1)
@@ -89,7 +90,8 @@ class ReferringTracker(nn.Module):
             order = torch.arange(current.shape[1], device=current.device).expand(current.shape[:2])
             outputs = self._denoise(current, None, current)
             return TrackerState(matched=current, output=outputs[-1]), order, outputs
-        pairs = zip(state.matched, current, strict=True)
+        last_frame = self.norm(state.output) if self.match_tracks else state.matched
+        pairs = zip(last_frame, current, strict=True)
         order = torch.stack([self.match(last, now) for last, now in pairs]).to(current.device)
         matched = current.gather(1, order.unsqueeze(-1).expand_as(current))
         outputs = self._denoise(matched, state.output, current)

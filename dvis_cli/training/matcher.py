@@ -53,6 +53,14 @@ class Assignment:
         return Assignment(nothing, nothing)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one clip's queries are asked for."""
+
+    masks: list[Assignment]  # of each frame; object N has no pixel anywhere
+    classes: Assignment | None = None  # of the mean of the clip's logits; None: as the masks, frame by frame
+
+
 class Matcher:
     """Solves assignments; draws `points` fresh points for each."""
 
@@ -64,7 +72,7 @@ class Matcher:
     ) -> list[Assignment]:
         """Match all objects of the clip in every frame. features: (T, C, h, w)."""
         objects = torch.arange(len(targets.classes), device=features.device)
-        return [self._one_frame(predicted, features, targets, f, objects, draw) for f in range(len(features))]
+        return [self.one_frame(predicted, features, targets, f, objects, draw) for f in range(len(features))]
 
     def first_appearance(
         self,
@@ -95,7 +103,7 @@ class Matcher:
         for frame in sorted(set(first.tolist())):
             new = (first == frame).nonzero().squeeze(1)
             block = taken if convention == "report" else None
-            pairs = self._one_frame(predicted, features, targets, frame, new, draw, block)
+            pairs = self.one_frame(predicted, features, targets, frame, new, draw, block)
             queries[pairs.objects] = pairs.queries
             taken[pairs.queries] = True
             found.append(pairs.objects)
@@ -124,7 +132,7 @@ class Matcher:
             )
         return _solve(cost, objects)
 
-    def _one_frame(
+    def one_frame(
         self,
         predicted: Predicted,
         features: Tensor,
@@ -134,6 +142,7 @@ class Matcher:
         draw: Draw,
         taken: Tensor | None = None,
     ) -> Assignment:
+        """Match some of the objects in one frame; `taken` (Q,) bool answer for others already."""
         if not len(objects):
             return Assignment.empty(features.device)
         points = draw(1, self.points)

@@ -72,7 +72,12 @@ class StageModule(lightning.LightningModule):
             assert batch.frames is not None
             return self.rules.losses(batch.frames, batch.targets, draws)
         guided = self.global_step < self.settings.guided * self.settings.iterations
-        rule = MatchingRule(guided, self.settings.convention, appearance=self.settings.appearance)
+        rule = MatchingRule(
+            guided,
+            self.settings.convention,
+            appearance=self.settings.appearance,
+            patience=self.settings.patience,
+        )
         return self.rules.losses(self._frozen(batch), batch.targets, draws, rule)
 
     def configure_optimizers(self) -> Any:

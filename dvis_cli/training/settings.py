@@ -65,6 +65,7 @@ class TrainSettings:
     guided: float = 0.5  # share of the iterations that match by what the frozen part before says
     convention: Convention = "report"  # of the tracker's matching: "official" lets objects share a query
     appearance: float = 0.0  # share of its largest area that matches an object to a track; 0: any pixel
+    patience: int | None = None  # frames a track may miss its object before another takes over; None: all
     heads_from_before: bool = True  # tracker and refiner begin with the heads of the part before them
     checkpoint_every: int = 500  # iterations
     validate_every: int = 5000  # iterations; 0 never

@@ -22,7 +22,8 @@ from dvis_cli.segmenter.query_decoder import QueryDecoder
 from dvis_cli.tracker.tracker import ReferringTracker
 
 from .losses import Criterion, Losses, process_mean
-from .matcher import Assignment, Convention, Matcher, Predicted
+from .matcher import Asked, Assignment, Convention, Matcher, Predicted
+from .ownership import HandoverRule, handed_over
 from .points import Draw
 from .targets import ClipTargets, FrozenFeatures
 
@@ -38,6 +39,9 @@ class MatchingRule:
     convention: Convention = "report"
     always_present: bool = False
     appearance: float = 0.0  # share of its largest area that an object must show to be matched
+    patience: int | None = (
+        None  # frames that a track may miss its object before another takes over; None: all
+    )
 
 
 class Stage:
@@ -51,7 +55,7 @@ class Stage:
         logits: Tensor,
         embeds: Tensor,
         features: Tensor,
-        pairs: Sequence[Sequence[Assignment]],
+        asked: Sequence[Asked],
         targets: Sequence[ClipTargets],
         draws: Sequence[Draw],
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,19 +65,24 @@ class Stage:
             logits: (B, T, Q, K+1).
             embeds: (B, T, Q, C).
             features: (B, T, C, h, w).
-            pairs: of each clip, of each of its frames.
+            asked: of each clip.
         """
         frames = logits.shape[1]
-        flat = [pair for clip in pairs for pair in clip]
-        owners = [target for target in targets for _ in range(frames)]
-        classes = self.criterion.class_loss(logits.flatten(0, 1), flat, owners)
+        flat = [pair for clip in asked for pair in clip.masks]
+        of_clips = [clip.classes for clip in asked if clip.classes is not None]
+        if of_clips:
+            classes = self.criterion.class_loss(logits.mean(1), of_clips, targets)
+        else:
+            owners = [target for target in targets for _ in range(frames)]
+            classes = self.criterion.class_loss(logits.flatten(0, 1), flat, owners)
         masks = matched_masks(embeds.flatten(0, 1), features.flatten(0, 1), flat)
         ids = torch.cat([target.ids for target in targets])
         counts = torch.tensor([len(pair.queries) for pair in flat])
         rows = torch.arange(len(flat)).repeat_interleave(counts).to(ids.device)
         wanted = torch.cat([pair.objects for pair in flat]) + 1
         shares = [
-            (sum(len(pair.queries) for pair in clip), draw) for clip, draw in zip(pairs, draws, strict=True)
+            (sum(len(pair.queries) for pair in clip.masks), draw)
+            for clip, draw in zip(asked, draws, strict=True)
         ]
         mask, dice = self.criterion.mask_losses(masks, ids, rows, wanted, shares, tall=1)
         total = process_mean(mask.new_tensor(float(len(masks)))).clamp(min=1)
@@ -93,11 +102,11 @@ class SegmenterStage(Stage):
         for queries in last_first(segmenter.query_decoder.every_layer(pixels)):
             queries = queries.unflatten(0, (batch, count))
             logits, embeds = predict(segmenter.query_decoder, queries)
-            pairs = [
-                self.matcher.per_frame(Predicted(logits[b], embeds[b]), features[b], targets[b], draws[b])
-                for b in range(batch)
+            asked = [
+                Asked(self.matcher.per_frame(Predicted(*clip), features[b], targets[b], draws[b]))
+                for b, clip in enumerate(zip(logits, embeds, strict=True))
             ]
-            parts.append(self._per_frame_losses(logits, embeds, features, pairs, targets, draws))
+            parts.append(self._per_frame_losses(logits, embeds, features, asked, targets, draws))
         return named(parts)
 
 
@@ -116,7 +125,7 @@ class TrackerStage(Stage):
         assert tracker is not None
         layers, order = tracker.every_layer(inputs.queries)
         features = inputs.mask_features
-        guide: list[list[Assignment]] | None = None
+        guide: list[Asked] | None = None
         if rule.guided:
             with torch.no_grad():
                 index = order.unsqueeze(-1).expand_as(inputs.queries)
@@ -127,8 +136,8 @@ class TrackerStage(Stage):
         parts = []
         for queries in last_first(layers):
             logits, embeds = predict(tracker, queries)
-            pairs = guide or self._match(logits, embeds, features, targets, draws, rule)
-            parts.append(self._per_frame_losses(logits, embeds, features, pairs, targets, draws))
+            asked = guide or self._match(logits, embeds, features, targets, draws, rule)
+            parts.append(self._per_frame_losses(logits, embeds, features, asked, targets, draws))
         return named(parts)
 
     def _match(
@@ -139,18 +148,27 @@ class TrackerStage(Stage):
         targets: Sequence[ClipTargets],
         draws: Sequence[Draw],
         rule: MatchingRule,
-    ) -> list[list[Assignment]]:
+    ) -> list[Asked]:
+        clips = [Predicted(*clip) for clip in zip(logits, embeds, strict=True)]
+        if rule.patience is not None:
+            handover = HandoverRule(rule.patience, rule.appearance)
+            return [
+                handed_over(self.matcher, clip, features[b], targets[b], draws[b], handover)
+                for b, clip in enumerate(clips)
+            ]
         return [
-            self.matcher.first_appearance(
-                Predicted(logits[b], embeds[b]),
-                features[b],
-                targets[b],
-                draws[b],
-                convention=rule.convention,
-                always_present=rule.always_present,
-                appearance=rule.appearance,
+            Asked(
+                self.matcher.first_appearance(
+                    clip,
+                    features[b],
+                    targets[b],
+                    draws[b],
+                    convention=rule.convention,
+                    always_present=rule.always_present,
+                    appearance=rule.appearance,
+                )
             )
-            for b in range(len(targets))
+            for b, clip in enumerate(clips)
         ]
 
 

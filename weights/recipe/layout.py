@@ -12,14 +12,17 @@ import numpy as np
 
 from dvis_cli.datasets.categories import vipseg_categories
 
-NAMES = {category.name: category for category in vipseg_categories()}
+# The classes that the material shows; the bundled model's class list.
+COVERED = frozenset((Path(__file__).parent / "labels" / "classes.txt").read_text().split())
+CATEGORIES = tuple(category for category in vipseg_categories() if category.name in COVERED)
+NAMES = {category.name: category for category in CATEGORIES}
 
 
 def category_of(segment: str) -> int:
     """Category id of a segment's name, "car#1" or "road"."""
     name = segment.partition("#")[0]
     if name not in NAMES:
-        raise SystemExit(f"'{name}' is no VIPSeg category")
+        raise SystemExit(f"'{name}' is no class of COVERED")
     if ("#" in segment) != bool(NAMES[name].isthing):
         raise SystemExit(f"'{segment}': a thing has an instance, stuff has none")
     return NAMES[name].id
@@ -63,7 +66,7 @@ class Split:
     def close(self) -> None:
         categories = [
             {"id": c.id, "name": c.name, "isthing": int(c.isthing), "color": list(c.color)}
-            for c in vipseg_categories()
+            for c in CATEGORIES
         ]
         document = {"videos": self.videos, "annotations": self.annotations, "categories": categories}
         path = self.root / f"panoptic_gt_VIPSeg_{self.name}.json"
