@@ -15,7 +15,7 @@ from .checkpoints.detectron2 import config_from_detectron2, is_detectron2
 from .checkpoints.files import read_tensors
 from .checkpoints.keymap import is_ignored, to_official, to_ours
 from .checkpoints.metadata import CATEGORIES_KEY, CONFIG_KEY, config_inside
-from .checkpoints.registry import DEFAULT_MODEL, known_model, looks_like_file, weights_folder
+from .checkpoints.registry import default_model, known_model, looks_like_file, weights_folder
 from .checkpoints.shapes import config_from_shapes
 from .config import Mode, ModelConfig, load_yaml, model_config, to_document
 from .datasets.categories import load_categories, parse_label_set, vipseg_categories
@@ -52,7 +52,7 @@ def load_model(
         CheckpointError: the weights cannot be read or do not fit.
     """
     place = pick_device(device)
-    loaded = _load(str(model) if model is not None else DEFAULT_MODEL, config, mode)
+    loaded = _load(str(model) if model is not None else default_model(), config, mode)
     loaded.precision = pick_precision(precision, place)
     return loaded.eval().requires_grad_(False).to(place)
 

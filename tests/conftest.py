@@ -6,6 +6,7 @@ import os
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["DVIS_MODEL"] = "tiny"  # what commands use that name no model; the bundled one is slower
 
 import pytest
 from goldens import NETWORKS, Golden

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dvis_cli.checkpoints.registry import DEFAULT_MODEL, known_model, looks_like_file
+from dvis_cli.checkpoints.registry import default_model, known_model, looks_like_file
 from dvis_cli.errors import UsageError
 
 EngineName = Literal["local", "ray"]
@@ -39,7 +39,7 @@ class VideoSettings:
     def _files(self) -> list[Path]:
         """Files that the model is made of. Raises `UsageError` for an unknown name."""
         model, config = self.load.get("model"), self.load.get("config")
-        name = str(model) if model is not None else DEFAULT_MODEL
+        name = str(model) if model is not None else default_model()
         weights = Path(name).expanduser() if looks_like_file(name) else known_model(name).weights
         return [path for path in (weights, Path(config) if config else None) if path is not None]
 

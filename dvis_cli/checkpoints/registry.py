@@ -18,7 +18,7 @@ from dvis_cli.config import ModelConfig, load_yaml, model_config
 from dvis_cli.errors import UsageError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl")
-DEFAULT_MODEL = "dvis-lite"
+DEFAULT_MODEL = "dvis-lite"  # bundled
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,19 @@ class KnownModel:
         return self.name == "tiny"
 
     @property
+    def bundled(self) -> bool:
+        """Whether its weights come with the package."""
+        return self.name in _bundled()
+
+    @property
     def ready(self) -> bool:
         """Whether it can be used at once."""
         return self.untrained or self.weights is not None
+
+
+def default_model() -> str:
+    """The name or file that is used when none is given: `$DVIS_MODEL`, or the bundled model."""
+    return os.environ.get("DVIS_MODEL") or DEFAULT_MODEL
 
 
 def weights_folder() -> Path:
@@ -66,7 +76,7 @@ def demo_video() -> Path:
 def known_models() -> list[KnownModel]:
     """All registered models: bundled ones, then in the order of their names, `tiny` last."""
     models = [known_model(name) for name in sorted(_configs())]
-    return sorted(models, key=lambda model: (model.name not in _bundled(), model.untrained))
+    return sorted(models, key=lambda model: (not model.bundled, model.untrained))
 
 
 def known_model(name: str) -> KnownModel:

@@ -13,7 +13,7 @@ def models(
     json_output: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """List the known models and whether their weights are on this machine."""
-    from dvis_cli.checkpoints.registry import DEFAULT_MODEL, known_models, weights_folder
+    from dvis_cli.checkpoints.registry import default_model, known_models, weights_folder
 
     known = known_models()
     if json_output:
@@ -26,7 +26,7 @@ def models(
                 "ready": model.ready,
                 "trained": not model.untrained,
                 "weights": str(model.weights) if model.weights else None,
-                "default": model.name == DEFAULT_MODEL,
+                "default": model.name == default_model(),
             }
             for model in known
         ])  # fmt: skip
@@ -39,7 +39,7 @@ def models(
         table.add_column(heading, no_wrap=heading != "description")
     for model in known:
         state = "none needed" if model.untrained else str(model.weights) if model.weights else "not installed"
-        name = f"{model.name} (default)" if model.name == DEFAULT_MODEL else model.name
+        name = f"{model.name} (default)" if model.name == default_model() else model.name
         table.add_row(name, model.config.mode, state, model.config.description)
     Console().print(table)
     typer.echo(

@@ -73,13 +73,14 @@ class Request:
         return {name: getattr(self, name) for name in names}
 
     def announce_default(self, reporter: Reporter) -> None:
-        """Say which model it is, and what it knows, when none was asked for."""
-        if self.model is not None:
-            return
-        from dvis_cli.checkpoints.registry import DEFAULT_MODEL, known_model
+        """Say what the bundled model knows when it is used because none was asked for."""
+        from dvis_cli.checkpoints.registry import default_model, known_models
 
-        about = known_model(DEFAULT_MODEL).config.description
-        reporter.say(f"model {DEFAULT_MODEL}: {about}; for more, --model FILE with a published checkpoint")
+        model = next((known for known in known_models() if known.bundled), None)
+        if self.model is None and model is not None and default_model() == model.name:
+            reporter.say(
+                f"model {model.name}: {model.config.description}; other classes and better masks: --model FILE"
+            )
 
     def load(self, reporter: Reporter) -> DvisModel:
         """Load the model; an untrained one is announced."""

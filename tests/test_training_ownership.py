@@ -1,0 +1,122 @@
+"""Who is asked for which object when tracks lose theirs: scripted tracks, whose masks are exact."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dvis_cli.training.matcher import Asked, CostWeights, Matcher, Predicted
+from dvis_cli.training.ownership import HandoverRule, handed_over
+from dvis_cli.training.points import uniform_draw
+from dvis_cli.training.targets import ClipTargets
+
+OBJECTS, QUERIES, SIDE = 3, 5, 16
+NOTHING = -1
+
+
+def asked_of(script: list[list[int]], patience: int, hidden: tuple[tuple[int, int], ...] = ()) -> Asked:
+    """What queries are asked for that cover, in frame t, the objects `script[t]` (NOTHING: no mask).
+
+    Args:
+        hidden: (frame, object) pairs in which an object is not to be seen.
+    """
+    frames = len(script)
+    ids = torch.zeros(frames, SIDE, SIDE, dtype=torch.int16)
+    for n in range(OBJECTS):
+        ids[:, :, 5 * n : 5 * n + 5] = n + 1
+    for frame, n in hidden:
+        ids[frame][ids[frame] == n + 1] = 0
+    areas = torch.stack([ids == n + 1 for n in range(OBJECTS)], dim=1)  # (T, N, H, W)
+    features = torch.where(areas, 9.0, -9.0)
+    embeds = torch.zeros(frames, QUERIES, OBJECTS)
+    for frame, row in enumerate(script):
+        for query, n in enumerate(row):
+            if n != NOTHING:
+                embeds[frame, query, n] = 1.0
+    targets = ClipTargets(ids, torch.arange(OBJECTS))
+    logits = torch.zeros(frames, QUERIES, OBJECTS + 1)
+    matcher = Matcher(CostWeights(), points=64)
+    draw = uniform_draw(0, torch.device("cpu"))
+    return handed_over(matcher, Predicted(logits, embeds), features, targets, draw, HandoverRule(patience))
+
+
+def owners(asked: Asked) -> list[dict[int, int]]:
+    """Of each frame, object -> query; empty masks left out."""
+    return [
+        {n: q for q, n in zip(pair.queries.tolist(), pair.objects.tolist(), strict=True) if n < OBJECTS}
+        for pair in asked.masks
+    ]
+
+
+def emptied(asked: Asked) -> list[set[int]]:
+    """Of each frame, the queries that are asked for an empty mask."""
+    return [set(pair.queries[pair.objects == OBJECTS].tolist()) for pair in asked.masks]
+
+
+def classes(asked: Asked) -> dict[int, int]:
+    assert asked.classes is not None
+    return dict(zip(asked.classes.queries.tolist(), asked.classes.objects.tolist(), strict=True))
+
+
+def test_steady_tracks_keep_their_objects() -> None:
+    asked = asked_of([[0, 1, 2, NOTHING, NOTHING]] * 6, patience=1)
+    assert owners(asked) == [{0: 0, 1: 1, 2: 2}] * 6
+    assert emptied(asked) == [set()] * 6
+    assert classes(asked) == {0: 0, 1: 1, 2: 2}
+
+
+@pytest.mark.parametrize("patience", [0, 1, 2, 9])
+def test_an_object_goes_over_after_so_many_misses(patience: int) -> None:
+    before, after = [0, 1, 2, NOTHING, NOTHING], [NOTHING, 1, 2, 0, NOTHING]
+    asked = asked_of([before] * 3 + [after] * 5, patience)
+    keeps = min(3 + patience, 8)
+    assert [frame[0] for frame in owners(asked)] == [0] * keeps + [3] * (8 - keeps)
+    # The one that takes over is not asked to be silent, nor to hide what it alone sees while the owner misses it.
+    assert 3 not in set().union(*emptied(asked)[3:])
+    assert (3 in classes(asked)) == (keeps < 8)
+
+
+def test_two_that_swap_are_first_asked_to_swap_back() -> None:
+    asked = asked_of([[0, 1, 2, NOTHING, NOTHING]] * 2 + [[1, 0, 2, NOTHING, NOTHING]] * 3, patience=1)
+    assert [(frame[0], frame[1]) for frame in owners(asked)] == [(0, 1)] * 3 + [(1, 0)] * 2
+
+
+def test_a_second_mask_of_a_covered_object_is_to_be_empty_only_for_owners() -> None:
+    lost = [[0, 1, 2, NOTHING, NOTHING]] * 2 + [[NOTHING, 1, 2, 0, NOTHING]] * 4
+    asked = asked_of([*lost, [0, 1, 2, 0, 0]], patience=0)
+    assert owners(asked)[-1][0] == 3
+    assert emptied(asked)[-1] == {0}  # it owned the object once; query 4 never did, and its class says so
+
+
+def test_absence_is_no_miss_and_nobody_owns_before_the_first_sight() -> None:
+    hidden = tuple((frame, 0) for frame in (0, 3, 4))
+    script = [[NOTHING, 1, 2, NOTHING, NOTHING]] + [[0, 1, 2, NOTHING, NOTHING]] * 2
+    script += [[NOTHING, 1, 2, NOTHING, NOTHING]] * 2 + [[0, 1, 2, NOTHING, NOTHING]]
+    found = owners(asked_of(script, 0, hidden))
+    assert 0 not in found[0]
+    assert [frame[0] for frame in found[1:]] == [0] * 5
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.permutations([0, 1, 2, NOTHING, NOTHING]), min_size=1, max_size=6),
+    st.integers(0, 3),
+)
+def test_owners_are_one_to_one(script: list[list[int]], patience: int) -> None:
+    asked = asked_of(script, patience)
+    for pair in asked.masks:
+        assert len(set(pair.queries.tolist())) == len(pair.queries)
+        seen = [n for n in pair.objects.tolist() if n < OBJECTS]
+        assert len(set(seen)) == len(seen)
+    ever = {q for frame in owners(asked) for q in frame.values()}
+    assert set(classes(asked)) == ever
+
+
+def test_endless_patience_is_equation_4() -> None:
+    generator = torch.Generator().manual_seed(3)
+    script = [torch.randperm(QUERIES, generator=generator).clamp(max=OBJECTS).tolist() for _ in range(5)]
+    script = [[n if n < OBJECTS else NOTHING for n in row] for row in script]
+    found = owners(asked_of(script, patience=99))
+    assert all(frame == found[0] for frame in found)
