@@ -118,6 +118,9 @@ class DecisionConfig:
 
     score_threshold: float = 0.8  # a query below this class probability is dropped
     overlap_threshold: float = 0.8  # a query that wins less than this share of its own mask is dropped
+    # Frames that are refined and decided together unless asked otherwise; 300 is the official demo's. A track that is
+    # there for a small part of them is outvoted by the frames without it, so a model learned on short clips wants less.
+    window: int = 300
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .coco_masks import coco
 from .config import DecisionConfig, Mode, TaskName
 from .errors import DvisWarning
 from .loading import load_model
-from .model import DEFAULT_TOP_K, DEFAULT_WINDOW, DvisModel, RunSettings
+from .model import DEFAULT_TOP_K, DvisModel, RunSettings
 from .structures import FinishedFrame, Frame, Segment, VideoInfo
 from .video import Selection, VideoSource, open_video
 from .video.preprocess import preprocess
@@ -129,7 +129,7 @@ def segment_video(
     flip: bool = False,
     selection: Selection | None = None,
     folder_fps: float = 25.0,
-    window: int = DEFAULT_WINDOW,
+    window: int | None = None,
     horizon: int | None = None,
     memory_budget: int | None = None,
     score_threshold: float | None = None,
@@ -150,8 +150,9 @@ def segment_video(
         flip: see every scale mirrored, too.
         selection: part of the video; None is all of it.
         folder_fps: frame rate of an image folder.
-        window: frames that the refiner sees at once.
-        horizon: frames whose classes and masks are decided together; None is the larger of window and 300.
+        window: frames that the refiner sees at once; None is the model's own, 300 as a rule.
+        horizon: frames whose classes and masks are decided together; None is the larger of `window` and the model's
+            own.
         memory_budget: bytes of waiting mask features in RAM; None is 64 MiB on a CPU, else a quarter of the
             machine's memory.
         score_threshold, overlap_threshold: 0..1; None is the model's own, and for instances a score of 0.
@@ -232,7 +233,7 @@ def save_video(
 
 
 def check_settings(
-    window: int,
+    window: int | None = None,
     horizon: int | None = None,
     score_threshold: float | None = None,
     overlap_threshold: float | None = None,
@@ -246,6 +247,7 @@ def check_settings(
         UsageError: a value out of range, or a task that lacks its package.
     """
     decision = decision or DecisionConfig()
+    window = decision.window if window is None else window
     if task == "instance":
         coco()
         score_threshold = score_threshold or 0.0
@@ -253,7 +255,7 @@ def check_settings(
         mode="minvis",
         task=task,
         window=window,
-        horizon=horizon if horizon is not None else max(window, DEFAULT_WINDOW),
+        horizon=horizon if horizon is not None else max(window, decision.window),
         score_threshold=decision.score_threshold if score_threshold is None else score_threshold,
         overlap_threshold=decision.overlap_threshold if overlap_threshold is None else overlap_threshold,
         top_k=DEFAULT_TOP_K if top_k is None else top_k,

@@ -119,11 +119,13 @@ def segment(
     precision: Annotated[
         PrecisionChoice, typer.Option(help="fp32 is exact, bf16 faster; auto is bf16 where a GPU has it.")
     ] = PrecisionChoice.auto,
-    window: Annotated[int, typer.Option(help="Frames that the refiner sees at once.")] = 300,
+    window: Annotated[
+        int | None, typer.Option(help="Frames that the refiner sees at once. Default: the model's own.")
+    ] = None,
     horizon: Annotated[
         int | None,
         typer.Option(
-            help="Frames whose classes are decided together. Default: 300, or the window if longer."
+            help="Frames whose classes are decided together. Default: the model's own, or the window."
         ),
     ] = None,
     memory_budget: Annotated[

@@ -34,7 +34,7 @@ class Request:
     scales: tuple[int, ...] | None
     tta: bool
     flip: bool
-    window: int
+    window: int | None
     horizon: int | None
     memory_budget: int | None
     score_threshold: float | None
