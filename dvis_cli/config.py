@@ -159,9 +159,12 @@ def _check(config: ModelConfig) -> None:
         raise ConfigError(
             f"pixel_decoder.channels={config.pixel_decoder.channels} must be a multiple of 32 (group norm)"
         )
-    for label, value in dataclasses.asdict(config.decision).items():
+    for label in ("score_threshold", "overlap_threshold"):
+        value = getattr(config.decision, label)
         if not 0 <= value <= 1:
             raise ConfigError(f"decision.{label}={value} must lie in 0..1")
+    if config.decision.window < 1:
+        raise ConfigError(f"decision.window={config.decision.window} must be at least 1 frame")
     if config.num_classes < 1:
         raise ConfigError(f"num_classes={config.num_classes} must be at least 1")
 

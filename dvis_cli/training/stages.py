@@ -50,6 +50,23 @@ class Stage:
     def __init__(self, network: DvisModel, matcher: Matcher, criterion: Criterion) -> None:
         self.network, self.matcher, self.criterion = network, matcher, criterion
 
+    def _hand_over(
+        self,
+        logits: Tensor,
+        embeds: Tensor,
+        features: Tensor,
+        targets: Sequence[ClipTargets],
+        draws: Sequence[Draw],
+        rule: MatchingRule,
+    ) -> list[Asked]:
+        """logits: (B, T or 1, Q, K+1)."""
+        assert rule.patience is not None
+        handover = HandoverRule(rule.patience, rule.appearance)
+        return [
+            handed_over(self.matcher, Predicted(*clip), features[b], targets[b], draws[b], handover)
+            for b, clip in enumerate(zip(logits, embeds, strict=True))
+        ]
+
     def _per_frame_losses(
         self,
         logits: Tensor,
@@ -62,12 +79,12 @@ class Stage:
         """Losses of a layer where each frame's mask counts for itself.
 
         Args:
-            logits: (B, T, Q, K+1).
+            logits: (B, T, Q, K+1); T may be 1 where one distribution holds for the whole clip.
             embeds: (B, T, Q, C).
             features: (B, T, C, h, w).
             asked: of each clip.
         """
-        frames = logits.shape[1]
+        frames = embeds.shape[1]
         flat = [pair for clip in asked for pair in clip.masks]
         of_clips = [clip.classes for clip in asked if clip.classes is not None]
         if of_clips:
@@ -149,17 +166,12 @@ class TrackerStage(Stage):
         draws: Sequence[Draw],
         rule: MatchingRule,
     ) -> list[Asked]:
-        clips = [Predicted(*clip) for clip in zip(logits, embeds, strict=True)]
         if rule.patience is not None:
-            handover = HandoverRule(rule.patience, rule.appearance)
-            return [
-                handed_over(self.matcher, clip, features[b], targets[b], draws[b], handover)
-                for b, clip in enumerate(clips)
-            ]
+            return self._hand_over(logits, embeds, features, targets, draws, rule)
         return [
             Asked(
                 self.matcher.first_appearance(
-                    clip,
+                    Predicted(logits[b], embeds[b]),
                     features[b],
                     targets[b],
                     draws[b],
@@ -168,7 +180,7 @@ class TrackerStage(Stage):
                     appearance=rule.appearance,
                 )
             )
-            for b, clip in enumerate(clips)
+            for b in range(len(targets))
         ]
 
 
@@ -190,7 +202,7 @@ class RefinerStage(Stage):
             tracks = tracker(inputs.queries)[0]
             memory = tracker.frame_forward(inputs.queries)
             guide: list[Assignment] | None = None
-            if rule.guided:
+            if rule.guided and rule.patience is None:
                 embeds = tracker.mask_head(tracks.queries)
                 online = tracks.class_logits.mean(dim=1)
                 guide = self._match(online, embeds, features, targets, draws)
@@ -198,6 +210,11 @@ class RefinerStage(Stage):
         for refined in last_first(refiner.every_layer(tracks.queries, memory)):
             embeds = refiner.mask_head(refined.queries).float()
             logits = refined.class_logits.float()
+            if rule.patience is not None:
+                once = logits.unsqueeze(1)  # one frame's worth of logits: they hold for the whole clip
+                asked = self._hand_over(once, embeds, features, targets, draws, rule)
+                parts.append(self._per_frame_losses(once, embeds, features, asked, targets, draws))
+                continue
             pairs = guide or self._match(logits, embeds, features, targets, draws)
             parts.append(self._clip_losses(logits, embeds, features, pairs, targets, draws))
         return named(parts)
