@@ -1,6 +1,6 @@
 """The demo clip: nine seconds of the street clip's held-out part.
 
-    python demo.py DATA OUT.mp4     needs fetch.py's packages
+python demo.py DATA OUT.mp4     needs fetch.py's packages
 """
 
 from __future__ import annotations
