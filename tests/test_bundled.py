@@ -39,7 +39,7 @@ def test_the_wheel_takes_it_along() -> None:
 
 
 def test_the_first_command_finds_people_on_a_street(dvis, tmp_path: Path, no_default: None) -> None:
-    code, out, err = dvis("segment", "--demo", "-o", tmp_path, "--max-frames", 5)
+    code, _, err = dvis("segment", "--demo", "-o", tmp_path, "--max-frames", 5)
     assert code == 0, err
     assert err.count("model dvis-lite:") == 1 and "--model FILE" in err and "untrained" not in err
     folder = tmp_path / demo_video().stem

@@ -88,19 +88,20 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_readmes_first_command_runs(tmp_path: Path) -> None:
-    line = shell_lines(ROOT / "README.md")[0]
-    assert line == "dvis segment input.mp4 -o out"
+@pytest.mark.parametrize("line, name", [(0, "street"), (1, "input")])
+def test_the_readmes_first_commands_run(tmp_path: Path, line: int, name: str) -> None:
+    command = shell_lines(ROOT / "README.md")[line]
+    assert command == f"dvis segment {'--demo' if name == 'street' else 'input.mp4'} -o out"
     media.write_video(tmp_path / "input.mp4", media.moving_squares(3, 64, 96), fps=10)
     done = subprocess.run(
-        [sys.executable, "-m", "dvis_cli", *shlex.split(line)[1:]],
+        [sys.executable, "-m", "dvis_cli", *shlex.split(command)[1:], "--max-frames", "3"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    names = sorted(p.name for p in (tmp_path / "out" / "input").iterdir())
+    names = sorted(p.name for p in (tmp_path / "out" / name).iterdir())
     assert names == ["overlay.mp4", "panoptic", "segments.json"]
 
 
