@@ -311,10 +311,10 @@ def test_missing_files_and_names(tmp_path: Path) -> None:
 
 def test_registered_models_find_their_weights(tmp_path: Path, monkeypatch, state) -> None:
     monkeypatch.setenv("DVIS_WEIGHTS", str(tmp_path))
-    assert {m.name for m in known_models() if m.ready} == {"tiny"}
+    assert {m.name for m in known_models() if m.ready} == {"dvis-lite", "tiny"}
     (tmp_path / "offline-r50.pth").write_bytes(b"x")
-    assert {m.name for m in known_models() if m.ready} == {"tiny", "offline-r50"}
-    assert len(known_models()) == 7
+    assert {m.name for m in known_models() if m.ready} == {"dvis-lite", "tiny", "offline-r50"}
+    assert len(known_models()) == 8
 
 
 def test_random_weights_are_reproducible_and_carry_their_configuration(tmp_path: Path) -> None:
