@@ -339,7 +339,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 def test_models(dvis) -> None:
     code, out, _ = dvis("models", "--json")
     listed = {m["name"]: m for m in json.loads(out)}
-    assert code == 0 and len(listed) == 7
+    assert code == 0 and len(listed) == 8
     assert listed["tiny"]["ready"] and not listed["offline-swinl"]["ready"]
     assert "offline-swinl" in dvis("models")[1]
 
