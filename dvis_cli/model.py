@@ -14,14 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .config import MODES, TASKS, Mode, ModelConfig, TaskName
+from .config import MODES, TASKS, DecisionConfig, Mode, ModelConfig, TaskName
 from .errors import UsageError
 from .refiner.refiner import TemporalRefiner
 from .segmenter.segmenter import Segmenter
 from .structures import Category, SegmenterOutput
 from .tracker.tracker import ReferringTracker
 
-DEFAULT_WINDOW = 300  # frames; what the official demo refines at once
 DEFAULT_TOP_K = 20  # tubes of instance segmentation; what the official code keeps
 
 
@@ -74,8 +73,8 @@ class RunSettings:
 
     mode: Mode
     task: TaskName = "panoptic"
-    window: int = DEFAULT_WINDOW  # frames the refiner sees at once
-    horizon: int = DEFAULT_WINDOW  # frames decided together; at least the window
+    window: int = DecisionConfig.window  # frames the refiner sees at once
+    horizon: int = DecisionConfig.window  # frames decided together; at least the window
     memory_budget: int = 64 * 2**20  # bytes of waiting data kept in RAM; more goes to a temporary file
     score_threshold: float = 0.8
     overlap_threshold: float = 0.8

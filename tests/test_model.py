@@ -8,14 +8,17 @@ import torch
 from goldens import GEOMETRY, Golden
 
 from dvis_cli.checkpoints.registry import known_model
+from dvis_cli.config import DecisionConfig, TrackerConfig
 from dvis_cli.errors import UsageError
 from dvis_cli.layers.attention import Attention
 from dvis_cli.layers.deformable import DeformableAttention
 from dvis_cli.loading import categories_of, pick_device, pick_precision
 from dvis_cli.model import DvisModel, RunSettings
 from dvis_cli.noise import random_model
+from dvis_cli.pipeline import check_settings
 from dvis_cli.scale import QueryState
 from dvis_cli.tracker.matching import match_direct, match_published
+from dvis_cli.tracker.tracker import ReferringTracker
 from dvis_cli.video_run import start_run
 
 ALLOWED_PIXELS = 5
@@ -281,3 +284,25 @@ def test_devices_and_precisions() -> None:
             pick_device(name)
     with pytest.raises(UsageError, match="precision"):
         pick_precision("fp8", torch.device("cpu"))  # type: ignore[arg-type]
+
+
+def test_tracks_may_be_matched_to_tracks() -> None:
+    """ "tracks" compares with the tracker's last output, "direct" with the last frame's queries."""
+    config = TrackerConfig(layers=1, heads=2, ffn=16, matching="tracks")
+    torch.manual_seed(0)
+    tracker = ReferringTracker(config, channels=16, mask_channels=16, classes=3).eval()
+    queries = torch.randn(1, 2, 6, 16)
+    with torch.no_grad():
+        state, _, _ = tracker.step(queries[:, 0], None)
+        _, order, _ = tracker.step(queries[:, 1], state)
+        wanted = match_direct(tracker.norm(state.output)[0], queries[0, 1])
+    assert torch.equal(order[0], wanted)
+    assert not torch.equal(order[0], match_direct(queries[0, 0], queries[0, 1]))
+
+
+def test_a_model_says_how_many_frames_it_decides_together() -> None:
+    decision = DecisionConfig(window=12)
+    assert (check_settings(decision=decision).window, check_settings(decision=decision).horizon) == (12, 12)
+    assert check_settings(4, decision=decision).horizon == 12
+    assert check_settings(40, decision=decision).horizon == 40
+    assert check_settings().window == 300

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_training import MODEL
 
+from dvis_cli.config import model_config
+from dvis_cli.errors import ConfigError
+from dvis_cli.model import DvisModel
+from dvis_cli.structures import Category
+from dvis_cli.training.clip_settings import ClipSettings
+from dvis_cli.training.losses import Criterion, PointSettings
 from dvis_cli.training.matcher import Asked, CostWeights, Matcher, Predicted
 from dvis_cli.training.ownership import HandoverRule, handed_over
-from dvis_cli.training.points import uniform_draw
-from dvis_cli.training.targets import ClipTargets
+from dvis_cli.training.points import Draw, uniform_draw
+from dvis_cli.training.settings import TrainSettings
+from dvis_cli.training.stages import MatchingRule, RefinerStage, TrackerStage
+from dvis_cli.training.targets import ClipTargets, FrozenFeatures
 
 OBJECTS, QUERIES, SIDE = 3, 5, 16
 NOTHING = -1
 
 
-def asked_of(script: list[list[int]], patience: int, hidden: tuple[tuple[int, int], ...] = ()) -> Asked:
-    """What queries are asked for that cover, in frame t, the objects `script[t]` (NOTHING: no mask).
+def clip_of(
+    script: list[list[int]], hidden: tuple[tuple[int, int], ...] = ()
+) -> tuple[Predicted, torch.Tensor, ClipTargets]:
+    """A clip whose queries cover, in frame t, the objects `script[t]` (NOTHING: no mask).
 
     Args:
         hidden: (frame, object) pairs in which an object is not to be seen.
@@ -37,9 +50,16 @@ def asked_of(script: list[list[int]], patience: int, hidden: tuple[tuple[int, in
                 embeds[frame, query, n] = 1.0
     targets = ClipTargets(ids, torch.arange(OBJECTS))
     logits = torch.zeros(frames, QUERIES, OBJECTS + 1)
-    matcher = Matcher(CostWeights(), points=64)
-    draw = uniform_draw(0, torch.device("cpu"))
-    return handed_over(matcher, Predicted(logits, embeds), features, targets, draw, HandoverRule(patience))
+    return Predicted(logits, embeds), features, targets
+
+
+def matching() -> tuple[Matcher, Draw]:
+    return Matcher(CostWeights(), points=64), uniform_draw(0, torch.device("cpu"))
+
+
+def asked_of(script: list[list[int]], patience: int, hidden: tuple[tuple[int, int], ...] = ()) -> Asked:
+    matcher, draw = matching()
+    return handed_over(matcher, *clip_of(script, hidden), draw, HandoverRule(patience))
 
 
 def owners(asked: Asked) -> list[dict[int, int]]:
@@ -118,5 +138,33 @@ def test_endless_patience_is_equation_4() -> None:
     generator = torch.Generator().manual_seed(3)
     script = [torch.randperm(QUERIES, generator=generator).clamp(max=OBJECTS).tolist() for _ in range(5)]
     script = [[n if n < OBJECTS else NOTHING for n in row] for row in script]
-    found = owners(asked_of(script, patience=99))
-    assert all(frame == found[0] for frame in found)
+    matcher, draw = matching()
+    equation = owners(Asked(matcher.first_appearance(*clip_of(script), draw)))
+    assert owners(asked_of(script, patience=99)) == equation
+
+
+@pytest.mark.parametrize("stage", ["tracker", "refiner"])
+def test_both_stages_learn_from_it(stage: str) -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(
+        model_config(MODEL, "test"), num_classes=OBJECTS, mode="offline" if stage == "refiner" else "online"
+    )
+    network = DvisModel(config, tuple(Category(i, f"class {i}", True, (0, 0, 0)) for i in range(OBJECTS)))
+    _, _, targets = clip_of([[0, 1, 2, NOTHING, NOTHING]] * 3)
+    inputs = FrozenFeatures(torch.randn(1, 3, 8, 32), torch.randn(1, 3, 32, 4, 4))
+    matcher, draw = matching()
+    rules = (TrackerStage if stage == "tracker" else RefinerStage)(
+        network, matcher, Criterion(CostWeights(), PointSettings(count=20), empty_dice=False)
+    )
+    losses = rules.losses(inputs, [targets], [draw], MatchingRule(guided=False, patience=1))
+    assert len(losses) == 3 * 2  # class, mask and dice of each of two blocks
+    torch.stack(list(losses.values())).sum().backward()
+    grads = {name: p.grad for name, p in getattr(network, stage).named_parameters()}
+    for name in ("class_head.weight", "mask_head.layers.0.weight", "blocks.0.ffn.linear1.weight"):
+        assert grads[name] is not None and grads[name].abs().max() > 0, name
+
+
+@pytest.mark.parametrize("patience, guided", [(-1, 0.0), (1, 0.5)])
+def test_a_patience_that_makes_no_sense_is_refused(patience: int, guided: float) -> None:
+    with pytest.raises(ConfigError, match=f"patience={patience}"):
+        TrainSettings(ClipSettings(), patience=patience, guided=guided)

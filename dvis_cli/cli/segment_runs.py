@@ -74,13 +74,11 @@ class Request:
 
     def announce_default(self, reporter: Reporter) -> None:
         """Say what the bundled model knows when it is used because none was asked for."""
-        from dvis_cli.checkpoints.registry import default_model, known_models
+        from dvis_cli.checkpoints.registry import DEFAULT_MODEL, default_model, known_model
 
-        model = next((known for known in known_models() if known.bundled), None)
-        if self.model is None and model is not None and default_model() == model.name:
-            reporter.say(
-                f"model {model.name}: {model.config.description}; other classes and better masks: --model FILE"
-            )
+        if self.model is None and default_model() == DEFAULT_MODEL:
+            about = known_model(DEFAULT_MODEL).config.description
+            reporter.say(f"model {DEFAULT_MODEL}: {about}; other classes and better masks: --model FILE")
 
     def load(self, reporter: Reporter) -> DvisModel:
         """Load the model; an untrained one is announced."""

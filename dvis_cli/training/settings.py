@@ -78,6 +78,11 @@ class TrainSettings:
         for name in ("guided", "appearance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must lie in 0..1")
+        if self.patience is not None and (self.patience < 0 or self.guided):
+            raise ConfigError(
+                f"patience={self.patience}, guided={self.guided}: patience must be 0 or more, and goes with guided: 0, "
+                "because tracks are handed over by what they themselves cover"
+            )
         if self.validate_every < 0 or self.validate_videos < 1:
             raise ConfigError(
                 f"validate_every={self.validate_every}, validate_videos={self.validate_videos}: must be positive"

@@ -39,9 +39,7 @@ class MatchingRule:
     convention: Convention = "report"
     always_present: bool = False
     appearance: float = 0.0  # share of its largest area that an object must show to be matched
-    patience: int | None = (
-        None  # frames that a track may miss its object before another takes over; None: all
-    )
+    patience: int | None = None  # frames a track may miss its object before another takes over; None: all
 
 
 class Stage:
@@ -202,7 +200,7 @@ class RefinerStage(Stage):
             tracks = tracker(inputs.queries)[0]
             memory = tracker.frame_forward(inputs.queries)
             guide: list[Assignment] | None = None
-            if rule.guided and rule.patience is None:
+            if rule.guided:
                 embeds = tracker.mask_head(tracks.queries)
                 online = tracks.class_logits.mean(dim=1)
                 guide = self._match(online, embeds, features, targets, draws)
