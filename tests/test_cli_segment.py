@@ -341,7 +341,8 @@ def test_models(dvis) -> None:
     listed = {m["name"]: m for m in json.loads(out)}
     assert code == 0 and len(listed) == 8
     assert listed["tiny"]["ready"] and not listed["offline-swinl"]["ready"]
-    assert "offline-swinl" in dvis("models")[1]
+    table = dvis("models")[1]
+    assert all(name in table for name in listed) and "bundled" in table
 
 
 def test_weights_random_and_info(dvis, tmp_path: Path, clip: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .console import print_json
+
+if TYPE_CHECKING:
+    from dvis_cli.checkpoints.registry import KnownModel
 
 
 def models(
@@ -36,9 +39,9 @@ def models(
 
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "mode", "weights", "description"):
-        table.add_column(heading, no_wrap=heading != "description")
+        table.add_column(heading, no_wrap=heading in ("model", "mode"), overflow="fold")
     for model in known:
-        state = "none needed" if model.untrained else str(model.weights) if model.weights else "not installed"
+        state = _where(model)
         name = f"{model.name} (default)" if model.name == default_model() else model.name
         table.add_row(name, model.config.mode, state, model.config.description)
     Console().print(table)
@@ -46,3 +49,11 @@ def models(
         f"\nWeights are looked for as NAME.safetensors, .pth or .pkl in {weights_folder()} (set DVIS_WEIGHTS to "
         "change it);\nany other file works with 'dvis segment --model FILE'."
     )
+
+
+def _where(model: KnownModel) -> str:
+    if model.untrained:
+        return "none needed"
+    if model.bundled:
+        return "bundled"
+    return str(model.weights) if model.weights else "not installed"
