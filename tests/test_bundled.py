@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,13 @@ def test_a_weight_too_large_for_half_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="float16 cannot"):
         save_weights(network, tmp_path / "half.safetensors", half=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_listing_models_needs_no_torch() -> None:
+    """A batch's scheduler looks a model up before any worker starts; torch would cost it a second."""
+    code = (
+        "import sys; from dvis_cli.checkpoints.registry import known_models; known_models(); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
