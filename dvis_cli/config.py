@@ -99,6 +99,9 @@ class RefinerConfig:
     layers: int = 6
     heads: int = 8
     ffn: int = 2048
+    # Share of the refiner in the masks, the rest is the tracker's. 1 is the report's. The two go wrong in different
+    # frames, so the mean of a refiner that learned little and its tracker can be better than either.
+    blend: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,8 @@ def _check(config: ModelConfig) -> None:
         value = getattr(config.decision, label)
         if not 0 <= value <= 1:
             raise ConfigError(f"decision.{label}={value} must lie in 0..1")
+    if not 0 <= config.refiner.blend <= 1:
+        raise ConfigError(f"refiner.blend={config.refiner.blend} must lie in 0..1")
     if config.decision.window < 1:
         raise ConfigError(f"decision.window={config.decision.window} must be at least 1 frame")
     if config.num_classes < 1:

@@ -109,9 +109,10 @@ class QueryState:
         self._logit_sum: Tensor | float = 0.0  # (Q, K+1) over the frames of the horizon
         self._refined_probs: Tensor | float = 0.0  # (Q, K+1), weighted by frames
         self._frames = 0
-        self.queries: list[
-            Tensor
-        ] = []  # (Q, C) a frame of the horizon, after the norm: masks come from these
+        # (Q, C) a frame of the horizon, after the norm: masks come from these, and where the refiner's masks are
+        # blended with the tracker's, from the tracks too.
+        self.queries: list[Tensor] = []
+        self._tracks: list[Tensor] = []
 
     def add(self, output: SegmenterOutput) -> None:
         """Take in the next frames."""
@@ -134,18 +135,29 @@ class QueryState:
         self._logit_sum = self._refined_probs = 0.0
         self._frames = 0
         self.queries.clear()
+        self._tracks.clear()
 
     def mask_embeds(self, frame: int, kept: Tensor) -> Tensor:
         """(N, C) mask embeddings of the kept queries in a frame of the horizon."""
-        model = self.model
+        model, mode = self.model, self.settings.mode
         heads = {
             "minvis": model.segmenter.query_decoder,
             "online": model.tracker,
             "offline": model.refiner,
         }
-        head = heads[self.settings.mode]
+        head = heads[mode]
         assert head is not None
-        return head.mask_head(self.queries[frame][kept])
+        embeds: Tensor = head.mask_head(self.queries[frame][kept])
+        if not self._blended:
+            return embeds
+        assert model.tracker is not None
+        # Masks are linear in their embeddings: the mean of these is the mean of the masks' logits.
+        tracked: Tensor = model.tracker.mask_head(self._tracks[frame][kept])
+        return tracked.lerp(embeds, model.config.refiner.blend)
+
+    @property
+    def _blended(self) -> bool:
+        return self.settings.mode == "offline" and self.model.config.refiner.blend < 1
 
     def _count(self, class_logits: Tensor) -> None:
         """class_logits: (T, Q, K+1)."""
@@ -189,6 +201,8 @@ class QueryState:
         memory = torch.stack([memory for _, memory in self._recent])[None]
         refined: RefinedTracks = refiner(tracks, memory)
         self.queries.extend(refined.queries[0, -self._unrefined :])
+        if self._blended:
+            self._tracks.extend(tracks[0, -self._unrefined :])
         probabilities = refined.class_logits[0].float().softmax(dim=-1)
         self._refined_probs = self._refined_probs + probabilities * self._unrefined
         self._unrefined = 0

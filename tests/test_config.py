@@ -35,6 +35,7 @@ def test_every_registered_configuration_survives_yaml() -> None:
         ({"query_decoder": {"heads": 7}}, "256 channels cannot be split over heads=7"),
         ({"pixel_decoder": {"channels": 40, "heads": 4}}, "multiple of 32"),
         ({"decision": {"score_threshold": 1.5}}, "must lie in 0..1"),
+        ({"refiner": {"blend": -0.5}}, "refiner.blend=-0.5 must lie in 0..1"),
         ({"num_classes": 0}, "at least 1"),
         ({"input": {"mean": 3}}, "expected a list"),
     ],

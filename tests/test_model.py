@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -306,3 +308,26 @@ def test_a_model_says_how_many_frames_it_decides_together() -> None:
     assert check_settings(4, decision=decision).horizon == 12
     assert check_settings(40, decision=decision).horizon == 40
     assert check_settings().window == 300
+
+
+def test_blended_masks_lie_between_the_trackers_and_the_refiners(
+    golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = golden.model.config
+    every = torch.arange(config.query_decoder.queries)
+
+    def embeds(mode: str, blend: float) -> list[torch.Tensor]:
+        refiner = dataclasses.replace(config.refiner, blend=blend)
+        monkeypatch.setattr(golden.model, "config", dataclasses.replace(config, refiner=refiner))
+        state = QueryState(golden.model, RunSettings(mode=mode, window=2))
+        with torch.inference_mode():
+            state.add(golden.model.segment(golden.tensors()))
+            state.finish_horizon()
+            return [state.mask_embeds(frame, every) for frame in range(len(golden.frames))]
+
+    tracked, refined = embeds("online", 1.0), embeds("offline", 1.0)
+    some, none = embeds("offline", 0.25), embeds("offline", 0.0)
+    for frame, (alone, other) in enumerate(zip(tracked, refined, strict=True)):
+        assert not torch.allclose(alone, other, atol=1e-2)
+        assert torch.allclose(some[frame], 0.75 * alone + 0.25 * other, atol=1e-5)
+        assert torch.allclose(none[frame], alone, atol=1e-5)

@@ -1,11 +1,11 @@
 """Clips made by pasting cut-out people over backgrounds, with labels, in VIPSeg's layout (split "train").
 
-    python compose.py DATA OUT --clips 200 [--frames 12] [--seed 0]
+    python compose.py DATA OUT --clips 200 [--frames 12] [--people 2 7] [--tall 50 300] [--seed 0]
 
-Needs cutouts.py's sequences. A clip has a moving crop of one background, two to seven people who walk as they
-did where they were cut out (forwards and back, mirrored, faster or slower, of one size), up to two cars, all
-hiding one another by the height of their feet, and colour, blur and noise of its own. The same seed gives the
-same clips.
+Needs cutouts.py's sequences. A clip has a moving crop of one background, some people (`--people`, at least and
+at most) who walk as they did where they were cut out (forwards and back, mirrored, faster or slower, of one size
+in `--tall`), up to two cars, all hiding one another by the height of their feet, and colour, blur and noise of
+its own. The same seed gives the same clips.
 """
 
 from __future__ import annotations
@@ -21,10 +21,16 @@ from layout import NAMES, Split, category_of
 
 WIDTH, HEIGHT = 640, 480
 FIRST = 1000  # segment id of what is pasted first
-PEOPLE, CARS = (2, 8), (0, 3)  # how many, half open
-TALL = {"person": (50, 300), "car": (40, 160)}  # pixels
+CARS = (0, 2)  # how many, at least and at most
+CARS_TALL = (40, 160)  # pixels
 CAR_SPEED = 6.0  # pixels a frame, standard deviation
 SOLID = 0.5  # alpha from which a pixel is the person's
+
+
+@dataclass(frozen=True)
+class Crowd:
+    people: tuple[int, int] = (2, 7)  # how many, at least and at most
+    tall: tuple[int, int] = (50, 300)  # pixels
 
 
 @dataclass
@@ -49,12 +55,12 @@ def coloured(rng: np.random.Generator, picture_gain: np.ndarray, hue: int, pictu
     return np.dstack([np.clip(bgr, 0, 255).astype(np.uint8), picture[..., 3]])
 
 
-def actor(rng: np.random.Generator, source: Path, frames: int) -> Actor:
+def actor(rng: np.random.Generator, source: Path, frames: int, heights: tuple[int, int]) -> Actor:
     with np.load(source) as run:
         names = sorted(name for name in run.files if name != "feet")
         feet, pictures = run["feet"], [run[name] for name in names]
     kind = source.stem.partition("_")[0]
-    tall = float(np.exp(rng.uniform(*np.log(TALL[kind]))))
+    tall = float(np.exp(rng.uniform(*np.log(heights))))
     scale = tall / np.median([p.shape[0] for p in pictures])
     scale = min(scale, 2.5)
     mirrored = bool(rng.random() < 0.5)
@@ -115,16 +121,15 @@ def finish(
     return np.clip(out + noise[..., None], 0, 255).astype(np.uint8)
 
 
-def clip(rng: np.random.Generator, scene: tuple, sources: list[Path], frames: int):
+def clip(rng: np.random.Generator, scene: tuple, sources: list[Path], frames: int, crowd: Crowd):
     """Yield (image, ids, segments) of one clip."""
     back, labels, names = scene
     segments = {number + 1: category_of(name) for number, name in enumerate(names)}
     cast = []
-    for kind, count in (("person", PEOPLE), ("car", CARS)):
+    for kind, (least, most), tall in (("person", crowd.people, crowd.tall), ("car", CARS, CARS_TALL)):
         some = [source for source in sources if source.stem.startswith(f"{kind}_")]
-        cast += [
-            actor(rng, some[rng.integers(len(some))], frames) for _ in range(rng.integers(*count)) if some
-        ]
+        count = rng.integers(least, most + 1) if some else 0
+        cast += [actor(rng, some[rng.integers(len(some))], frames, tall) for _ in range(count)]
     segments.update({FIRST + number: one.category for number, one in enumerate(cast)})
     gain, gamma, blur = rng.uniform(0.75, 1.2, 3), rng.uniform(0.75, 1.35), rng.uniform(0, 1.2)
     for index, matrix in enumerate(camera(rng, back.shape[1::-1], frames)):
@@ -146,15 +151,18 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--frames", type=int, default=12)
+    parser.add_argument("--people", type=int, nargs=2, default=Crowd.people)
+    parser.add_argument("--tall", type=int, nargs=2, default=Crowd.tall)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     sources = sorted((given.data / "cutouts").glob("*.npz"))
     scenes = [backgrounds.load(given.data, name) for name in [*backgrounds.PHOTOS, *backgrounds.STREETS]]
+    crowd = Crowd(tuple(given.people), tuple(given.tall))
     split = Split(given.out, "train")
     for number in range(given.clips):
         rng = np.random.default_rng([given.seed, number])
         split.begin(f"pasted_{given.seed}_{number:05d}")
-        made = clip(rng, scenes[rng.integers(len(scenes))], sources, given.frames)
+        made = clip(rng, scenes[rng.integers(len(scenes))], sources, given.frames, crowd)
         for index, (image, ids, segments) in enumerate(made):
             split.add(f"{index:05d}", image, ids, segments)
     split.close()
