@@ -70,26 +70,24 @@ class WinnerMaps:
         Returns:
             (height, width) at output size: 0 where nobody's mask is, else n + 1 for kept query n.
         """
-        best: Tensor | None = None
-        winner = sure = best
-        for first in range(0, len(frame_masks), QUERIES_AT_ONCE):
-            part = slice(first, first + QUERIES_AT_ONCE)
-            masks = frame_masks.probabilities(part)
-            inside = masks >= 0.5
-            self.counts.own[part] = self.counts.own[part] + inside.sum(dim=(1, 2)).cpu().numpy()
-            value, index = (masks * self.scores[part, None, None]).max(dim=0)
-            mine = inside.gather(0, index[None])[0]
-            index = index + first
-            if best is None or winner is None or sure is None:
-                best, winner, sure = value, index, mine
-            else:
-                better = value > best
-                best = torch.where(better, value, best)
-                winner = torch.where(better, index, winner)
-                sure = torch.where(better, mine, sure)
-        if winner is None or sure is None:
-            raise ValueError("a winner map needs at least one query")
         count = len(frame_masks)
+        if not count:
+            raise ValueError("a winner map needs at least one query")
+        best = winner = None
+        own = []
+        for first in range(0, count, QUERIES_AT_ONCE):
+            # One mask after the other: `max` over many at once is slower on a CPU than all of this.
+            for n, mask in enumerate(frame_masks.probabilities(slice(first, first + QUERIES_AT_ONCE)), first):
+                own.append((mask >= 0.5).count_nonzero())
+                value = mask * self.scores[n]
+                if best is None or winner is None:
+                    best, winner = value, torch.zeros_like(value, dtype=torch.int32)
+                    continue
+                winner.masked_fill_(value > best, n)
+                torch.maximum(best, value, out=best)
+        assert best is not None and winner is not None
+        sure = best >= 0.5 * self.scores[winner]
+        self.counts.own += torch.stack(own).cpu().numpy()
         self.counts.won += torch.bincount(winner.flatten(), minlength=count).cpu().numpy()
         self.counts.assigned += torch.bincount(winner[sure], minlength=count).cpu().numpy()
         return ((winner + 1) * sure).cpu().numpy().astype(self.dtype)
