@@ -86,7 +86,7 @@ class WinnerMaps:
                 winner.masked_fill_(value > best, n)
                 torch.maximum(best, value, out=best)
         assert best is not None and winner is not None
-        sure = best >= 0.5 * self.scores[winner]
+        sure = best >= 0.5 * self.scores[winner]  # the winner's own probability is at least 0.5
         self.counts.own += torch.stack(own).cpu().numpy()
         self.counts.won += torch.bincount(winner.flatten(), minlength=count).cpu().numpy()
         self.counts.assigned += torch.bincount(winner[sure], minlength=count).cpu().numpy()
