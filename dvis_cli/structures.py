@@ -114,6 +114,31 @@ class RefinedTracks:
     class_logits: Tensor  # (B, Q, K+1), one distribution per query and window
 
 
+class CellMasks(Protocol):
+    """Masks of N queries in one frame, the output divided into n x m cells of at most R x S pixels."""
+
+    low: Tensor  # (N, n, m): no pixel of the cell is less likely than this, up to rounding
+    high: Tensor  # (N, n, m): nor likelier than this
+
+    @property
+    def pixels(self) -> Tensor:
+        """(n, m) int64: pixels of each cell; may be 0."""
+        ...
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """(R, S)."""
+        ...
+
+    def blocks(self, query: int, cells: Tensor) -> Tensor:
+        """(k, R * S): the probabilities of a query in k cells (k,) int64, numbered row by row; 0 beyond a cell."""
+        ...
+
+    def picture(self, blocks: Tensor) -> Tensor:
+        """(n * m, R * S) values by cells to (height, width)."""
+        ...
+
+
 class FrameMasks(Protocol):
     """The masks of N queries in one frame, made when they are asked for: some queries, or some rows, at a time."""
 
@@ -129,6 +154,10 @@ class FrameMasks(Protocol):
 
     def band(self, rows: slice) -> Tensor:
         """(N, rows, width): what `probabilities` gives for all queries, in some rows of the output only."""
+        ...
+
+    def cells(self) -> CellMasks | None:
+        """The same probabilities, by cells; None where masks can only be made whole."""
         ...
 
 

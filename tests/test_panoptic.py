@@ -176,3 +176,56 @@ def test_a_band_is_a_part_of_the_whole(seed, geometry, edges) -> None:
     whole = masks.probabilities(slice(0, 5))[:, first : last + 1]
     assert band.shape == whole.shape
     assert torch.allclose(band, whole, atol=1e-5)
+
+
+SIZES = [
+    *GEOMETRIES,
+    Geometry((100, 61), (50, 61), (64, 64)),
+    Geometry((57, 131), (32, 96), (32, 96)),
+    Geometry((96, 160), (96, 160), (96, 160)),
+]
+
+
+def smooth_masks(seed: int, count: int, geometry: Geometry, contrast: float) -> FeatureMasks:
+    """Masks with wide insides and soft borders, as a trained model's."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = geometry.padded[0] // 4, geometry.padded[1] // 4
+    coarse = torch.randn(1, 6, height // 6 + 1, width // 6 + 1, generator=generator)
+    features = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)[0]
+    return FeatureMasks(torch.randn(count, 6, generator=generator) * contrast, features, geometry)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    count=st.integers(1, 12),
+    geometry=st.sampled_from(SIZES),
+    contrast=st.sampled_from([0.0, 1.0, 10.0, 1000.0]),
+)
+def test_winners_by_cells_are_those_by_pixels(seed, count, geometry, contrast) -> None:
+    masks = smooth_masks(seed, count, geometry, contrast)
+    scores = torch.rand(count, generator=torch.Generator().manual_seed(seed)) * 0.5 + 0.5
+    by_cells, by_pixels = WinnerMaps(kept_queries(scores)), WinnerMaps(kept_queries(scores))
+    winner = by_cells.frame(masks)
+    masks.cells = lambda: None  # type: ignore[method-assign, return-value]
+    plain = by_pixels.frame(masks)
+    tied = 2  # pixels that rounding may decide either way
+    assert (winner != plain).sum() <= tied
+    for name in ("won", "own", "assigned"):
+        difference = getattr(by_cells.counts, name) - getattr(by_pixels.counts, name)
+        assert np.abs(difference).max() <= tied, name
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), geometry=st.sampled_from(SIZES))
+def test_cells_bound_and_make_every_pixel(seed, geometry) -> None:
+    masks = smooth_masks(seed, 3, geometry, 5.0)
+    cells = masks.cells()
+    assert int(cells.pixels.sum()) == geometry.output[0] * geometry.output[1]
+    everywhere = torch.arange(cells.pixels.numel())
+    one = cells.block[0] * cells.block[1]
+    for n, whole in enumerate(masks.probabilities(slice(0, 3))):
+        made = cells.picture(cells.blocks(n, everywhere))
+        assert torch.allclose(made, whole, atol=1e-5)
+        low, high = (bound[n].flatten()[:, None].repeat(1, one) for bound in (cells.low, cells.high))
+        assert (cells.picture(low) <= whole + 1e-6).all() and (whole <= cells.picture(high) + 1e-6).all()

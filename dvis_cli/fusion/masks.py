@@ -73,6 +73,9 @@ class MeanMasks:
         """(N, rows, width): some rows of what `probabilities` gives for all."""
         return self._mean(slice(None), lambda view, _: view.band(rows))
 
+    def cells(self) -> None:
+        """The views have cells of different sizes."""
+
     def _mean(self, part: slice, masks_of: Callable[[FrameMasks, slice], Tensor]) -> Tensor:
         """Average some tubes over the views; one that has no member of them is not asked."""
         start, stop, _ = part.indices(len(self.members))
@@ -101,3 +104,6 @@ class MirroredMasks:
     def band(self, rows: slice) -> Tensor:
         """(N, rows, width) in 0..1."""
         return self.masks.band(rows).flip(-1)
+
+    def cells(self) -> None:
+        """Not made: a mirrored view is one of several."""

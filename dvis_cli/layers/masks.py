@@ -8,6 +8,8 @@ from torch import Tensor
 
 from dvis_cli.structures import Geometry
 
+from .cells import FeatureCells, neighbours
+
 
 class FeatureMasks:
     """The masks of N queries in one frame at one scale: a `structures.FrameMasks`.
@@ -41,6 +43,10 @@ class FeatureMasks:
         if self._all_small is None:
             self._all_small = self.small_logits(slice(None))
         return band_probabilities(self._all_small, self.geometry, rows)
+
+    def cells(self) -> FeatureCells:
+        """Bounds of the same probabilities, and their pixels cell by cell."""
+        return FeatureCells(self.small_logits(slice(None)), self.geometry)
 
 
 def mask_probabilities(logits: Tensor, geometry: Geometry) -> Tensor:
@@ -79,7 +85,7 @@ def band_probabilities(logits: Tensor, geometry: Geometry, rows: slice) -> Tenso
     """
     if geometry.output == geometry.resized:
         return _resized_rows(logits, geometry, rows.start, rows.stop).sigmoid()
-    lower, upper, weight = _neighbours(geometry.resized[0], geometry.output[0], rows)
+    lower, upper, weight = neighbours(geometry.resized[0], geometry.output[0], rows)
     first = int(lower[0])
     source = _resized_rows(logits, geometry, first, int(upper[-1]) + 1).sigmoid()
     wide = F.interpolate(
@@ -98,7 +104,7 @@ def _resized_rows(logits: Tensor, geometry: Geometry, start: int, stop: int) -> 
     """
     height = logits.shape[1]
     factor = geometry.padded[0] // height
-    lower, upper, _ = _neighbours(height, geometry.padded[0], slice(start, stop))
+    lower, upper, _ = neighbours(height, geometry.padded[0], slice(start, stop))
     first, last = int(lower[0]), int(upper[-1]) + 1
     large = F.interpolate(
         logits[None, :, first:last],
@@ -107,17 +113,6 @@ def _resized_rows(logits: Tensor, geometry: Geometry, start: int, stop: int) -> 
         align_corners=False,
     )[0]
     return large[:, start - first * factor : stop - first * factor, : geometry.resized[1]]
-
-
-def _neighbours(source: int, target: int, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Between which two rows of `source` each of some rows of `target` lies, and how close to the second.
-
-    Bilinear without aligned corners. Each (rows,): int64, int64, float32 in 0..1.
-    """
-    scale = torch.tensor(source, dtype=torch.float32) / target
-    place = ((torch.arange(rows.start, rows.stop) + 0.5) * scale - 0.5).clamp(min=0)
-    lower = place.long()
-    return lower, (lower + 1).clamp(max=source - 1), place - lower
 
 
 def _to_resized(logits: Tensor, geometry: Geometry) -> Tensor:

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvis_cli.structures import Category, Frame, FrameMasks, PanopticFrame, Segment, Tubes
+from dvis_cli.structures import Category, CellMasks, Frame, FrameMasks, PanopticFrame, Segment, Tubes
 
 QUERIES_AT_ONCE = 8  # masks held at the output size at any moment
 MAX_KEPT = 2**16 - 1  # what a winner map can number
+SURE = 0.5  # probability from which on a pixel is in a mask
+ROUNDING = 1e-6  # a bound of probabilities is not relied upon closer than this
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,24 @@ class WinnerMaps:
         Returns:
             (height, width) at output size: 0 where nobody's mask is, else n + 1 for kept query n.
         """
-        count = len(frame_masks)
-        if not count:
+        if not len(frame_masks):
             raise ValueError("a winner map needs at least one query")
+        cells = frame_masks.cells()
+        winner, sure = self._by_cells(cells) if cells is not None else self._by_pixels(frame_masks)
+        count = len(frame_masks)
+        both = torch.bincount((winner + count * sure).flatten(), minlength=2 * count).view(2, count)
+        self.counts.won += both.sum(0).cpu().numpy()
+        self.counts.assigned += both[1].cpu().numpy()
+        return ((winner + 1) * sure).cpu().numpy().astype(self.dtype)
+
+    def _by_pixels(self, frame_masks: FrameMasks) -> tuple[Tensor, Tensor]:
+        """Who wins each pixel, (height, width) int32, and whether it is in the winner's mask. All masks are made."""
         best = winner = None
         own = []
-        for first in range(0, count, QUERIES_AT_ONCE):
+        for first in range(0, len(frame_masks), QUERIES_AT_ONCE):
             # One mask after the other: `max` over many at once is slower on a CPU than all of this.
             for n, mask in enumerate(frame_masks.probabilities(slice(first, first + QUERIES_AT_ONCE)), first):
-                own.append((mask >= 0.5).count_nonzero())
+                own.append((mask >= SURE).count_nonzero())
                 value = mask * self.scores[n]
                 if best is None or winner is None:
                     best, winner = value, torch.zeros_like(value, dtype=torch.int32)
@@ -86,11 +97,38 @@ class WinnerMaps:
                 winner.masked_fill_(value > best, n)
                 torch.maximum(best, value, out=best)
         assert best is not None and winner is not None
-        sure = best >= 0.5 * self.scores[winner]  # the winner's own probability is at least 0.5
         self.counts.own += torch.stack(own).cpu().numpy()
-        self.counts.won += torch.bincount(winner.flatten(), minlength=count).cpu().numpy()
-        self.counts.assigned += torch.bincount(winner[sure], minlength=count).cpu().numpy()
-        return ((winner + 1) * sure).cpu().numpy().astype(self.dtype)
+        return winner, best >= SURE * self.scores[winner]  # the winner's own probability is at least 0.5
+
+    def _by_cells(self, cells: CellMasks) -> tuple[Tensor, Tensor]:
+        """The same from bounds where they say enough: masks are made along borders and where several compete."""
+        scores = self.scores[:, None, None]
+        rivals = cells.high * scores >= (cells.low * scores).amax(0) - ROUNDING  # (N, n, m): may win here
+        full = cells.low >= SURE + ROUNDING
+        border = ~full & (cells.high >= SURE - ROUNDING)
+        made = ((rivals & (rivals.sum(0) > 1)) | border) & (cells.pixels > 0)
+        own = ((full & ~made) * cells.pixels).flatten(1).sum(1)
+        # Where nothing is made there is one rival, or no pixel.
+        first = rivals.to(torch.uint8).argmax(0)
+        decided = (first * 2 + full.gather(0, first[None])[0]).to(
+            torch.int32
+        )  # 2 x winner + whether it is sure
+        code = decided.flatten()[:, None].repeat(1, cells.block[0] * cells.block[1])
+        best = torch.zeros(code.shape, device=code.device)
+        for n, score in enumerate(self.scores):
+            places = made[n].flatten().nonzero()[:, 0]
+            mask = cells.blocks(n, places)
+            inside = mask >= SURE
+            own[n] += inside.count_nonzero()
+            value = mask * (score * rivals[n].flatten()[places])[:, None]
+            before = best.index_select(0, places)
+            better = value > before
+            best.index_copy_(0, places, torch.maximum(value, before))
+            mine = code.index_select(0, places).masked_fill_(better, 2 * n)
+            code.index_copy_(0, places, mine.masked_fill_(better & inside, 2 * n + 1))
+        self.counts.own += own.cpu().numpy()
+        code = cells.picture(code)
+        return code >> 1, (code & 1).bool()
 
 
 @dataclass
