@@ -88,8 +88,9 @@ class TrackerConfig:
     ffn: int = 2048
     # How the last frame's queries are matched to this frame's: "published" is what published checkpoints were
     # trained with (the inverse permutation, spec 3.1), "direct" is equation 1 of the report; "tracks" matches this
-    # frame's queries to the tracker's last output instead, so that what it has put right stays right.
-    matching: Literal["published", "direct", "tracks"] = "published"
+    # frame's queries to the tracker's last output instead, so that what it has put right stays right; "memory" to what
+    # each row held in the frames before (tracker/memory.py), so that an object which was missed for a while is found.
+    matching: Literal["published", "direct", "tracks", "memory"] = "published"
 
 
 @dataclass(frozen=True)

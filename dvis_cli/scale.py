@@ -19,6 +19,7 @@ from .model import DvisModel, RunSettings
 from .spool import Spool
 from .structures import Geometry, RefinedTracks, SegmenterOutput, TrackerState, Tracks
 from .tracker.matching import match_direct
+from .tracker.memory import Memory, orders_with_memory
 
 
 class ScaleNetwork:
@@ -102,6 +103,7 @@ class QueryState:
     def __init__(self, model: DvisModel, settings: RunSettings) -> None:
         self.model, self.settings = model, settings
         self._tracker_state: TrackerState | None = None
+        self._memory: Memory | None = None  # of what was matched before, where the model matches with one
         self._last: Tensor | None = None  # MinVIS: the last frame's matched queries, (Q, C)
         # What the refiner may look at: the tracks and memories of the last `window` frames, each (Q, C).
         self._recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=settings.window)
@@ -181,7 +183,15 @@ class QueryState:
         assert tracker is not None
         queries = output.queries.float()
         tracks: Tracks
-        tracks, self._tracker_state = tracker(queries[None], self._tracker_state)
+        orders = None
+        if tracker.needs_orders:
+            embeds = self.model.segmenter.query_decoder.mask_head(queries)
+            orders, self._memory = orders_with_memory(
+                queries, output.class_logits, embeds, output.mask_features, self._memory
+            )
+        tracks, self._tracker_state = tracker(
+            queries[None], self._tracker_state, None if orders is None else orders[None]
+        )
         self._count(tracks.class_logits[0])
         if self.settings.mode == "online":
             self.queries.extend(tracks.queries[0])

@@ -10,6 +10,8 @@ from dvis_cli.structures import Geometry
 
 from .cells import FeatureCells, neighbours
 
+COARSE = 32  # cells of the longer side of a coarse mask
+
 
 class FeatureMasks:
     """The masks of N queries in one frame at one scale: a `structures.FrameMasks`.
@@ -47,6 +49,23 @@ class FeatureMasks:
     def cells(self) -> FeatureCells:
         """Bounds of the same probabilities, and their pixels cell by cell."""
         return FeatureCells(self.small_logits(slice(None)), self.geometry)
+
+
+def coarse_masks(embeds: Tensor, features: Tensor, side: int = COARSE) -> Tensor:
+    """Mask logits on a grid of at most `side` cells a side, from mask features averaged over the cells.
+
+    Args:
+        embeds: (T, Q, C).
+        features: (T, C, h, w).
+
+    Returns:
+        (T, Q, rows, columns) float32.
+    """
+    height, width = features.shape[-2:]
+    shrink = max(1.0, max(height, width) / side)
+    size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
+    cells = F.adaptive_avg_pool2d(features.float(), size)
+    return torch.einsum("tqc,tchw->tqhw", embeds.float(), cells)
 
 
 def mask_probabilities(logits: Tensor, geometry: Geometry) -> Tensor:

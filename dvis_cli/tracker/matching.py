@@ -16,7 +16,7 @@ def match_direct(reference: Tensor, current: Tensor) -> Tensor:
     Returns:
         (Q,) int64 on the CPU.
     """
-    return _assign(_distance(reference, current))
+    return assign(_distance(reference, current))
 
 
 def match_published(reference: Tensor, current: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def match_published(reference: Tensor, current: Tensor) -> Tensor:
 
     Shapes as in `match_direct`.
     """
-    return _assign(_distance(current, reference))
+    return assign(_distance(current, reference))
 
 
 def _distance(rows: Tensor, columns: Tensor) -> Tensor:
@@ -39,5 +39,6 @@ def _distance(rows: Tensor, columns: Tensor) -> Tensor:
     return (1 - rows @ columns.T).nan_to_num(nan=0.0)
 
 
-def _assign(cost: Tensor) -> Tensor:
+def assign(cost: Tensor) -> Tensor:
+    """The cheapest permutation: row r of (Q, Q) costs goes with column indices[r]. (Q,) int64 on the CPU."""
     return torch.from_numpy(linear_sum_assignment(cost.cpu().numpy())[1])

@@ -35,53 +35,61 @@ class ReferringTracker(nn.Module):
         super().__init__()
         self.match = match_published if config.matching == "published" else match_direct
         self.match_tracks = config.matching == "tracks"
+        self.needs_orders = config.matching == "memory"  # somebody else matches: `orders_with_memory`
         self.blocks = nn.ModuleList(TrackerBlock(channels, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(channels)
         self.class_head = nn.Linear(channels, classes + 1)
         self.mask_head = MLP(channels, channels, mask_channels)
 
-    def forward(self, queries: Tensor, state: TrackerState | None = None) -> tuple[Tracks, TrackerState]:
+    def forward(
+        self, queries: Tensor, state: TrackerState | None = None, orders: Tensor | None = None
+    ) -> tuple[Tracks, TrackerState]:
         """Track through T frames.
 
         Args:
             queries: (B, T, Q, C) segmenter queries, T >= 1.
             state: what the last call returned; None at the beginning of a video.
+            orders: (B, T, Q) int64, which query goes on in each row, where the matching is not the tracker's own.
 
         Returns:
             the tracks of these frames, and the state after them.
         """
-        outputs, orders = [], []
-        for current in queries.unbind(1):
-            state, order, _ = self.step(current, state)
+        outputs, indices = [], []
+        for frame, current in enumerate(queries.unbind(1)):
+            state, order, _ = self.step(current, state, None if orders is None else orders[:, frame])
             outputs.append(state.output)
-            orders.append(order)
+            indices.append(order)
         assert state is not None, "no frames"
         tracked = self.norm(torch.stack(outputs, dim=1))
-        return Tracks(tracked, self.class_head(tracked), torch.stack(orders, dim=1)), state
+        return Tracks(tracked, self.class_head(tracked), torch.stack(indices, dim=1)), state
 
-    def every_layer(self, queries: Tensor) -> tuple[list[Tensor], Tensor]:
+    def every_layer(self, queries: Tensor, orders: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         """Track a clip from its beginning and keep what training looks at.
 
         Args:
             queries: (B, T, Q, C) segmenter queries.
+            orders: as of `forward`.
 
         Returns:
             the tracks after each block and the norm, each (B, T, Q, C), and the order (B, T, Q) int64.
         """
-        state, blocks, orders = None, [], []
-        for current in queries.unbind(1):
-            state, order, outputs = self.step(current, state)
+        state, blocks, indices = None, [], []
+        for frame, current in enumerate(queries.unbind(1)):
+            state, order, outputs = self.step(current, state, None if orders is None else orders[:, frame])
             blocks.append(outputs)
-            orders.append(order)
+            indices.append(order)
         layers = [self.norm(torch.stack(frames, dim=1)) for frames in zip(*blocks, strict=True)]
-        return layers, torch.stack(orders, dim=1)
+        return layers, torch.stack(indices, dim=1)
 
-    def step(self, current: Tensor, state: TrackerState | None) -> tuple[TrackerState, Tensor, list[Tensor]]:
+    def step(
+        self, current: Tensor, state: TrackerState | None, order: Tensor | None = None
+    ) -> tuple[TrackerState, Tensor, list[Tensor]]:
         """One frame.
 
         Args:
             current: (B, Q, C) segmenter queries.
             state: after the last frame.
+            order: (B, Q) int64, which query goes on in each row; None: to be matched here.
 
         Returns:
             the new state, the order (B, Q) int64, and every block's output, each (B, Q, C).
@@ -90,9 +98,11 @@ class ReferringTracker(nn.Module):
             order = torch.arange(current.shape[1], device=current.device).expand(current.shape[:2])
             outputs = self._denoise(current, None, current)
             return TrackerState(matched=current, output=outputs[-1]), order, outputs
-        last_frame = self.norm(state.output) if self.match_tracks else state.matched
-        pairs = zip(last_frame, current, strict=True)
-        order = torch.stack([self.match(last, now) for last, now in pairs]).to(current.device)
+        if order is None:
+            assert not self.needs_orders, "matching with a memory is not done here"
+            last_frame = self.norm(state.output) if self.match_tracks else state.matched
+            pairs = zip(last_frame, current, strict=True)
+            order = torch.stack([self.match(last, now) for last, now in pairs]).to(current.device)
         matched = current.gather(1, order.unsqueeze(-1).expand_as(current))
         outputs = self._denoise(matched, state.output, current)
         return TrackerState(matched, outputs[-1]), order, outputs

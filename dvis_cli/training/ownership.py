@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from dvis_cli.layers.masks import coarse_masks
+
 from .matcher import Asked, Assignment, Matcher, Predicted
 from .points import Draw
 from .targets import ClipTargets
@@ -116,16 +118,14 @@ def _pass_on(overlap: Tensor, owner: list[int], missed: list[int], patience: int
 
 def overlap_of(predicted: Predicted, features: Tensor, targets: ClipTargets) -> tuple[Tensor, Tensor]:
     """(T, Q, N) IoU of masks (logit above 0) and objects on a coarse grid, and (T, N) bool: seen in any cell."""
-    height, width = features.shape[-2:]
-    shrink = max(1.0, max(height, width) / GRID)
-    size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
     numbers = torch.arange(1, len(targets.classes) + 1, device=features.device)
     overlaps, visible = [], []
     with torch.no_grad():
-        for embeds, maps, ids in zip(predicted.mask_embeds, features, targets.ids, strict=True):
-            maps = F.adaptive_avg_pool2d(maps.float(), size)
-            masks = torch.einsum("qc,chw->qhw", embeds.float(), maps).flatten(1) > 0
-            cells = F.interpolate(ids[None, None].float(), size=size, mode="nearest-exact").flatten()
+        for logits, ids in zip(coarse_masks(predicted.mask_embeds, features, GRID), targets.ids, strict=True):
+            masks = logits.flatten(1) > 0
+            cells = F.interpolate(
+                ids[None, None].float(), size=logits.shape[1:], mode="nearest-exact"
+            ).flatten()
             truth = cells[None] == numbers[:, None]
             both = masks.float() @ truth.float().T
             union = masks.sum(1)[:, None] + truth.sum(1)[None] - both

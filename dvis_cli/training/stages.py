@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dvis_cli.model import DvisModel
 from dvis_cli.segmenter.query_decoder import QueryDecoder
+from dvis_cli.tracker.memory import orders_with_memory
 from dvis_cli.tracker.tracker import ReferringTracker
 
 from .losses import Criterion, Losses, process_mean
@@ -138,7 +139,7 @@ class TrackerStage(Stage):
         """Track from the first frame of each clip on and compare every block's output."""
         tracker = self.network.tracker
         assert tracker is not None
-        layers, order = tracker.every_layer(inputs.queries)
+        layers, order = tracker.every_layer(inputs.queries, orders_of(self.network, inputs))
         features = inputs.mask_features
         guide: list[Asked] | None = None
         if rule.guided:
@@ -197,7 +198,7 @@ class RefinerStage(Stage):
         assert tracker is not None and refiner is not None
         features = inputs.mask_features
         with torch.no_grad():
-            tracks = tracker(inputs.queries)[0]
+            tracks = tracker(inputs.queries, None, orders_of(self.network, inputs))[0]
             memory = tracker.frame_forward(inputs.queries)
             guide: list[Assignment] | None = None
             if rule.guided:
@@ -258,6 +259,16 @@ class RefinerStage(Stage):
 def predict(heads: QueryDecoder | ReferringTracker, queries: Tensor) -> tuple[Tensor, Tensor]:
     """Class logits (..., K+1) and mask embeddings (..., C) of queries (..., C), float32."""
     return heads.class_head(queries).float(), heads.mask_head(queries).float()
+
+
+def orders_of(network: DvisModel, inputs: FrozenFeatures) -> Tensor | None:
+    """(B, T, Q) int64: the orders of clips for a tracker that is not to match by itself; None for one that is."""
+    if network.tracker is None or not network.tracker.needs_orders:
+        return None
+    with torch.no_grad():
+        logits, embeds = predict(network.segmenter.query_decoder, inputs.queries)
+        clips = zip(inputs.queries, logits, embeds, inputs.mask_features, strict=True)
+        return torch.stack([orders_with_memory(*clip, None)[0] for clip in clips])
 
 
 def matched_masks(embeds: Tensor, features: Tensor, pairs: Sequence[Assignment]) -> Tensor:
