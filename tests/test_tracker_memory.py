@@ -16,6 +16,8 @@ from dvis_cli.scale import QueryState
 from dvis_cli.structures import SegmenterOutput
 from dvis_cli.tracker.matching import match_direct
 from dvis_cli.tracker.memory import orders_with_memory
+from dvis_cli.training.stages import orders_of
+from dvis_cli.training.targets import FrozenFeatures
 
 QUERIES, CHANNELS, CLASSES, SIDE = 8, 16, 3, 8
 
@@ -155,3 +157,19 @@ def test_the_tracker_does_not_match_by_itself(network: DvisModel) -> None:
     queries = torch.randn(1, 2, network.config.query_decoder.queries, network.config.query_decoder.channels)
     with pytest.raises(AssertionError, match="memory"):
         network.tracker(queries)
+
+
+def test_training_sees_the_tracks_that_a_run_has(network: DvisModel) -> None:
+    torch.manual_seed(4)
+    frames = torch.randn(4, 3, 64, 96)
+    with torch.inference_mode():
+        output = network.segment(frames)
+        state = QueryState(network, RunSettings(mode="online", window=4))
+        state.add(output)
+        inputs = FrozenFeatures(output.queries[None], output.mask_features[None])
+        orders = orders_of(network, inputs)
+        assert network.tracker is not None and orders is not None
+        tracks = network.tracker(inputs.queries, None, orders)[0]
+    assert not torch.equal(orders[0, 1:], torch.arange(orders.shape[2]).expand(3, -1)), "something is matched"
+    assert torch.allclose(torch.stack(state.queries), tracks.queries[0], atol=1e-5)
+    assert orders_of(load_model("tiny"), inputs) is None
