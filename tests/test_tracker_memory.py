@@ -159,11 +159,20 @@ def test_the_tracker_does_not_match_by_itself(network: DvisModel) -> None:
         network.tracker(queries)
 
 
+def shuffled(output: SegmenterOutput) -> SegmenterOutput:
+    """The same, the queries of every frame in another order."""
+    order = torch.rand(output.queries.shape[:2]).argsort(dim=1)[..., None]
+    queries, logits = (
+        part.gather(1, order.expand_as(part)) for part in (output.queries, output.class_logits)
+    )
+    return SegmenterOutput(queries, output.mask_features, logits)
+
+
 def test_training_sees_the_tracks_that_a_run_has(network: DvisModel) -> None:
     torch.manual_seed(4)
     frames = torch.randn(4, 3, 64, 96)
     with torch.inference_mode():
-        output = network.segment(frames)
+        output = shuffled(network.segment(frames))
         state = QueryState(network, RunSettings(mode="online", window=4))
         state.add(output)
         inputs = FrozenFeatures(output.queries[None], output.mask_features[None])
