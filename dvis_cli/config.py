@@ -103,6 +103,9 @@ class RefinerConfig:
     # Share of the refiner in the masks, the rest is the tracker's. 1 is the report's. The two go wrong in different
     # frames, so the mean of a refiner that learned little and its tracker can be better than either.
     blend: float = 1.0
+    # Frames over which it is judged whether a track is there: in a frame in which the segmenter, on the mean of so many
+    # around it, takes the matched queries for nothing, the track's mask is empty. 0: never judged, as published.
+    presence: int = 0
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,8 @@ def _check(config: ModelConfig) -> None:
             raise ConfigError(f"decision.{label}={value} must lie in 0..1")
     if not 0 <= config.refiner.blend <= 1:
         raise ConfigError(f"refiner.blend={config.refiner.blend} must lie in 0..1")
+    if config.refiner.presence < 0 or (config.refiner.presence and config.refiner.presence % 2 == 0):
+        raise ConfigError(f"refiner.presence={config.refiner.presence} must be 0 or an odd number of frames")
     if config.decision.window < 1:
         raise ConfigError(f"decision.window={config.decision.window} must be at least 1 frame")
     if config.num_classes < 1:

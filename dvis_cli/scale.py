@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .layers.masks import FeatureMasks
@@ -20,6 +21,8 @@ from .spool import Spool
 from .structures import Geometry, RefinedTracks, SegmenterOutput, TrackerState, Tracks
 from .tracker.matching import match_direct
 from .tracker.memory import Memory, orders_with_memory
+
+CERTAIN = 6.0  # logarithm of the odds from which on a frame counts no more
 
 
 class ScaleNetwork:
@@ -91,7 +94,8 @@ class ScaleTubes:
     def masks(self, place: int, queries: Tensor) -> FeatureMasks:
         """The masks of `queries` (N,) int64 in the frame at `place` of the horizon."""
         features = _to_tensor(self._features.get(place)).to(self._state.model.device)
-        return FeatureMasks(self._state.mask_embeds(place, queries), features, self.geometry)
+        embeds, present = self._state.mask_embeds(place, queries), self._state.present(place, queries)
+        return FeatureMasks(embeds, features, self.geometry, present)
 
 
 class QueryState:
@@ -105,8 +109,8 @@ class QueryState:
         self._tracker_state: TrackerState | None = None
         self._memory: Memory | None = None  # of what was matched before, where the model matches with one
         self._last: Tensor | None = None  # MinVIS: the last frame's matched queries, (Q, C)
-        # What the refiner may look at: the tracks and memories of the last `window` frames, each (Q, C).
-        self._recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=settings.window)
+        # What the refiner may look at: tracks (Q, C), memory (Q, C) and odds (Q,) of the last `window` frames.
+        self._recent: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=settings.window)
         self._unrefined = 0
         self._logit_sum: Tensor | float = 0.0  # (Q, K+1) over the frames of the horizon
         self._refined_probs: Tensor | float = 0.0  # (Q, K+1), weighted by frames
@@ -115,6 +119,7 @@ class QueryState:
         # blended with the tracker's, from the tracks too.
         self.queries: list[Tensor] = []
         self._tracks: list[Tensor] = []
+        self._present: list[Tensor] = []  # (Q,) bool a frame, where presence is judged
 
     def add(self, output: SegmenterOutput) -> None:
         """Take in the next frames."""
@@ -138,6 +143,7 @@ class QueryState:
         self._frames = 0
         self.queries.clear()
         self._tracks.clear()
+        self._present.clear()
 
     def mask_embeds(self, frame: int, kept: Tensor) -> Tensor:
         """(N, C) mask embeddings of the kept queries in a frame of the horizon."""
@@ -156,6 +162,10 @@ class QueryState:
         # Masks are linear in their embeddings: the mean of these is the mean of the masks' logits.
         tracked: Tensor = model.tracker.mask_head(self._tracks[frame][kept])
         return tracked.lerp(embeds, model.config.refiner.blend)
+
+    def present(self, frame: int, kept: Tensor) -> Tensor | None:
+        """(N,) bool: which of the kept queries are there in a frame of the horizon; None where that is not judged."""
+        return self._present[frame][kept] if self._present else None
 
     @property
     def _blended(self) -> bool:
@@ -196,8 +206,9 @@ class QueryState:
         if self.settings.mode == "online":
             self.queries.extend(tracks.queries[0])
             return
-        for pair in zip(tracks.queries[0], tracker.frame_forward(queries), strict=True):
-            self._recent.append(pair)
+        odds = odds_of_something(output.class_logits).gather(1, tracks.indices[0])
+        for frame in zip(tracks.queries[0], tracker.frame_forward(queries), odds, strict=True):
+            self._recent.append(frame)
             self._unrefined += 1
             if self._unrefined == self.settings.window:
                 self._refine()
@@ -207,15 +218,41 @@ class QueryState:
         refiner = self.model.refiner
         if not self._unrefined or refiner is None:
             return
-        tracks = torch.stack([track for track, _ in self._recent])[None]
-        memory = torch.stack([memory for _, memory in self._recent])[None]
-        refined: RefinedTracks = refiner(tracks, memory)
+        tracks, memory, odds = (torch.stack(part) for part in zip(*self._recent, strict=True))
+        tracks = tracks[None]
+        refined: RefinedTracks = refiner(tracks, memory[None])
         self.queries.extend(refined.queries[0, -self._unrefined :])
         if self._blended:
             self._tracks.extend(tracks[0, -self._unrefined :])
+        if self.model.config.refiner.presence:
+            self._present.extend(judge_presence(odds, self.model.config.refiner.presence)[-self._unrefined :])
         probabilities = refined.class_logits[0].float().softmax(dim=-1)
         self._refined_probs = self._refined_probs + probabilities * self._unrefined
         self._unrefined = 0
+
+
+def odds_of_something(class_logits: Tensor) -> Tensor:
+    """(..., K+1) logits to (...) float32: the logarithm of how much likelier a query is something than nothing."""
+    logits = class_logits.float()
+    return logits[..., :-1].logsumexp(dim=-1) - logits[..., -1]
+
+
+def judge_presence(odds: Tensor, frames: int) -> Tensor:
+    """Whether a track is there, by the mean of the odds over the frames around.
+
+    A single frame's word is too weak: an object is missed here and there, and what is found in its place for one
+    frame is not there.
+
+    Args:
+        odds: (T, Q) of `odds_of_something`, T frames of a window in order.
+        frames: how many frames are averaged; odd. Fewer at the ends of the window.
+
+    Returns:
+        (T, Q) bool.
+    """
+    certain = odds.clamp(-CERTAIN, CERTAIN).T[:, None]  # no frame may outvote all others
+    mean = F.avg_pool1d(certain, frames, stride=1, padding=frames // 2, count_include_pad=False)
+    return mean[:, 0].T > 0
 
 
 def offline_class_probs(refined: Tensor, online: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ def test_every_registered_configuration_survives_yaml() -> None:
         ({"pixel_decoder": {"channels": 40, "heads": 4}}, "multiple of 32"),
         ({"decision": {"score_threshold": 1.5}}, "must lie in 0..1"),
         ({"refiner": {"blend": -0.5}}, "refiner.blend=-0.5 must lie in 0..1"),
+        ({"refiner": {"presence": 2}}, "refiner.presence=2 must be 0 or an odd number of frames"),
         ({"num_classes": 0}, "at least 1"),
         ({"input": {"mean": 3}}, "expected a list"),
     ],

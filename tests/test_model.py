@@ -18,7 +18,8 @@ from dvis_cli.loading import categories_of, pick_device, pick_precision
 from dvis_cli.model import DvisModel, RunSettings
 from dvis_cli.noise import random_model
 from dvis_cli.pipeline import check_settings
-from dvis_cli.scale import QueryState
+from dvis_cli.scale import QueryState, ScaleNetwork, judge_presence, odds_of_something
+from dvis_cli.structures import SegmenterOutput
 from dvis_cli.tracker.matching import match_direct, match_published
 from dvis_cli.tracker.tracker import ReferringTracker
 from dvis_cli.video_run import start_run
@@ -331,3 +332,47 @@ def test_blended_masks_lie_between_the_trackers_and_the_refiners(
         assert not torch.allclose(alone, other, atol=1e-2)
         assert torch.allclose(some[frame], 0.75 * alone + 0.25 * other, atol=1e-5)
         assert torch.allclose(none[frame], alone, atol=1e-5)
+
+
+def test_presence_is_judged_by_the_frames_around() -> None:
+    odds = torch.tensor([[9.0, -9.0, 1.0], [-1.0, 4.0, -30.0], [9.0, -9.0, 5.0], [9.0, -9.0, -9.0]])
+    assert judge_presence(odds, 1).tolist() == (odds > 0).tolist()
+    smoothed = judge_presence(odds, 3)
+    assert smoothed[:, 0].all(), "missed in one frame only"
+    assert not smoothed[:, 1].any(), "there in one frame only"
+    assert smoothed[:, 2].tolist() == [False, False, False, False], "no frame counts for more than its limit"
+    assert judge_presence(torch.tensor([[2.0]]), 5).item()
+
+
+def test_a_track_that_is_not_there_has_an_empty_mask(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, segment = golden.model.config, golden.model.segment
+    every = torch.arange(config.query_decoder.queries)
+
+    def doubtful(frames: torch.Tensor) -> SegmenterOutput:
+        """As the segmenter says, but half of the queries are taken for nothing."""
+        output = segment(frames)
+        odds = odds_of_something(output.class_logits)
+        logits = output.class_logits.clone()
+        logits[..., -1] += odds.median()
+        return dataclasses.replace(output, class_logits=logits)
+
+    monkeypatch.setattr(golden.model, "segment", doubtful)
+
+    def masks(presence: int) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        refiner = dataclasses.replace(config.refiner, presence=presence)
+        monkeypatch.setattr(golden.model, "config", dataclasses.replace(config, refiner=refiner))
+        network = ScaleNetwork(golden.model, GEOMETRY, RunSettings(mode="offline", window=2), 2**20)
+        network.add(list(golden.tensors()))
+        tubes, frames = network.tubes(), range(len(golden.frames))
+        probabilities = [tubes.masks(frame, every).probabilities(slice(None)) for frame in frames]
+        verdicts = [network.state.present(frame, every) for frame in frames]
+        network.close()
+        return torch.stack(probabilities), verdicts
+
+    plain, unjudged = masks(0)
+    judged, verdicts = masks(3)
+    assert unjudged == [None] * len(golden.frames)
+    present = torch.stack([verdict for verdict in verdicts if verdict is not None])
+    assert present.any() and not present.all(), "all alike: the test shows nothing"
+    assert torch.equal(judged[present], plain[present])
+    assert judged[~present].max() < 1e-6

@@ -11,6 +11,7 @@ from dvis_cli.structures import Geometry
 from .cells import FeatureCells, neighbours
 
 COARSE = 32  # cells of the longer side of a coarse mask
+ABSENT = -30.0  # logit of a mask that is empty: a probability of 1e-13
 
 
 class FeatureMasks:
@@ -19,10 +20,13 @@ class FeatureMasks:
     Args:
         embeds: (N, C) mask embeddings of the queries in this frame.
         features: (C, h, w) mask features of this frame.
+        present: (N,) bool, False for queries whose mask is empty in this frame; None: all are there.
     """
 
-    def __init__(self, embeds: Tensor, features: Tensor, geometry: Geometry) -> None:
-        self.embeds, self.features, self.geometry = embeds, features, geometry
+    def __init__(
+        self, embeds: Tensor, features: Tensor, geometry: Geometry, present: Tensor | None = None
+    ) -> None:
+        self.embeds, self.features, self.geometry, self.present = embeds, features, geometry, present
         self._all_small: Tensor | None = None  # (N, h, w), for `band`
 
     def __len__(self) -> int:
@@ -30,7 +34,10 @@ class FeatureMasks:
 
     def small_logits(self, part: slice) -> Tensor:
         """(n, h, w) mask logits at stride 4, padding included."""
-        return torch.einsum("nc,chw->nhw", self.embeds[part].float(), self.features.float())
+        logits = torch.einsum("nc,chw->nhw", self.embeds[part].float(), self.features.float())
+        if self.present is not None:
+            logits.masked_fill_(~self.present[part, None, None], ABSENT)
+        return logits
 
     def probabilities(self, part: slice) -> Tensor:
         """(n, height, width) in 0..1 at the output size."""
