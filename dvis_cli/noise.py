@@ -70,9 +70,8 @@ def _fit_heads(network: DvisModel) -> None:
     if network.tracker is not None:
         # The frames have nothing in common, so there is nothing to match by memory.
         rows = torch.arange(queries.shape[1]).expand(1, *queries.shape[:2])
-        tracks = network.tracker(queries[None], None, rows if network.tracker.needs_orders else None)[
-            0
-        ].queries
+        orders = rows if network.tracker.needs_orders else None
+        tracks = network.tracker(queries[None], None, orders)[0].queries
         _fit(network.tracker.class_head, network.tracker.mask_head, tracks)
         if network.refiner is not None:
             refined = network.refiner(tracks, network.tracker.frame_forward(queries)[None])

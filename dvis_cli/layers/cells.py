@@ -29,9 +29,8 @@ class FeatureCells:
 
     def __init__(self, logits: Tensor, geometry: Geometry) -> None:
         self.grid = cell_grid((logits.shape[1], logits.shape[2]), geometry, logits.device)
-        down, across = (
-            -logits.shape[i] % SIDE + 1 for i in (1, 2)
-        )  # to whole cells, with a neighbour all around
+        # To whole cells, with a neighbour all around.
+        down, across = (-logits.shape[i] % SIDE + 1 for i in (1, 2))
         padded = F.pad(logits[None], (1, across, 1, down), mode="replicate")[0]
         patches = padded.unfold(1, SIDE + 2, SIDE).unfold(2, SIDE + 2, SIDE).contiguous()
         self._patches = patches  # (N, n, m, SIDE + 2, SIDE + 2)

@@ -110,10 +110,8 @@ class WinnerMaps:
         own = ((full & ~made) * cells.pixels).flatten(1).sum(1)
         # Where nothing is made there is one rival, or no pixel.
         first = rivals.to(torch.uint8).argmax(0)
-        decided = (first * 2 + full.gather(0, first[None])[0]).to(
-            torch.int32
-        )  # 2 x winner + whether it is sure
-        code = decided.flatten()[:, None].repeat(1, cells.block[0] * cells.block[1])
+        decided = first * 2 + full.gather(0, first[None])[0]  # 2 x winner + whether it is sure
+        code = decided.int().flatten()[:, None].repeat(1, cells.block[0] * cells.block[1])
         best = torch.zeros(code.shape, device=code.device)
         for n, score in enumerate(self.scores):
             places = made[n].flatten().nonzero()[:, 0]

@@ -21,9 +21,7 @@ from dvis_cli.layers.masks import coarse_masks
 from .matching import assign
 
 RATE = 0.2  # of a new frame in what a row remembers
-HELD = (
-    0.5  # probability of being something below which a row holds nothing, or from which on it holds something
-)
+HELD = 0.5  # probability of being something from which on a row holds something
 FADING = 0.95  # of the certainty, a frame, that a row once held something
 OVERLAP = 1.0  # weight of the masks' overlap in the cost; that of the queries' similarity is 1
 CLASS = 1.0  # weight of the agreement of classes
