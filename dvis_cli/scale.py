@@ -12,17 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .layers.masks import FeatureMasks
 from .model import DvisModel, RunSettings
+from .refiner.presence import judge_presence, odds_of_something
 from .spool import Spool
 from .structures import Geometry, RefinedTracks, SegmenterOutput, TrackerState, Tracks
 from .tracker.matching import match_direct
 from .tracker.memory import Memory, orders_with_memory
-
-CERTAIN = 6.0  # logarithm of the odds from which on a frame counts no more
 
 
 class ScaleNetwork:
@@ -192,16 +190,9 @@ class QueryState:
         tracker = self.model.tracker
         assert tracker is not None
         queries = output.queries.float()
+        orders = self._remembered_orders(output) if tracker.needs_orders else None
         tracks: Tracks
-        orders = None
-        if tracker.needs_orders:
-            embeds = self.model.segmenter.query_decoder.mask_head(queries)
-            orders, self._memory = orders_with_memory(
-                queries, output.class_logits, embeds, output.mask_features, self._memory
-            )
-        tracks, self._tracker_state = tracker(
-            queries[None], self._tracker_state, None if orders is None else orders[None]
-        )
+        tracks, self._tracker_state = tracker(queries[None], self._tracker_state, orders)
         self._count(tracks.class_logits[0])
         if self.settings.mode == "online":
             self.queries.extend(tracks.queries[0])
@@ -212,6 +203,15 @@ class QueryState:
             self._unrefined += 1
             if self._unrefined == self.settings.window:
                 self._refine()
+
+    def _remembered_orders(self, output: SegmenterOutput) -> Tensor:
+        """(1, T, Q) int64: which query goes on in each row of the tracks."""
+        queries = output.queries.float()
+        embeds = self.model.segmenter.query_decoder.mask_head(queries)
+        orders, self._memory = orders_with_memory(
+            queries, output.class_logits, embeds, output.mask_features, self._memory
+        )
+        return orders[None]
 
     def _refine(self) -> None:
         """Refine the frames that have not been, with as many frames before them as the window holds."""
@@ -229,30 +229,6 @@ class QueryState:
         probabilities = refined.class_logits[0].float().softmax(dim=-1)
         self._refined_probs = self._refined_probs + probabilities * self._unrefined
         self._unrefined = 0
-
-
-def odds_of_something(class_logits: Tensor) -> Tensor:
-    """(..., K+1) logits to (...) float32: the logarithm of how much likelier a query is something than nothing."""
-    logits = class_logits.float()
-    return logits[..., :-1].logsumexp(dim=-1) - logits[..., -1]
-
-
-def judge_presence(odds: Tensor, frames: int) -> Tensor:
-    """Whether a track is there, by the mean of the odds over the frames around.
-
-    A single frame's word is too weak: an object is missed here and there, and what is found in its place for one
-    frame is not there.
-
-    Args:
-        odds: (T, Q) of `odds_of_something`, T frames of a window in order.
-        frames: how many frames are averaged; odd. Fewer at the ends of the window.
-
-    Returns:
-        (T, Q) bool.
-    """
-    certain = odds.clamp(-CERTAIN, CERTAIN).T[:, None]  # no frame may outvote all others
-    mean = F.avg_pool1d(certain, frames, stride=1, padding=frames // 2, count_include_pad=False)
-    return mean[:, 0].T > 0
 
 
 def offline_class_probs(refined: Tensor, online: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from dvis_cli.loading import categories_of, pick_device, pick_precision
 from dvis_cli.model import DvisModel, RunSettings
 from dvis_cli.noise import random_model
 from dvis_cli.pipeline import check_settings
-from dvis_cli.scale import QueryState, ScaleNetwork, judge_presence, odds_of_something
+from dvis_cli.refiner.presence import judge_presence, odds_of_something
+from dvis_cli.scale import QueryState, ScaleNetwork
 from dvis_cli.structures import SegmenterOutput
 from dvis_cli.tracker.matching import match_direct, match_published
 from dvis_cli.tracker.tracker import ReferringTracker
