@@ -47,6 +47,7 @@ LEVELS = {
     "allocator": 8,
     "structures": 9,
     "config": 10,
+    "files": 10,
     "errors": 11,
     "__init__": 12,  # the version; what it re-exports is imported lazily
 }
