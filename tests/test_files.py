@@ -51,8 +51,7 @@ def test_cores_and_memory_obey_the_cgroup(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_process_is_alive_until_it_ends() -> None:
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert files.process_alive(process.pid)
-    process.kill()
-    assert process.wait() is not None
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert files.process_alive(process.pid)
+        process.kill()
     assert not files.process_alive(process.pid)
