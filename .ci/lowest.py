@@ -1,0 +1,31 @@
+"""Print the lowest versions that pyproject.toml allows: `python .ci/lowest.py > .ci/lowest.txt`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import tomllib
+
+LINTERS = ("ruff", "mypy", "types-")  # judge the code, not its run
+
+
+def lowest(requirements: list[str]) -> list[str]:
+    """`name==version` of every requirement that names a lower bound."""
+    found = []
+    for requirement in requirements:
+        match = re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?>=([^,;\s]+)", requirement)
+        if match and not match[1].startswith(LINTERS):
+            found.append(f"{match[1]}=={match[2]}")
+    return found
+
+
+def main() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["train"], *extras["test"]]
+    print("\n".join(["# Made by `python .ci/lowest.py` from pyproject.toml.", *sorted(set(lowest(wanted)))]))
+
+
+if __name__ == "__main__":
+    main()
