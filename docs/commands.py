@@ -1,0 +1,92 @@
+"""Write docs/commands.md from what the commands say of themselves: `python docs/commands.py`."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from dvis_cli.cli import app
+
+PAGE = Path(__file__).with_suffix(".md")
+BOILERPLATE = {"--help", "--install-completion", "--show-completion"}
+HEAD = """# Commands
+
+Every command and option, as `dvis COMMAND --help` prints them. This page is made by `python docs/commands.py`; what to do
+with them is on the [usage](usage.md) page.
+"""
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below a group, with its full name."""
+    subcommands = getattr(command, "commands", None)
+    if not subcommands:
+        yield path, command
+        return
+    for name, sub in subcommands.items():
+        yield from commands(sub, (*path, name))
+
+
+def page() -> str:
+    """The text of docs/commands.md."""
+    found = commands(typer.main.get_command(app))
+    return HEAD + "".join(_section(" ".join(path), command) for path, command in found)
+
+
+def _section(name: str, command: Any) -> str:
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    usage = command.collect_usage_pieces(command.context_class(command))
+    text = (
+        f"\n## `dvis {name}`\n\n{_prose(command.help or '')}\n\n```\ndvis {' '.join([name, *usage])}\n```\n"
+    )
+    options = [p for p in command.params if p.param_type_name == "option" and not set(p.opts) & BOILERPLATE]
+    rows: dict[str, list[str]] = {}
+    for parameter in options:
+        panel = getattr(parameter, "rich_help_panel", None) or ""
+        rows.setdefault(panel, []).append(_row(parameter))
+    for argument in arguments:
+        if argument.help:
+            text += f"\n`{argument.metavar or argument.name.upper()}`: {_prose(argument.help)}\n"
+    for panel in sorted(rows, key=bool):
+        text += f"\n| {panel or 'option'} | default | |\n|---|---|---|\n" + "".join(rows[panel])
+    return text
+
+
+def _row(parameter: Any) -> str:
+    names = [f"`{name}`" for name in parameter.opts]
+    if not parameter.is_flag and (values := _values(parameter)):
+        names[0] = names[0][:-1] + f" {values}`"
+    off = [f"`{name}`" for name in parameter.secondary_opts]
+    return f"| {', '.join(names)}{' / ' + ', '.join(off) if off else ''} | {_default(parameter)} | {_prose(parameter.help or '')} |\n"
+
+
+def _values(parameter: Any) -> str:
+    if parameter.metavar:
+        return parameter.metavar.replace("|", "\\|")
+    descriptor = getattr(parameter, "type_descriptor", None)
+    choices = getattr(descriptor, "annotation", None) or getattr(parameter.type, "choices", ())
+    if isinstance(choices, type):
+        if not issubclass(choices, enum.Enum):
+            return {int: "N", float: "X"}.get(choices, "")
+        choices = list(choices)
+    return "\\|".join(str(getattr(choice, "value", choice)) for choice in choices)
+
+
+def _default(parameter: Any) -> str:
+    value = parameter.default
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "" if value is None or callable(value) else f"`{value}`"
+
+
+def _prose(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
