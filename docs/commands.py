@@ -15,8 +15,8 @@ PAGE = Path(__file__).with_suffix(".md")
 BOILERPLATE = {"--help", "--install-completion", "--show-completion"}
 HEAD = """# Commands
 
-Every command and option, as `dvis COMMAND --help` prints them. This page is made by `python docs/commands.py`; what to do
-with them is on the [usage](usage.md) page.
+Every command and option, as `dvis COMMAND --help` prints them. `python docs/commands.py` makes this page; what to
+do with them is on the [usage](usage.md) page.
 """
 
 
@@ -60,7 +60,8 @@ def _row(parameter: Any) -> str:
     if not parameter.is_flag and (values := _values(parameter)):
         names[0] = names[0][:-1] + f" {values}`"
     off = [f"`{name}`" for name in parameter.secondary_opts]
-    return f"| {', '.join(names)}{' / ' + ', '.join(off) if off else ''} | {_default(parameter)} | {_prose(parameter.help or '')} |\n"
+    all_names = ", ".join(names) + (" / " + ", ".join(off) if off else "")
+    return f"| {all_names} | {_default(parameter)} | {_prose(parameter.help or '')} |\n"
 
 
 def _values(parameter: Any) -> str:
