@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from .loading import load_model as load_model
     from .pipeline import save_video as save_video
     from .pipeline import segment_video as segment_video
-    from .video import Selection as Selection
-    from .writers.video_folder import Outputs as Outputs
+    from .run.options import SegmentOptions as SegmentOptions
 
 __version__ = "0.1.0"
 
@@ -31,11 +30,10 @@ _LAZY = {
     "segment_video": ".pipeline",
     "save_video": ".pipeline",
     "DvisError": ".errors",
-    "Selection": ".video",
-    "Outputs": ".writers.video_folder",
+    "SegmentOptions": ".run.options",
 }
 
-__all__ = ["DvisError", "Outputs", "Selection", "__version__", "load_model", "save_video", "segment_video"]
+__all__ = ["DvisError", "SegmentOptions", "__version__", "load_model", "save_video", "segment_video"]
 
 
 def __getattr__(name: str) -> Any:

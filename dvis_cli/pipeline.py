@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,19 @@ import numpy as np
 
 from . import __version__
 from .coco_masks import coco
-from .config import DecisionConfig, Mode, TaskName
 from .errors import DvisWarning
 from .loading import load_model
 from .model import DEFAULT_TOP_K, DvisModel, RunSettings
+from .run.options import SegmentOptions
 from .structures import FinishedFrame, Frame, Segment, VideoInfo
-from .video import Selection, VideoSource, open_video
+from .video import VideoSource, open_video
 from .video.preprocess import preprocess
-from .video.views import Scales, choose_scales, plan_views, preprocess_views
+from .video.views import plan_views, preprocess_views
 from .video_run import OnProgress, start_multiscale_run, start_run
 from .writers.folder import check_target, safe_name
 from .writers.frame_files import frame_files
 from .writers.instance_picture import SHOWN_FROM
-from .writers.video_folder import Outputs, VideoFolderWriter
+from .writers.video_folder import VideoFolderWriter
 
 PREFETCH_FRAMES = 4  # decoded frames that wait for the network
 CPU_BUDGET = 64 * 2**20  # bytes; more goes to a temporary file, which the system caches in free memory anyhow
@@ -44,14 +44,17 @@ class SegmentedVideo:
         source: VideoSource,
         model: DvisModel,
         settings: RunSettings,
-        scales: Scales,
+        options: SegmentOptions,
         on_progress: OnProgress | None = None,
     ) -> None:
         self.info: VideoInfo = source.info
-        self.model, self.settings, self.scales = model, settings, scales
+        self.model, self.settings = model, settings
         size = model.config.input
-        self.views = plan_views(self.info.height, self.info.width, scales, size.long_side, size.divisor)
-        if len(self.views) < len(scales.short_sides) * (1 + scales.flip):
+        self.short_sides, self.flip = options.short_sides(size.short_side), options.flip
+        self.views = plan_views(
+            self.info.height, self.info.width, self.short_sides, self.flip, size.long_side, size.divisor
+        )
+        if len(self.views) < len(self.short_sides) * (1 + self.flip):
             warnings.warn(self._equal_scales(), DvisWarning, stacklevel=3)
         self._source = source
         if len(self.views) == 1:
@@ -88,15 +91,15 @@ class SegmentedVideo:
             "mode": settings.mode,
             "task": settings.task,
             **_decision_facts(settings),
-            "scales": sorted(self.scales.short_sides),
-            "flip": self.scales.flip,
+            "scales": sorted(self.short_sides),
+            "flip": self.flip,
             "input_sizes": sorted({view.geometry.resized for view in self.views}),
             "window": settings.window,
             "horizon": settings.horizon,
         }
 
     def _equal_scales(self) -> str:
-        scales, limit = ",".join(map(str, self.scales.short_sides)), self.model.config.input.long_side
+        scales, limit = ",".join(map(str, self.short_sides)), self.model.config.input.long_side
         sizes = ", ".join(
             f"{high} x {wide}" for high, wide in dict.fromkeys(v.geometry.resized for v in self.views)
         )
@@ -120,44 +123,19 @@ class SegmentedVideo:
 def segment_video(
     source: str | Path | VideoSource,
     model: DvisModel | str | Path | None = None,
+    options: SegmentOptions | None = None,
     *,
-    mode: Mode | None = None,
-    task: TaskName = "panoptic",
-    short_side: int | None = None,
-    scales: Sequence[int] | None = None,
-    tta: bool = False,
-    flip: bool = False,
-    selection: Selection | None = None,
-    folder_fps: float = 25.0,
-    window: int | None = None,
-    horizon: int | None = None,
-    memory_budget: int | None = None,
-    score_threshold: float | None = None,
-    overlap_threshold: float | None = None,
-    top_k: int | None = None,
     on_progress: OnProgress | None = None,
+    **changes: Any,
 ) -> SegmentedVideo:
     """Segment a video file or a folder of images, lazily.
 
     Args:
         source: the file or folder, or one that is open already.
-        model: of `load_model`, or what that function takes.
-        mode: "minvis", "online" or "offline"; None is the most that the model can do.
-        task: "panoptic", "instance" or "semantic".
-        short_side: pixels of the frame's short side in the network; None is the model's own.
-        scales: short sides of several scales whose results are fused, in any order; instead of `short_side`.
-        tta: the report's pair of scales: the short side and 10/9 of it.
-        flip: see every scale mirrored, too.
-        selection: part of the video; None is all of it.
-        folder_fps: frame rate of an image folder.
-        window: frames that the refiner sees at once; None is the model's own, 300 as a rule.
-        horizon: frames whose classes and masks are decided together; None is the larger of `window` and the model's
-            own.
-        memory_budget: bytes of waiting mask features in RAM; None is 64 MiB on a CPU, else a quarter of the
-            machine's memory.
-        score_threshold, overlap_threshold: 0..1; None is the model's own, and for instances a score of 0.
-        top_k: tubes that instance segmentation keeps of a horizon; None is 20.
+        model: of `load_model`, or what that function takes; None is the options'.
+        options: how; None is all defaults.
         on_progress: called with a stage name and a count of frames.
+        changes: fields of the options that differ from `options`: `mode="online"`, `short_side=480`, ...
 
     Returns:
         frames to iterate, each a `PanopticFrame` or, for instances, an `InstanceFrame`, and the segments.
@@ -165,42 +143,36 @@ def segment_video(
     Raises:
         VideoError, UsageError, CheckpointError, ConfigError: each with one line that says what to do.
     """
+    options = dataclasses.replace(options or SegmentOptions(), **changes)
     if isinstance(source, (str, Path)):
-        source = open_video(source, selection, folder_fps=folder_fps)
+        source = open_video(source, options.selection, folder_fps=options.folder_fps)
     if not isinstance(model, DvisModel):
-        model = load_model(model, mode=mode)
-    on_cpu = model.device.type == "cpu"
-    settings = dataclasses.replace(
-        check_settings(
-            window, horizon, score_threshold, overlap_threshold, task, top_k, model.config.decision
-        ),
-        mode=model.check_mode(mode),
-        memory_budget=memory_budget if memory_budget is not None else _default_budget(on_cpu),
-        batch=1 if on_cpu else 4,
-    )
-    chosen = choose_scales(model.config.input.short_side, short_side, scales, tta, flip)
-    return SegmentedVideo(source, model, settings, chosen, on_progress)
+        model = load_model(
+            options.model if model is None else model,
+            config=options.config,
+            mode=options.mode,
+            device=options.device,
+            precision=options.precision,
+        )
+    return SegmentedVideo(source, model, settings_for(model, options), options, on_progress)
 
 
 def save_video(
     source: str | Path,
     out: str | Path,
     model: DvisModel | str | Path | None = None,
+    options: SegmentOptions | None = None,
     *,
     name: str | None = None,
-    outputs: Outputs | None = None,
-    overwrite: bool = False,
     on_progress: OnProgress | None = None,
-    **options: Any,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Segment a video and write `OUT/<name>/`: PNG maps (or masks.jsonl), segments.json and an overlay video.
 
     Args:
-        source, model, options: as for `segment_video`.
+        source, model, options, on_progress, changes: as for `segment_video`.
         out: folder in which the video's own folder is made.
         name: of that folder; None is the source's, made safe.
-        outputs: which files to write; None is all.
-        overwrite: replace an earlier result; refused otherwise.
 
     Returns:
         the document in segments.json.
@@ -208,15 +180,16 @@ def save_video(
     Raises:
         OutputError: the result exists or cannot be written. Nothing half-written stays.
     """
-    video = segment_video(source, model, on_progress=on_progress, **options)
+    options = dataclasses.replace(options or SegmentOptions(), **changes)
+    video = segment_video(source, model, options, on_progress=on_progress)
     target = Path(out) / (safe_name(video.info.name) if name is None else name)
-    check_target(target, overwrite)
+    check_target(target, options.overwrite)
     writer = VideoFolderWriter(
         target,
         video.info,
-        outputs or Outputs(),
+        options.outputs,
         run=video.describe(),
-        overwrite=overwrite,
+        overwrite=options.overwrite,
         audio_from=Path(source) if video.info.has_audio else None,
         files=frame_files(video.settings.task, video.model.categories),
         shown_from=video.settings.score_threshold or SHOWN_FROM,
@@ -232,33 +205,29 @@ def save_video(
         video.close()
 
 
-def check_settings(
-    window: int | None = None,
-    horizon: int | None = None,
-    score_threshold: float | None = None,
-    overlap_threshold: float | None = None,
-    task: TaskName = "panoptic",
-    top_k: int | None = None,
-    decision: DecisionConfig | None = None,
-) -> RunSettings:
-    """Fill in what was not said.
+def settings_for(model: DvisModel, options: SegmentOptions) -> RunSettings:
+    """The options with what they leave open filled in.
 
     Raises:
-        UsageError: a value out of range, or a task that lacks its package.
+        UsageError: the model lacks a part for the mode, the horizon is shorter than the window, or the task lacks
+            its package.
     """
-    decision = decision or DecisionConfig()
-    window = decision.window if window is None else window
-    if task == "instance":
+    decision, on_cpu = model.config.decision, model.device.type == "cpu"
+    window = options.window or decision.window
+    score, overlap = options.score_threshold, options.overlap_threshold
+    if options.task == "instance":
         coco()
-        score_threshold = score_threshold or 0.0
+        score = score or 0.0
     return RunSettings(
-        mode="minvis",
-        task=task,
+        mode=model.check_mode(options.mode),
+        task=options.task,
         window=window,
-        horizon=horizon if horizon is not None else max(window, decision.window),
-        score_threshold=decision.score_threshold if score_threshold is None else score_threshold,
-        overlap_threshold=decision.overlap_threshold if overlap_threshold is None else overlap_threshold,
-        top_k=DEFAULT_TOP_K if top_k is None else top_k,
+        horizon=options.horizon or max(window, decision.window),
+        memory_budget=_default_budget(on_cpu) if options.memory_budget is None else options.memory_budget,
+        score_threshold=decision.score_threshold if score is None else score,
+        overlap_threshold=decision.overlap_threshold if overlap is None else overlap,
+        top_k=options.top_k or DEFAULT_TOP_K,
+        batch=1 if on_cpu else 4,
     )
 
 

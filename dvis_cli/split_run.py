@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from .datasets.vipseg import VIPSeg, VIPSegVideo
 from .errors import DatasetError, DvisError, OutputError, UsageError
 from .model import DvisModel
 from .pipeline import SegmentedVideo, segment_video
+from .run.options import SegmentOptions
 from .structures import FinishedFrame, Segment
 from .video import Selection
 from .video.image_files import ImageFiles
@@ -85,10 +86,11 @@ def segment_split(
     dataset: VIPSeg,
     run: Path,
     model: DvisModel,
+    options: SegmentOptions | None = None,
     *,
     on_video: Callable[[str, SplitReport], None] = lambda video_id, report: None,
     on_progress: Callable[[str, int], None] | None = None,
-    **options: Any,
+    **changes: Any,
 ) -> SplitReport:
     """Segment every video of a split and leave a submission-ready folder.
 
@@ -99,15 +101,15 @@ def segment_split(
         run: the folder to fill or to continue.
         model: of `load_model`.
         on_video: called after each video.
-        on_progress: as in `segment_video`.
-        options: as in `segment_video`.
+        options, on_progress, changes: as in `segment_video`.
 
     Raises:
         UsageError: the model's classes are not the dataset's.
         OutputError: `run` was made with other settings, or cannot be written.
     """
     _check_categories(dataset, model)
-    kind = SUBMISSIONS[options.get("task", "panoptic")]
+    options = replace(options or SegmentOptions(), **changes)
+    kind = SUBMISSIONS[options.task]
     finished = kind.finished(run)
     begun = any(other.finished(run) for other in SUBMISSIONS.values())
     report = SplitReport()
@@ -146,7 +148,7 @@ def _open(
     video: VIPSegVideo,
     model: DvisModel,
     on_progress: Callable[[str, int], None] | None,
-    options: dict[str, Any],
+    options: SegmentOptions,
 ) -> SegmentedVideo:
     paths = dataset.image_paths(video)
     images = ImageFiles(paths[0].parent, video.video_id, paths, Selection(), FRAMES_PER_SECOND)
@@ -156,7 +158,7 @@ def _open(
             f"video '{video.video_id}': images are {images.info.width} x {images.info.height} pixels, the json "
             f"says {first.width} x {first.height}"
         )
-    return segment_video(images, model, on_progress=on_progress, **options)
+    return segment_video(images, model, options, on_progress=on_progress)
 
 
 def _check_settings(run: Path, segmented: SegmentedVideo, started: bool) -> None:

@@ -34,6 +34,7 @@ LEVELS = {
     "pipeline": 2,
     "evaluation": 2,
     "submission": 2,
+    "run": 3,
     "loading": 3,
     "video_run": 3,
     "multiscale": 4,

@@ -17,8 +17,9 @@ from dvis_cli.layers.deformable import DeformableAttention
 from dvis_cli.loading import categories_of, pick_device, pick_precision
 from dvis_cli.model import DvisModel, RunSettings
 from dvis_cli.noise import random_model
-from dvis_cli.pipeline import check_settings
+from dvis_cli.pipeline import settings_for
 from dvis_cli.refiner.presence import judge_presence, odds_of_something
+from dvis_cli.run.options import SegmentOptions
 from dvis_cli.scale import QueryState, ScaleNetwork
 from dvis_cli.structures import SegmenterOutput
 from dvis_cli.tracker.matching import match_direct, match_published
@@ -305,11 +306,13 @@ def test_tracks_may_be_matched_to_tracks() -> None:
 
 
 def test_a_model_says_how_many_frames_it_decides_together() -> None:
-    decision = DecisionConfig(window=12)
-    assert (check_settings(decision=decision).window, check_settings(decision=decision).horizon) == (12, 12)
-    assert check_settings(4, decision=decision).horizon == 12
-    assert check_settings(40, decision=decision).horizon == 40
-    assert check_settings().window == 300
+    model = tiny()
+    assert settings_for(model, SegmentOptions()).window == 300
+    model.config = dataclasses.replace(model.config, decision=DecisionConfig(window=12))
+    settings = settings_for(model, SegmentOptions())
+    assert (settings.window, settings.horizon) == (12, 12)
+    assert settings_for(model, SegmentOptions(window=4)).horizon == 12
+    assert settings_for(model, SegmentOptions(window=40)).horizon == 40
 
 
 def test_blended_masks_lie_between_the_trackers_and_the_refiners(

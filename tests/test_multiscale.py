@@ -12,9 +12,10 @@ from goldens import GEOMETRY, Golden
 from dvis_cli.errors import UsageError
 from dvis_cli.model import DvisModel, RunSettings
 from dvis_cli.multiscale import MultiScaleNetwork
+from dvis_cli.run.options import SegmentOptions
 from dvis_cli.structures import Frame, Geometry, Segment, View
 from dvis_cli.video.preprocess import preprocess
-from dvis_cli.video.views import Scales, choose_scales, plan_views, preprocess_views
+from dvis_cli.video.views import plan_views, preprocess_views
 from dvis_cli.video_run import VideoRun, make_task, start_multiscale_run, start_run
 
 LARGER = Geometry(output=(90, 150), resized=(108, 180), padded=(128, 192))
@@ -183,12 +184,15 @@ def test_mirroring_turns_the_picture_and_leaves_the_padding(golden: Golden) -> N
 
 
 def test_scales_are_put_in_an_order_of_their_own() -> None:
-    assert choose_scales(720) == Scales((720,))
-    assert choose_scales(720, 360, flip=True) == Scales((360,), True)
-    assert choose_scales(720, tta=True) == choose_scales(720, scales=[800, 720]) == Scales((720, 800))
-    assert choose_scales(180, tta=True) == Scales((180, 200))
-    assert choose_scales(720, 360, tta=True) == Scales((400, 360))
-    assert choose_scales(720, scales=[480, 640, 800]) == choose_scales(720, scales=(800, 480, 640))
+    def chosen(own: int, **options) -> tuple[int, ...]:
+        return SegmentOptions(**options).short_sides(own)
+
+    assert chosen(720) == (720,)
+    assert chosen(720, short_side=360, flip=True) == (360,)
+    assert chosen(720, tta=True) == chosen(720, scales=(800, 720)) == (720, 800)
+    assert chosen(180, tta=True) == (180, 200)
+    assert chosen(720, short_side=360, tta=True) == (400, 360)
+    assert chosen(720, scales=(480, 640, 800)) == chosen(720, scales=(800, 480, 640))
 
 
 @pytest.mark.parametrize(
@@ -203,12 +207,12 @@ def test_scales_are_put_in_an_order_of_their_own() -> None:
 )
 def test_scales_that_make_no_sense(options: dict, word: str) -> None:
     with pytest.raises(UsageError, match=word):
-        choose_scales(720, **options)
+        SegmentOptions(**options)
 
 
 def test_views_of_a_wide_video_meet_at_the_limit() -> None:
-    assert len(plan_views(720, 1280, Scales((720, 800)))) == 2
-    assert len(plan_views(500, 1280, Scales((720, 800)))) == 1
-    views = plan_views(500, 1280, Scales((720, 800), True))
+    assert len(plan_views(720, 1280, (720, 800))) == 2
+    assert len(plan_views(500, 1280, (720, 800))) == 1
+    views = plan_views(500, 1280, (720, 800), True)
     assert [view.mirrored for view in views] == [False, True]
     assert views[0].geometry.resized == (521, 1333)

@@ -129,15 +129,15 @@ class Worker:
 
     def _segment(self, source: Path, out: Path, task: Task, say: Say) -> dict[str, Any]:
         from dvis_cli.pipeline import save_video
+        from dvis_cli.run.options import SegmentOptions
         from dvis_cli.video import open_video
 
-        save = dict(self._settings.save)
-        save["overwrite"] = bool(save.get("overwrite")) or task.replace
-        opening = {name: save[name] for name in ("folder_fps",) if name in save}
-        total = open_video(source, save.get("selection"), **opening).info.frames
+        options = SegmentOptions(**self._settings.save)
+        options = replace(options, overwrite=options.overwrite or task.replace)
+        total = open_video(source, options.selection, folder_fps=options.folder_fps).info.frames
         progress = _Progress(self.number, task, total, say)
         name = Path(task.key).name
-        return save_video(source, out, self._model, name=name, on_progress=progress, **save)
+        return save_video(source, out, self._model, options, name=name, on_progress=progress)
 
 
 class _Progress:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dvis_cli.run.units import parse_size
+
 from .console import Progress, Reporter, print_json
-from .units import parse_size
 
 if TYPE_CHECKING:
     from dvis_cli.datasets.prepare import VideoReport

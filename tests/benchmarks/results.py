@@ -47,7 +47,9 @@ def main() -> None:
         geometry = plan_geometry(info.height, info.width, options.short_side, 1333, 32)
         _, resize = timed(lambda: [preprocess(f.rgb, geometry, (0,) * 3, (1,) * 3) for f in frames])  # noqa: B023
         if options.model:
-            video = segment_video(path, options.model, short_side=options.short_side, selection=selection)
+            video = segment_video(
+                path, options.model, short_side=options.short_side, max_frames=options.frames
+            )
             results = [(list(video), video.segments)]
         else:
             results = [edge_regions(info, frames, count) for count in options.regions]
