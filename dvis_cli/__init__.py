@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import DvisError as DvisError
-    from .loading import load_model as load_model
-    from .pipeline import save_video as save_video
-    from .pipeline import segment_video as segment_video
+    from .run.loading import load_model as load_model
     from .run.options import SegmentOptions as SegmentOptions
+    from .run.video import save_video as save_video
+    from .run.video import segment_video as segment_video
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "load_model": ".loading",
-    "segment_video": ".pipeline",
-    "save_video": ".pipeline",
+    "load_model": ".run.loading",
+    "segment_video": ".run.video",
+    "save_video": ".run.video",
     "DvisError": ".errors",
     "SegmentOptions": ".run.options",
 }

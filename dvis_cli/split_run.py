@@ -18,9 +18,9 @@ from typing import Any, Protocol
 from .config import TaskName
 from .datasets.vipseg import VIPSeg, VIPSegVideo
 from .errors import DatasetError, DvisError, OutputError, UsageError
-from .model import DvisModel
-from .pipeline import SegmentedVideo, segment_video
+from .run.model import DvisModel
 from .run.options import SegmentOptions
+from .run.video import SegmentedVideo, segment_video
 from .structures import FinishedFrame, Segment
 from .video import Selection
 from .video.image_files import ImageFiles
@@ -163,7 +163,7 @@ def _open(
 
 def _check_settings(run: Path, segmented: SegmentedVideo, started: bool) -> None:
     """Write the settings down, or compare them with those of the run that is continued."""
-    settings = {key: value for key, value in segmented.describe().items() if key not in VOLATILE}
+    settings = {key: value for key, value in segmented.facts.items() if key not in VOLATILE}
     settings = json.loads(json.dumps(settings))
     path = run / SETTINGS_NAME
     if started and path.is_file():

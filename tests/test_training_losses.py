@@ -9,8 +9,8 @@ import pytest
 import torch
 from goldens import FOLDER, Golden
 
-from dvis_cli.loading import to_official
-from dvis_cli.model import DvisModel
+from dvis_cli.run.loading import to_official
+from dvis_cli.run.model import DvisModel
 from dvis_cli.structures import Geometry
 from dvis_cli.training.losses import Criterion, Losses, PointSettings
 from dvis_cli.training.matcher import CostWeights, Matcher

@@ -12,7 +12,7 @@ from small_training import MODEL
 
 from dvis_cli.config import model_config
 from dvis_cli.errors import ConfigError
-from dvis_cli.model import DvisModel
+from dvis_cli.run.model import DvisModel
 from dvis_cli.structures import Category
 from dvis_cli.training.clip_settings import ClipSettings
 from dvis_cli.training.losses import Criterion, PointSettings

@@ -15,7 +15,7 @@ from small_training import make_dataset, write_recipe
 
 from dvis_cli.checkpoints.files import read_tensors
 from dvis_cli.errors import DvisError, TrainingError, UsageError
-from dvis_cli.loading import load_model, save_weights
+from dvis_cli.run.loading import load_model, save_weights
 from dvis_cli.training.callbacks import Record
 from dvis_cli.training.curves import read_curves
 from dvis_cli.training.initialise import start_network

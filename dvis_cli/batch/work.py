@@ -34,7 +34,7 @@ from .places import (
 from .places import join as join_url
 
 if TYPE_CHECKING:
-    from dvis_cli.model import DvisModel
+    from dvis_cli.run.model import DvisModel
 
 Say = Callable[[Message], None]
 _SYNCS = 16  # files that are on their way to the disk at once
@@ -58,8 +58,8 @@ class Worker:
         """Load the model. Raises `DvisError` when it cannot be loaded."""
         import torch
 
-        from dvis_cli.allocator import keep_freed_memory
-        from dvis_cli.loading import load_model
+        from dvis_cli.run.loading import load_model
+        from dvis_cli.run.placement import keep_freed_memory
 
         started = time.monotonic()
         keep_freed_memory()
@@ -128,8 +128,8 @@ class Worker:
             return document
 
     def _segment(self, source: Path, out: Path, task: Task, say: Say) -> dict[str, Any]:
-        from dvis_cli.pipeline import save_video
         from dvis_cli.run.options import SegmentOptions
+        from dvis_cli.run.video import save_video
         from dvis_cli.video import open_video
 
         options = SegmentOptions(**self._settings.save)

@@ -14,7 +14,7 @@ from .console import Progress, Reporter, print_json
 
 if TYPE_CHECKING:
     from dvis_cli.batch import BatchOptions
-    from dvis_cli.model import DvisModel
+    from dvis_cli.run.model import DvisModel
     from dvis_cli.run.options import SegmentOptions
     from dvis_cli.split_run import SplitReport
 
@@ -30,22 +30,12 @@ def announce_default(reporter: Reporter, model: str | None) -> None:
 
 def load(reporter: Reporter, options: SegmentOptions) -> DvisModel:
     """Load the model; an untrained one is announced."""
-    import torch
-
-    from dvis_cli.allocator import keep_freed_memory
-    from dvis_cli.loading import load_model
+    from dvis_cli.run.loading import load_for
+    from dvis_cli.run.placement import prepare_process
 
     announce_default(reporter, options.model)
-    keep_freed_memory()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    network = load_model(
-        options.model,
-        config=options.config,
-        mode=options.mode,
-        device=options.device,
-        precision=options.precision,
-    )
+    prepare_process(options.threads)
+    network = load_for(options)
     if network.weights is None:
         reporter.warn(
             f"model {network.config.name!r} is untrained: the files have the right form, the segments mean "
@@ -56,7 +46,7 @@ def load(reporter: Reporter, options: SegmentOptions) -> DvisModel:
 
 def run_video(reporter: Reporter, source: Path, out: str, options: SegmentOptions, json_output: bool) -> None:
     """Segment one source."""
-    from dvis_cli.pipeline import save_video
+    from dvis_cli.run.video import save_video
     from dvis_cli.video import open_video
     from dvis_cli.writers.folder import check_target, safe_name
 

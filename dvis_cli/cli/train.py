@@ -80,7 +80,7 @@ def train(
 ) -> None:
     """Train the segmenter, the referring tracker or the temporal refiner (report, sections 2.4 and 3.1)."""
     _check_extra()
-    from dvis_cli.allocator import keep_freed_memory
+    from dvis_cli.run.placement import keep_freed_memory
     from dvis_cli.training.run import Machine
     from dvis_cli.training.train import Job, train
 

@@ -24,8 +24,8 @@ def random(
     """Write a model of noise, to measure speed and memory without trained weights."""
     _check_target(out, overwrite)
     from dvis_cli.checkpoints.registry import known_model
-    from dvis_cli.loading import categories_of, save_weights
-    from dvis_cli.noise import random_model
+    from dvis_cli.run.loading import categories_of, save_weights
+    from dvis_cli.run.noise import random_model
 
     config = known_model(model).config
     save_weights(random_model(config, categories_of(config), seed), out)
@@ -40,7 +40,7 @@ def half(
 ) -> None:
     """Write a copy with float16 numbers: half the size. It is used in float32 all the same."""
     _check_target(out, overwrite)
-    from dvis_cli.loading import load_model, save_weights
+    from dvis_cli.run.loading import load_model, save_weights
 
     save_weights(load_model(file, device="cpu"), out, half=True)
     Reporter().say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
@@ -52,7 +52,7 @@ def info(
     json_output: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Say what kind of model a weight file holds, without running anything in it."""
-    from dvis_cli.loading import inspect_weights
+    from dvis_cli.run.loading import inspect_weights
 
     found = inspect_weights(file)
     if json_output:

@@ -1,4 +1,4 @@
-"""From queries to instances (spec, section 5, VIS): the likeliest (query, class) pairs, each with a mask of its own.
+"""From queries to instances (VIS): the likeliest (query, class) pairs, each with a mask of its own.
 
 A pair is a *tube*: one object with one class through the video; masks of different tubes may overlap, and one
 query may be there with two classes. Each horizon decides which of its tubes are the `top_k` likeliest, so a video
@@ -18,7 +18,8 @@ import numpy as np
 from torch import Tensor
 
 from dvis_cli.coco_masks import coco, encode, is_empty
-from dvis_cli.structures import Category, Frame, InstanceFrame, Segment, Tubes
+from dvis_cli.layers.masks import Tubes
+from dvis_cli.structures import Category, Frame, InstanceFrame, Segment
 
 QUERIES_AT_ONCE = 8  # masks held at the output size at any moment
 _BETWEEN = "\n"  # codes hold no such character
@@ -40,10 +41,10 @@ def choose_tubes(class_probs: Tensor, top_k: int, threshold: float = 0.0) -> Cho
         class_probs: (Q, K+1) float32, probabilities with "no object" last.
     """
     real = class_probs[:, :-1]
-    scores, places = real.flatten().topk(min(top_k, real.numel()))
+    scores, rows = real.flatten().topk(min(top_k, real.numel()))
     sure = scores > threshold
-    scores, places = scores[sure], places[sure]
-    return ChosenTubes(places // real.shape[1], places % real.shape[1], scores)
+    scores, rows = scores[sure], rows[sure]
+    return ChosenTubes(rows // real.shape[1], rows % real.shape[1], scores)
 
 
 @dataclass
@@ -58,7 +59,7 @@ class TubeIdentities:
     def name(self, tubes: ChosenTubes, frames: int, names: Sequence[int] | None = None) -> list[Segment]:
         """The segments of the tubes chosen for a horizon of so many frames, in their order.
 
-        `names` are those of the queries, lasting over horizons (`Tubes.names`); None: their rows.
+        `names` are those of the queries, lasting over horizons (`Tubes.numbers`); None: their rows.
         """
         names = tubes.queries.tolist() if names is None else names
         rows = zip(names, tubes.classes.tolist(), tubes.scores.tolist(), strict=True)
@@ -112,16 +113,16 @@ class InstanceDecision:
     def __init__(self, task: InstanceTask, tubes: Tubes) -> None:
         self._task, self._tubes = task, tubes
         self._chosen = choose_tubes(tubes.class_probs, task.top_k, task.score_threshold)
-        self._names = tubes.names(self._chosen.queries)
+        self._names = tubes.numbers(self._chosen.queries)
         self._frames = 0
         self._segments: list[Segment] = []
 
-    def frame(self, place: int) -> np.ndarray:
+    def frame(self, index: int) -> np.ndarray:
         """(n,) uint8: the run-length codes of all tubes, one a line."""
         self._frames += 1
         codes: list[str] = []
         if len(self._chosen.queries):
-            masks = self._tubes.masks(place, self._chosen.queries)
+            masks = self._tubes.masks(index, self._chosen.queries)
             for first in range(0, len(masks), QUERIES_AT_ONCE):
                 inside = masks.logits(slice(first, first + QUERIES_AT_ONCE)) > 0
                 codes += encode(inside.cpu().numpy())

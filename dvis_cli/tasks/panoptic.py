@@ -1,4 +1,4 @@
-"""From queries to a panoptic video (spec, section 5), one frame at a time.
+"""From queries to a panoptic video (VPS), one frame at a time.
 
 Three decisions are made per query for all frames together: is it an object at all, is it hidden by others,
 which id does it get. So one pass over the frames is enough that keeps a winner map per frame and three
@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvis_cli.structures import Category, CellMasks, Frame, FrameMasks, PanopticFrame, Segment, Tubes
+from dvis_cli.layers.cells import Cells
+from dvis_cli.layers.masks import FrameMasks, Tubes
+from dvis_cli.structures import Category, Frame, PanopticFrame, Segment
 
 QUERIES_AT_ONCE = 8  # masks held at the output size at any moment
 MAX_KEPT = 2**16 - 1  # what a winner map can number
@@ -100,7 +102,7 @@ class WinnerMaps:
         self.counts.own += torch.stack(own).cpu().numpy()
         return winner, best >= SURE * self.scores[winner]  # the winner's own probability is at least 0.5
 
-    def _by_cells(self, cells: CellMasks) -> tuple[Tensor, Tensor]:
+    def _by_cells(self, cells: Cells) -> tuple[Tensor, Tensor]:
         """The same from bounds where they say enough: masks are made along borders and where several compete."""
         scores = self.scores[:, None, None]
         rivals = cells.high * scores >= (cells.low * scores).amax(0) - ROUNDING  # (N, n, m): may win here
@@ -114,16 +116,16 @@ class WinnerMaps:
         code = decided.int().flatten()[:, None].repeat(1, cells.block[0] * cells.block[1])
         best = torch.zeros(code.shape, device=code.device)
         for n, score in enumerate(self.scores):
-            places = made[n].flatten().nonzero()[:, 0]
-            mask = cells.blocks(n, places)
+            chosen = made[n].flatten().nonzero()[:, 0]
+            mask = cells.blocks(n, chosen)
             inside = mask >= SURE
             own[n] += inside.count_nonzero()
-            value = mask * (score * rivals[n].flatten()[places])[:, None]
-            before = best.index_select(0, places)
+            value = mask * (score * rivals[n].flatten()[chosen])[:, None]
+            before = best.index_select(0, chosen)
             better = value > before
-            best.index_copy_(0, places, torch.maximum(value, before))
-            mine = code.index_select(0, places).masked_fill_(better, 2 * n)
-            code.index_copy_(0, places, mine.masked_fill_(better & inside, 2 * n + 1))
+            best.index_copy_(0, chosen, torch.maximum(value, before))
+            mine = code.index_select(0, chosen).masked_fill_(better, 2 * n)
+            code.index_copy_(0, chosen, mine.masked_fill_(better & inside, 2 * n + 1))
         self.counts.own += own.cpu().numpy()
         code = cells.picture(code)
         return code >> 1, (code & 1).bool()
@@ -151,7 +153,7 @@ class Identities:
         """Decide which kept queries are visible enough and number them.
 
         Args:
-            names: of the kept queries, lasting over horizons (`Tubes.names`); None: their rows.
+            names: of the kept tubes, the same in every horizon (`Tubes.numbers`); None: their rows.
 
         Returns:
             (N + 1,) int32: winner map value to segment id; 0 stays void.
@@ -216,16 +218,16 @@ class PanopticDecision:
         self._task, self._tubes = task, tubes
         kept = keep_queries(tubes.class_probs, task.score_threshold)
         self._kept = replace(kept, scores=kept.scores * tubes.weights[kept.queries])
-        self._names = tubes.names(kept.queries)
+        self._names = tubes.numbers(kept.queries)
         self._maps = WinnerMaps(self._kept)
         self._table = np.zeros(1, np.int32)
         self._by_id: dict[int, Segment] = {}
 
-    def frame(self, place: int) -> np.ndarray:
+    def frame(self, index: int) -> np.ndarray:
         """(height, width): the winner map."""
         if len(self._kept.queries) == 0:
             return np.zeros(self._task.size, self._maps.dtype)
-        return self._maps.frame(self._tubes.masks(place, self._kept.queries))
+        return self._maps.frame(self._tubes.masks(index, self._kept.queries))
 
     def close(self) -> None:
         identities = self._task.identities

@@ -22,7 +22,7 @@ import torch
 from dvis_cli.config import to_document
 from dvis_cli.datasets import augment
 from dvis_cli.errors import UsageError
-from dvis_cli.model import DvisModel
+from dvis_cli.run.model import DvisModel
 from dvis_cli.structures import Geometry
 from dvis_cli.video.preprocess import plan_geometry, preprocess
 from dvis_cli.writers.failures import output_errors

@@ -16,8 +16,8 @@ from dvis_cli.checkpoints.files import read_tensors
 from dvis_cli.checkpoints.imagenet import backbone_tensors
 from dvis_cli.config import Mode, ModelConfig
 from dvis_cli.errors import TrainingError, UsageError
-from dvis_cli.loading import Checkpoint, read_checkpoint
-from dvis_cli.model import DvisModel
+from dvis_cli.run.loading import Checkpoint, read_checkpoint
+from dvis_cli.run.model import DvisModel
 from dvis_cli.structures import Category
 
 from .settings import STAGES

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dvis_cli.errors import TrainingError
-from dvis_cli.model import DvisModel
+from dvis_cli.run.model import DvisModel
 
 from .losses import Criterion, Losses
 from .matcher import Matcher

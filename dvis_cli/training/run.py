@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from dvis_cli.config import to_document
 from dvis_cli.errors import TrainingError, UsageError
-from dvis_cli.loading import save_weights
+from dvis_cli.run.loading import save_weights
 from dvis_cli.writers.failures import output_errors
 
 from .callbacks import Checkpoints, OnIteration, Record, Validate

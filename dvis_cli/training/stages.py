@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from dvis_cli.model import DvisModel
+from dvis_cli.run.model import DvisModel
 from dvis_cli.segmenter.query_decoder import QueryDecoder
 from dvis_cli.tracker.memory import orders_with_memory
 from dvis_cli.tracker.tracker import ReferringTracker

@@ -9,7 +9,7 @@ from typing import Any
 
 from dvis_cli.datasets.vipseg import splits_of
 from dvis_cli.errors import UsageError
-from dvis_cli.model import DvisModel
+from dvis_cli.run.model import DvisModel
 
 from .cache import CachedClips, FeatureCache
 from .callbacks import OnIteration

@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from dvis_cli.video_run import start_multiscale_run
 from rich.console import Console
 from rich.table import Table
 
-from dvis_cli.allocator import keep_freed_memory
 from dvis_cli.checkpoints.registry import known_model
-from dvis_cli.loading import categories_of
-from dvis_cli.model import RunSettings
-from dvis_cli.noise import random_model
+from dvis_cli.run.loading import categories_of
+from dvis_cli.run.model import RunSettings
+from dvis_cli.run.noise import random_model
+from dvis_cli.run.placement import keep_freed_memory
 from dvis_cli.structures import Frame
 from dvis_cli.video.views import plan_views, preprocess_views
-from dvis_cli.video_run import start_multiscale_run
 
 PARTS = ("input", "networks", "fusion", "decision")
 

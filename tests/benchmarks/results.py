@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from dvis_cli.datasets.categories import vipseg_categories
-from dvis_cli.pipeline import segment_video
+from dvis_cli.run.video import segment_video
 from dvis_cli.structures import Frame, PanopticFrame, Segment, VideoInfo
 from dvis_cli.video import Selection, open_video
 from dvis_cli.video.preprocess import plan_geometry, preprocess

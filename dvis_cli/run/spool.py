@@ -11,13 +11,47 @@ import errno
 import mmap
 import os
 import tempfile
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import IO
 
 import numpy as np
 
-from .errors import OutputError
+from dvis_cli.errors import OutputError
+from dvis_cli.structures import Frame
+
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)  # of a frame whose pixels wait in the spool
+
+
+class WaitingFrames:
+    """The frames of a horizon until they are decided: their pixels, and what was decided, in a spool.
+
+    Args:
+        memory_budget: bytes to keep in RAM.
+    """
+
+    def __init__(self, memory_budget: int) -> None:
+        self._spool = Spool(memory_budget)
+        self.frames: list[Frame] = []  # without their pixels
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def add(self, frame: Frame) -> None:
+        """Keep one more frame."""
+        self._spool.put(("rgb", len(self.frames)), frame.rgb)
+        self.frames.append(replace(frame, rgb=_NO_PIXELS))
+
+    def decide(self, index: int, decided: np.ndarray) -> None:
+        """Keep what was decided of the frame at `index` of the horizon."""
+        self._spool.put(("decided", index), decided)
+
+    def take(self) -> Iterator[tuple[Frame, np.ndarray]]:
+        """Each whole frame with what was decided of it; then memory and disk space are given back."""
+        with self._spool as spool:
+            for index, frame in enumerate(self.frames):
+                yield replace(frame, rgb=spool.get(("rgb", index))), spool.get(("decided", index))
 
 
 class Spool:
@@ -30,14 +64,14 @@ class Spool:
         """
         Args:
             memory_budget: bytes to keep in RAM; the rest goes to the file.
-            folder: where the file is made; None is the system's place for temporary files (`TMPDIR`).
+            folder: where the file is made; None is the system's folder for temporary files (`TMPDIR`).
         """
         self.memory_budget = memory_budget
         self.folder = folder
         self.in_memory = 0  # bytes
         self.on_disk = 0  # bytes, with padding
         self._arrays: dict[Hashable, np.ndarray] = {}
-        self._places: dict[Hashable, tuple[int, tuple[int, ...], np.dtype]] = {}
+        self._records: dict[Hashable, tuple[int, tuple[int, ...], np.dtype]] = {}
         self._file: IO[bytes] | None = None
 
     def put(self, key: Hashable, array: np.ndarray) -> None:
@@ -51,7 +85,7 @@ class Spool:
             self.in_memory += array.nbytes
             return
         try:
-            self._places[key] = (self._append(array), array.shape, array.dtype)
+            self._records[key] = (self._append(array), array.shape, array.dtype)
         except OSError as error:
             raise self._failure(error) from None
 
@@ -62,7 +96,7 @@ class Spool:
         """
         if key in self._arrays:
             return self._arrays[key]
-        start, shape, dtype = self._places[key]
+        start, shape, dtype = self._records[key]
         size = int(np.prod(shape)) * dtype.itemsize
         assert self._file is not None
         if size == 0:
@@ -76,7 +110,7 @@ class Spool:
         Arrays that were handed out stay readable: the file is left to them, never cut under a mapping.
         """
         self._arrays.clear()
-        self._places.clear()
+        self._records.clear()
         self.in_memory = self.on_disk = 0
         if self._file is not None:
             self._file.close()
@@ -104,11 +138,11 @@ class Spool:
         return start
 
     def _failure(self, error: OSError) -> OutputError:
-        place = self.folder or tempfile.gettempdir()
+        folder = self.folder or tempfile.gettempdir()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             need = self.on_disk / 2**30
             return OutputError(
-                f"no space left for the temporary file in {place} ({need:.1f} GiB written): free some, set "
+                f"no space left for the temporary file in {folder} ({need:.1f} GiB written): free some, set "
                 "TMPDIR to a larger disk, or lower --window and --horizon"
             )
-        return OutputError(f"cannot write a temporary file in {place}: {os.strerror(error.errno or 0)}")
+        return OutputError(f"cannot write a temporary file in {folder}: {os.strerror(error.errno or 0)}")

@@ -1,111 +1,39 @@
-"""One video at one scale: its frames through the networks, and the state that this needs.
+"""What a video remembers of its queries while its frames go through the networks.
 
-    batches of frames -> segmenter -> tracker -> (window full) refiner -> (horizon full) tubes
+    segmenter output -> tracker (or MinVIS' matching) -> (window full) refiner -> (horizon full) class probabilities
 
-Several of these run side by side when a video is seen at several scales; nothing here knows of the others.
+The networks have no state: what they need of earlier frames is kept here and handed to them.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .layers.masks import FeatureMasks
-from .model import DvisModel, RunSettings
-from .refiner.presence import judge_presence, odds_of_something
-from .spool import Spool
-from .structures import Geometry, RefinedTracks, SegmenterOutput, TrackerState, Tracks
-from .tracker.matching import match_direct
-from .tracker.memory import Memory, orders_with_memory
+from dvis_cli.refiner.presence import judge_presence, odds_of_something
+from dvis_cli.structures import RefinedTracks, SegmenterOutput, TrackerState, Tracks
+from dvis_cli.tracker.matching import match_direct
+from dvis_cli.tracker.memory import Memory, orders_with_memory
 
-
-class ScaleNetwork:
-    """Runs batches of frames of one size; after a horizon's last frame, `tubes` tells what was found.
-
-    Memory: the mask features of a horizon wait in a spool, its queries (Q x C numbers a frame) in RAM.
-
-    Args:
-        geometry: of this scale.
-        memory_budget: bytes of mask features kept in RAM.
-    """
-
-    def __init__(
-        self, model: DvisModel, geometry: Geometry, settings: RunSettings, memory_budget: int
-    ) -> None:
-        self.model, self.geometry = model, geometry
-        self.state = QueryState(model, settings)
-        self._features = Spool(memory_budget)
-        self._frames = 0  # of the horizon, so far
-
-    def add(self, tensors: Sequence[Tensor]) -> None:
-        """Segment and track the next frames, each (3, H, W) and preprocessed."""
-        with torch.inference_mode():
-            output = self.model.segment(torch.stack(list(tensors)))
-            self.state.add(output)
-            for place, feature in enumerate(output.mask_features, start=self._frames):
-                self._features.put(place, _to_numpy(feature))
-        self._frames += len(tensors)
-
-    def tubes(self) -> ScaleTubes:
-        """End the horizon: refine what is left of it. The tubes are readable until the next `start_horizon`."""
-        with torch.inference_mode():
-            return ScaleTubes(self.state.finish_horizon(), self.state, self._features, self.geometry)
-
-    def start_horizon(self) -> None:
-        """Forget the decided frames; identities go on."""
-        self._features.clear()
-        self.state.start_horizon()
-        self._frames = 0
-
-    def close(self) -> None:
-        """Give memory and disk space back."""
-        self._features.clear()
-
-
-class ScaleTubes:
-    """A horizon at one scale: a `structures.Tubes`, with what fusion needs besides.
-
-    Attributes:
-        class_probs: (Q, K+1).
-        queries: (Q, C) a frame, after the last norm.
-    """
-
-    def __init__(self, class_probs: Tensor, state: QueryState, features: Spool, geometry: Geometry) -> None:
-        self.class_probs = class_probs
-        self.geometry = geometry
-        self.queries: Sequence[Tensor] = state.queries
-        self._state, self._features = state, features
-
-    @property
-    def weights(self) -> Tensor:
-        """(Q,): one scale is all there is."""
-        return self.class_probs.new_ones(len(self.class_probs))
-
-    def names(self, queries: Tensor) -> list[int]:
-        """A query has its row in the tracks for the whole video."""
-        return [int(query) for query in queries]
-
-    def masks(self, place: int, queries: Tensor) -> FeatureMasks:
-        """The masks of `queries` (N,) int64 in the frame at `place` of the horizon."""
-        features = _to_tensor(self._features.get(place)).to(self._state.model.device)
-        embeds, present = self._state.mask_embeds(place, queries), self._state.present(place, queries)
-        return FeatureMasks(embeds, features, self.geometry, present)
+from .model import DvisModel
+from .settings import RunSettings
 
 
 class QueryState:
-    """The queries of one video: who is matched to whom, and what is known of each so far.
+    """The queries of one view: which is matched to which, and the classes so far.
 
-    It keeps Q x C numbers a frame for the frames of a horizon, and what the tracker remembers.
+    It keeps Q x C numbers a frame for the frames of a horizon, and the tracker's state.
+
+    Attributes:
+        queries: (Q, C) a frame of the horizon, in track order, after the last norm.
     """
 
     def __init__(self, model: DvisModel, settings: RunSettings) -> None:
         self.model, self.settings = model, settings
         self._tracker_state: TrackerState | None = None
-        self._memory: Memory | None = None  # of what was matched before, where the model matches with one
+        self._memory: Memory | None = None  # of the tracks so far, where the model matches with one
         self._last: Tensor | None = None  # MinVIS: the last frame's matched queries, (Q, C)
         # What the refiner may look at: tracks (Q, C), memory (Q, C) and odds (Q,) of the last `window` frames.
         self._recent: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=settings.window)
@@ -205,7 +133,7 @@ class QueryState:
                 self._refine()
 
     def _remembered_orders(self, output: SegmenterOutput) -> Tensor:
-        """(1, T, Q) int64: which query goes on in each row of the tracks."""
+        """(1, T, Q) int64: which query continues each row of the tracks."""
         queries = output.queries.float()
         embeds = self.model.segmenter.query_decoder.mask_head(queries)
         orders, self._memory = orders_with_memory(
@@ -232,25 +160,13 @@ class QueryState:
 
 
 def offline_class_probs(refined: Tensor, online: Tensor) -> Tensor:
-    """Merge what the refiner and the tracker think of each query: the elementwise maximum over real classes.
+    """Merge the refiner's and the tracker's classes of each query: the elementwise maximum over real classes.
 
     Args:
         refined: (Q, K+1) probabilities of the refiner.
         online: (Q, K+1) softmax of the tracker's time-averaged logits.
 
     Returns:
-        (Q, K+1); how likely a query is no object is the refiner's word alone.
+        (Q, K+1); "no object" is the refiner's alone.
     """
     return torch.cat((torch.maximum(refined, online)[:, :-1], refined[:, -1:]), dim=1)
-
-
-def _to_numpy(features: Tensor) -> np.ndarray:
-    """A copy on the CPU; bf16, which numpy does not have, as its bits."""
-    features = features.detach().cpu()
-    return (features.view(torch.int16) if features.dtype == torch.bfloat16 else features).numpy().copy()
-
-
-def _to_tensor(array: np.ndarray) -> Tensor:
-    """The inverse of `_to_numpy`."""
-    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-    return tensor.view(torch.bfloat16) if tensor.dtype == torch.int16 else tensor

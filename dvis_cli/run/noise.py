@@ -12,11 +12,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .config import ModelConfig
-from .layers.attention import Attention, FeedForward
-from .layers.mlp import MLP
+from dvis_cli.config import ModelConfig
+from dvis_cli.layers.attention import Attention, FeedForward
+from dvis_cli.layers.mlp import MLP
+from dvis_cli.structures import Category
+
 from .model import DvisModel
-from .structures import Category
 
 TINY_SEED = 7  # of the registered variant: of fifteen tried, the one that finds most
 CALM = 0.1  # strength of what a query takes up from the frame and from other queries

@@ -6,25 +6,28 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .checkpoints.detectron2 import config_from_detectron2, is_detectron2
-from .checkpoints.files import read_tensors
-from .checkpoints.keymap import is_ignored, to_official, to_ours
-from .checkpoints.metadata import CATEGORIES_KEY, CONFIG_KEY, config_inside
-from .checkpoints.registry import default_model, known_model, looks_like_file, weights_folder
-from .checkpoints.shapes import config_from_shapes
-from .config import Mode, ModelConfig, load_yaml, model_config, to_document
-from .datasets.categories import load_categories, parse_label_set, vipseg_categories
-from .errors import CheckpointError, ConfigError, UsageError
+from dvis_cli.checkpoints.detectron2 import config_from_detectron2, is_detectron2
+from dvis_cli.checkpoints.files import read_tensors
+from dvis_cli.checkpoints.keymap import is_ignored, to_official, to_ours
+from dvis_cli.checkpoints.metadata import CATEGORIES_KEY, CONFIG_KEY, config_inside
+from dvis_cli.checkpoints.registry import default_model, known_model, looks_like_file, weights_folder
+from dvis_cli.checkpoints.shapes import config_from_shapes
+from dvis_cli.config import Mode, ModelConfig, load_yaml, model_config, to_document
+from dvis_cli.datasets.categories import load_categories, parse_label_set, vipseg_categories
+from dvis_cli.errors import CheckpointError, ConfigError, UsageError
+from dvis_cli.files import atomic_path
+from dvis_cli.structures import Category
+
 from .model import DvisModel, refuse_missing_parts
 from .noise import random_model
-from .structures import Category
+from .options import Precision, SegmentOptions
+from .placement import pick_device, pick_precision
 
-Precision = Literal["auto", "fp32", "bf16"]
 _STAGES = {"minvis": ("segmenter.",), "online": ("segmenter.", "tracker."), "offline": ("",)}
 _SHOWN = 6  # names listed of each kind of mismatch
 
@@ -43,7 +46,7 @@ def load_model(
         model: a registered name (`dvis models` lists them) or a weight file; None is the default model.
         config: a YAML of ours or of the official code; None infers the model from the file's tensors.
         mode: leave out what this mode does not need; None keeps the most that the weights can do.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        device: "auto" (CUDA, else the CPU), "cpu", "cuda", "cuda:1", "mps".
         precision: "fp32", "bf16" (segmenter under autocast), or "auto": bf16 on a GPU that has it.
 
     Raises:
@@ -51,10 +54,21 @@ def load_model(
         ConfigError: the YAML is wrong.
         CheckpointError: the weights cannot be read or do not fit.
     """
-    place = pick_device(device)
+    where = pick_device(device)
     loaded = _load(str(model) if model is not None else default_model(), config, mode)
-    loaded.precision = pick_precision(precision, place)
-    return loaded.eval().requires_grad_(False).to(place)
+    loaded.precision = pick_precision(precision, where)
+    return loaded.eval().requires_grad_(False).to(where)
+
+
+def load_for(options: SegmentOptions) -> DvisModel:
+    """The model that the options name; raises what `load_model` does."""
+    return load_model(
+        options.model,
+        config=options.config,
+        mode=options.mode,
+        device=options.device,
+        precision=options.precision,
+    )
 
 
 def _load(model: str, config: str | Path | None, mode: Mode | None) -> DvisModel:
@@ -105,7 +119,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _from_file(path: Path, config: ModelConfig | None, mode: Mode | None) -> DvisModel:
     checkpoint = read_checkpoint(path)
     config = config or checkpoint.config
-    # What the tensors lack is said before what the configuration lacks.
+    # What the tensors lack comes before what the configuration lacks.
     refuse_missing_parts(mode or config.mode, checkpoint.inferred.mode, f"weights {path}")
     config = _narrowed(config, mode)
     with torch.device("meta"):
@@ -153,7 +167,7 @@ def _our_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
 
 
 def _narrowed(config: ModelConfig, mode: Mode | None) -> ModelConfig:
-    """The configuration for the mode asked for. Raises `UsageError` when it has no part for it."""
+    """The configuration for the mode that was named. Raises `UsageError` when it has no part for it."""
     if mode is None:
         return config
     refuse_missing_parts(mode, config.mode, f"model {config.name!r}")
@@ -170,7 +184,7 @@ def _categories_from_metadata(metadata: dict[str, str], path: Path) -> tuple[Cat
 
 
 def _refuse_mismatch(network: nn.Module, ours: dict[str, Tensor], unknown: list[str], path: Path) -> None:
-    """Compare names and shapes, and say all that is wrong at once, in the file's own names."""
+    """Compare names and shapes, and report all that is wrong at once, in the file's own names."""
     expected = network.state_dict()
     missing = [to_official(name) for name in expected if name not in ours]
     unexpected = [to_official(name) for name in ours if name not in expected] + unknown
@@ -204,34 +218,6 @@ def categories_of(config: ModelConfig) -> tuple[Category, ...]:
     return categories
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, then Apple's MPS, then the CPU. Raises `UsageError` for one that is not there."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device {name!r}: choose auto, cpu, cuda, cuda:N or mps") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name!r}: this machine shows {torch.cuda.device_count()} CUDA devices")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("device 'mps': this machine has none")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"device {name!r}: choose auto, cpu, cuda, cuda:N or mps")
-    return device
-
-
-def pick_precision(name: Precision, device: torch.device) -> str:
-    """`auto` is bf16 on a CUDA device that computes in it, else fp32."""
-    if name not in ("auto", "fp32", "bf16"):
-        raise UsageError(f"precision {name!r}: choose auto, fp32 or bf16")
-    if name != "auto":
-        return name
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-
-
 def official_state(network: DvisModel) -> dict[str, Tensor]:
     """The weights under the names of the official code, ready to be saved."""
     return {to_official(name): tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -256,20 +242,16 @@ def save_weights(
     state = official_state(network)
     if half:
         state = {name: _halved(name, tensor) for name, tensor in state.items()}
-    partial = path.with_name(f".{path.name}.partial")
     metadata = {
         CONFIG_KEY: json.dumps(to_document(network.config)),
         CATEGORIES_KEY: json.dumps([dataclasses.asdict(category) for category in network.categories]),
         **(more or {}),
     }
-    try:
+    with atomic_path(path) as partial:
         partial.touch()  # the library would make it unreadable for others
         permissions = partial.stat().st_mode
         save_file(state, partial, metadata=metadata)
         partial.chmod(permissions)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _halved(name: str, tensor: Tensor) -> Tensor:
