@@ -9,7 +9,7 @@ One glossary for the whole package. Sizes:
     S       views of a video
     K       classes (124 for VIPSeg); logits have K + 1, the last one means "no object"
     L       pyramid levels of the pixel decoder, coarse first (strides 32, 16, 8)
-    H W     pixels: of the padded network input, or of the output where a docstring says so
+    H W     pixels: of the padded network input, or of the output, as the docstring has it
     h w     H/4, W/4: the stride of the mask features
 
 Words:

@@ -365,7 +365,7 @@ def test_a_track_that_is_not_there_has_an_empty_mask(golden: Golden, monkeypatch
     def masks(presence: int) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         refiner = dataclasses.replace(config.refiner, presence=presence)
         monkeypatch.setattr(golden.model, "config", dataclasses.replace(config, refiner=refiner))
-        network = Scales(golden.model, [View(GEOMETRY)], RunSettings(mode="offline", window=2), 2**20)
+        network = Scales(golden.model, [View(GEOMETRY)], RunSettings(mode="offline", window=2))
         network.add(list(golden.tensors()[:, None]))
         tubes, frames = network.tubes(), range(len(golden.frames))
         probabilities = [tubes.masks(frame, every).probabilities(slice(None)) for frame in frames]

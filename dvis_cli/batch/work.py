@@ -119,8 +119,6 @@ class Worker:
             results = folder / "result"
             document = self._segment(path, results, task, say)
             made = next(results.iterdir())
-            if str(path) != task.source:
-                _name_source(made, document, task.source)
             if out is None:
                 publish(made, join_url(task.out, task.key))
             else:
@@ -136,8 +134,12 @@ class Worker:
         options = replace(options, overwrite=options.overwrite or task.replace)
         total = open_video(source, options.selection, folder_fps=options.folder_fps).info.frames
         progress = _Progress(self.number, task, total, say)
+        # segments.json names what the user named, not the temporary file that stands for it.
+        named = None if str(source) == task.source else _as_utf8(task.source)
         name = Path(task.key).name
-        return save_video(source, out, self._model, options, name=name, on_progress=progress)
+        return save_video(
+            source, out, self._model, options, name=name, source_path=named, on_progress=progress
+        )
 
 
 class _Progress:
@@ -195,16 +197,6 @@ def _alias(source: Path, folder: Path) -> Path:
 def _as_utf8(text: str) -> str:
     """Text with its invalid bytes spelled out."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _name_source(folder: Path, document: dict[str, Any], name: str) -> None:
-    """Let segments.json name what the user named, not the temporary file that stood for it."""
-    from dvis_cli.writers.segments_json import write_json
-
-    document["source"]["path"] = _as_utf8(name)
-    path = folder / "segments.json"
-    if path.exists():
-        write_json(path, document)
 
 
 def _put_in_place(made: Path, target: Path, replace: bool) -> None:

@@ -1,4 +1,4 @@
-"""What every command says and how: progress and warnings on stderr, results on stdout.
+"""What every command prints: progress and warnings on stderr, results on stdout.
 
 On a terminal progress is a live rich bar; anywhere else it is a plain line now and then, so that a log
 file stays readable. `quiet` leaves only errors.
@@ -93,7 +93,7 @@ class Progress:
         self.show()
 
     def begin_at(self, done: int) -> None:
-        """Count from here and now: what went before says nothing of the rate."""
+        """Count from here and now: what went before does not count in the rate."""
         self.done = self.begun_at = done
         self.started = time.monotonic()
 

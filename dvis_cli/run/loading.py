@@ -26,7 +26,7 @@ from dvis_cli.structures import Category
 from .model import DvisModel, refuse_missing_parts
 from .noise import random_model
 from .options import Precision, SegmentOptions
-from .placement import pick_device, pick_precision
+from .placement import forbid_tf32, pick_device, pick_precision
 
 _STAGES = {"minvis": ("segmenter.",), "online": ("segmenter.", "tracker."), "offline": ("",)}
 _SHOWN = 6  # names listed of each kind of mismatch
@@ -47,7 +47,8 @@ def load_model(
         config: a YAML of ours or of the official code; None infers the model from the file's tensors.
         mode: leave out what this mode does not need; None keeps the most that the weights can do.
         device: "auto" (CUDA, else the CPU), "cpu", "cuda", "cuda:1", "mps".
-        precision: "fp32", "bf16" (segmenter under autocast), or "auto": bf16 on a GPU that has it.
+        precision: "fp32" (without TF32 in the whole process), "bf16" (segmenter under autocast), or "auto": bf16 on a
+            GPU that has it.
 
     Raises:
         UsageError: unknown name, device or mode.
@@ -57,6 +58,8 @@ def load_model(
     where = pick_device(device)
     loaded = _load(str(model) if model is not None else default_model(), config, mode)
     loaded.precision = pick_precision(precision, where)
+    if where.type == "cuda" and loaded.precision == "fp32":
+        forbid_tf32()
     return loaded.eval().requires_grad_(False).to(where)
 
 
@@ -102,7 +105,7 @@ class Checkpoint:
     path: Path
     tensors: dict[str, Tensor]  # by our names
     unknown: list[str]  # the file's names of tensors that no network of ours has
-    inferred: ModelConfig  # what the tensors say by themselves
+    inferred: ModelConfig  # what the tensors alone determine
     config: ModelConfig  # the configuration inside the file, else what was inferred
     categories: tuple[Category, ...] | None  # the class list inside the file, None when it has none
 

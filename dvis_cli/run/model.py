@@ -16,7 +16,7 @@ from dvis_cli.tracker.tracker import ReferringTracker
 
 
 def refuse_missing_parts(wanted: Mode, most: Mode, who: str) -> None:
-    """Raise `UsageError` when `who`, which can do at `most` that, is asked for more."""
+    """Raise `UsageError` where `wanted` is more than `who` can do, which is `most`."""
     if wanted not in MODES:
         raise UsageError(f"mode {wanted!r}: choose one of {', '.join(MODES)}")
     if MODES.index(wanted) > MODES.index(most):

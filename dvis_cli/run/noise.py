@@ -63,7 +63,7 @@ def _fit_heads(network: DvisModel) -> None:
     assert bias is not None
     features_of.weight.div_(spread[:, None, None, None])
     bias.sub_(mean).div_(spread)
-    # One channel says 1 everywhere; against it the mask embeddings carry their offset.
+    # One channel is 1 everywhere; against it the mask embeddings carry their offset.
     features_of.weight[0], bias[0] = 0.0, 1.0
     queries = segmenter(frames).queries
     _fit(segmenter.query_decoder.class_head, segmenter.query_decoder.mask_head, queries)

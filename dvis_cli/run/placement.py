@@ -47,6 +47,12 @@ def pick_precision(name: Precision, device: torch.device) -> Precision:
     return "bf16" if fast else "fp32"
 
 
+def forbid_tf32() -> None:
+    """Exact products and convolutions on NVIDIA hardware, for the whole process."""
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+
+
 def memory_budget(device: torch.device) -> int:
     """Bytes of waiting data to keep in RAM.
 

@@ -71,7 +71,6 @@ class Scales:
 
     Args:
         views: one or more; the first is the one whose order of queries is kept.
-        budget: bytes of mask features kept in RAM, all views together.
         on_fused: called with the number of frames of the video whose overlaps are measured.
     """
 
@@ -80,11 +79,13 @@ class Scales:
         model: DvisModel,
         views: Sequence[View],
         settings: RunSettings,
-        budget: int,
         on_fused: Callable[[int], None] = lambda frames: None,
         fusion: FusionSettings = DEFAULTS,
     ) -> None:
-        self.scales = [Scale(model, view, settings, budget // len(views)) for view in views]
+        budget = (
+            settings.memory_budget // 2 // len(views)
+        )  # the other half is for what waits in `WaitingFrames`
+        self.scales = [Scale(model, view, settings, budget) for view in views]
         # Where sums over queries decide, as they do for semantic maps, what is there twice must count twice.
         self.fusion = replace(fusion, repeat=math.inf) if settings.task == "semantic" else fusion
         # The panoptic decision has a threshold; the others use whatever there is, by its score.

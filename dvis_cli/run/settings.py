@@ -1,4 +1,4 @@
-"""What the options come to for one model on one machine, and how a result says that it was made so."""
+"""What the options come to for one model on one machine, and as a result records them."""
 
 from __future__ import annotations
 

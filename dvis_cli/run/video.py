@@ -42,7 +42,6 @@ class SegmentedVideo:
     """A video being segmented: iterate it once for its frames; `segments` is complete at the end.
 
     Args:
-        info: the source.
         source: each frame with the network's inputs for it, (3, H, W) for each view.
         facts: how it is segmented, for the segments file.
     """
@@ -59,8 +58,7 @@ class SegmentedVideo:
     ) -> None:
         self.info, self.model, self.settings, self.facts = info, model, settings, facts or {}
         self._progress = on_progress or (lambda stage, frames: None)
-        fused = partial(self._progress, "fusion")
-        self.network = Scales(model, views, settings, settings.memory_budget // 2, fused)
+        self.network = Scales(model, views, settings, partial(self._progress, "fusion"))
         self.task = task_for(model, settings, views[0].geometry.output)
         self._finished = self._run(iter(source))
 
@@ -158,6 +156,7 @@ def save_video(
     options: SegmentOptions | None = None,
     *,
     name: str | None = None,
+    source_path: str | None = None,
     on_progress: OnProgress | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
@@ -167,9 +166,10 @@ def save_video(
         source, model, options, on_progress, changes: as for `segment_video`.
         out: folder in which the video's own folder is made.
         name: of that folder; None is the source's, made safe.
+        source_path: the path of the source in segments.json; None is its own.
 
     Returns:
-        the document in segments.json.
+        the document in segments.json, without what is there for every frame.
 
     Raises:
         OutputError: the result exists or cannot be written. Nothing half-written stays.
@@ -180,7 +180,7 @@ def save_video(
     check_target(target, options.overwrite)
     writer = VideoFolderWriter(
         target,
-        video.info,
+        replace(video.info, path=source_path or video.info.path),
         options.outputs,
         run=video.facts,
         overwrite=options.overwrite,

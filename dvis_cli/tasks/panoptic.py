@@ -103,7 +103,7 @@ class WinnerMaps:
         return winner, best >= SURE * self.scores[winner]  # the winner's own probability is at least 0.5
 
     def _by_cells(self, cells: Cells) -> tuple[Tensor, Tensor]:
-        """The same from bounds where they say enough: masks are made along borders and where several compete."""
+        """The same from bounds where they decide: masks are made along borders and where several compete."""
         scores = self.scores[:, None, None]
         rivals = cells.high * scores >= (cells.low * scores).amax(0) - ROUNDING  # (N, n, m): may win here
         full = cells.low >= SURE + ROUNDING

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from dvis_cli.config import TaskName
+from dvis_cli.files import output_errors
 from dvis_cli.structures import Category, FinishedFrame, InstanceFrame
-from dvis_cli.writers.failures import output_errors
 from dvis_cli.writers.folder import MASKS_NAME, PANOPTIC_FOLDER, SEMANTIC_FOLDER
 from dvis_cli.writers.panoptic_png import write_panoptic_png
 from dvis_cli.writers.segments_json import png_name

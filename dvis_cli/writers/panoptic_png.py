@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from dvis_cli.errors import OutputError
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.files import output_errors
 
 LARGEST_ID = 2**24 - 1
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from dvis_cli.errors import OutputError
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.files import output_errors
 from dvis_cli.writers.panoptic_png import PNG_SETTINGS
 
 IGNORE = 255  # of an 8-bit map: no class
