@@ -12,10 +12,10 @@ from goldens import FOLDER, Golden
 from dvis_cli.loading import to_official
 from dvis_cli.model import DvisModel
 from dvis_cli.structures import Geometry
-from dvis_cli.training.losses import Criterion, Losses, PointSettings
-from dvis_cli.training.matcher import CostWeights, Matcher
+from dvis_cli.training.losses import Criterion, Losses, MatchedMasks, PointSettings
+from dvis_cli.training.matcher import CostWeights, Matcher, MatchingRule
 from dvis_cli.training.points import Draw, uniform_draw
-from dvis_cli.training.stages import MatchingRule, RefinerStage, SegmenterStage, TrackerStage
+from dvis_cli.training.stages import RefinerStage, SegmenterStage, TrackerStage
 from dvis_cli.training.targets import ClipTargets, FrozenFeatures
 from dvis_cli.video.preprocess import preprocess
 
@@ -51,7 +51,7 @@ def targets() -> ClipTargets:
     ids = torch.zeros((3, *SIZE), dtype=torch.int16)
     for n, mask in enumerate(torch.from_numpy(ARRAYS["masks"])):
         ids[mask] = n + 1
-    return ClipTargets(ids, torch.from_numpy(ARRAYS["classes"]))
+    return ClipTargets.of(ids, torch.from_numpy(ARRAYS["classes"]))
 
 
 def replay(name: str) -> tuple[Draw, list]:
@@ -77,7 +77,7 @@ def compute(name: str, network: DvisModel) -> tuple[Losses, list, list]:
     geometry = Geometry(SIZE, SIZE, SIZE)
     frames = torch.stack([preprocess(rgb, geometry) for rgb in ARRAYS["frames"]])
     if stage == "minvis":
-        losses = SegmenterStage(network, matcher, criterion).losses(frames[None], [targets()], [draw])
+        losses = SegmenterStage(network, matcher, criterion).losses(frames[None], [targets()], [draw], rule)
         return losses, matcher.made, asked
     with torch.no_grad():
         output = network.segmenter(frames)
@@ -119,14 +119,14 @@ def test_dice_of_an_absent_object_can_be_left_out() -> None:
     ids = torch.zeros(2, 8, 8, dtype=torch.int16)
     ids[0, 2:6, 2:6] = 1
     masks = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0))
-    rows, wanted = torch.tensor([0, 1]), torch.tensor([1, 1])  # in the frame with it, in the one without
-    points = PointSettings(count=50)
+    rows, wanted, present = torch.tensor([0, 1]), torch.tensor([1, 1]), torch.tensor([True, False])
 
     def losses(n: int, empty_dice: bool) -> tuple[float, float]:
-        draw = uniform_draw(1, torch.device("cpu"))
-        criterion = Criterion(CostWeights(), points, empty_dice=empty_dice)
-        mask, dice = criterion.mask_losses(masks[:n], ids, rows[:n], wanted[:n], [(n, draw)], tall=1)
-        return mask.item(), dice.item()
+        """Sums over the first n masks."""
+        criterion = Criterion(CostWeights(), PointSettings(count=50), empty_dice=empty_dice)
+        matched = MatchedMasks(masks[:n], ids, rows[:n], wanted[:n], present[:n], [n])
+        mask, dice = criterion.mask_losses(matched, [uniform_draw(1, torch.device("cpu"))])
+        return n * mask.item(), n * dice.item()
 
     assert losses(2, True)[0] == losses(2, False)[0] > losses(1, False)[0]
     assert losses(2, True)[1] > losses(2, False)[1] > 0

@@ -61,7 +61,7 @@ def test_single_images_become_clips_whose_ids_follow_the_picture(stills):
     for sample in dataset:
         assert sample.frames.shape == (4, 96, 128, 3)
         classes = sample.targets.classes
-        for n, mask in enumerate(sample.targets.masks(slice(None)).numpy()):
+        for n, mask in enumerate(sample.masks_of(sample.targets)):
             values = sample.frames[..., 0][mask]
             if len(values) > 200:
                 shown = round(float(np.median(values)) / 20)
