@@ -57,7 +57,9 @@ def matching() -> tuple[Matcher, Draw]:
     return Matcher(CostWeights(), points=64), uniform_draw(0, torch.device("cpu"))
 
 
-def assigned_of(script: list[list[int]], patience: int, hidden: tuple[tuple[int, int], ...] = ()) -> ClipAssignment:
+def assigned_of(
+    script: list[list[int]], patience: int, hidden: tuple[tuple[int, int], ...] = ()
+) -> ClipAssignment:
     matcher, draw = matching()
     return handed_over(matcher, *clip_of(script, hidden), draw, MatchingRule(patience=patience))
 
@@ -107,7 +109,9 @@ def test_a_second_mask_of_a_covered_object_is_to_be_empty_only_for_owners() -> N
     lost = [[0, 1, 2, NOTHING, NOTHING]] * 2 + [[NOTHING, 1, 2, 0, NOTHING]] * 4
     assigned = assigned_of([*lost, [0, 1, 2, 0, 0]], patience=0)
     assert owners(assigned)[-1][0] == 3
-    assert emptied(assigned)[-1] == {0}  # it owned the object once; query 4 never did, and its class is no-object
+    assert emptied(assigned)[-1] == {
+        0
+    }  # it owned the object once; query 4 never did, and its class is no-object
 
 
 def test_absence_is_no_miss_and_nobody_owns_before_the_first_sight() -> None:
@@ -139,9 +143,7 @@ def test_endless_patience_is_equation_4() -> None:
     script = [torch.randperm(QUERIES, generator=generator).clamp(max=OBJECTS).tolist() for _ in range(5)]
     script = [[n if n < OBJECTS else NOTHING for n in row] for row in script]
     matcher, draw = matching()
-    equation = owners(
-        ClipAssignment(matcher.first_appearance(*clip_of(script), draw, MatchingRule()))
-    )
+    equation = owners(ClipAssignment(matcher.first_appearance(*clip_of(script), draw, MatchingRule())))
     assert owners(assigned_of(script, patience=99)) == equation
 
 

@@ -1,4 +1,4 @@
-"""What a frozen segmenter says of every frame, worked out once and kept on disk.
+"""A frozen segmenter's output for every frame, computed once and kept on disk.
 
 Tracker and refiner learn from queries and mask features alone. A clip of a video is a slice of the video's arrays,
 so each frame goes through the segmenter once (twice with mirroring) instead of in every clip that shows it.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ import torch
 
 from dvis_cli.config import to_document
 from dvis_cli.datasets import augment
-from dvis_cli.errors import UsageError
+from dvis_cli.errors import OutputError, UsageError
+from dvis_cli.files import atomic_open
 from dvis_cli.model import DvisModel
 from dvis_cli.structures import Geometry
 from dvis_cli.video.preprocess import plan_geometry, preprocess
-from dvis_cli.writers.failures import output_errors
 
 from .clip_settings import ClipSettings
 from .clip_sources import ClipSource
@@ -56,14 +56,16 @@ class FeatureCache:
         self.folder = folder / _key(network, source, self.short_side)
 
     def fill(self, videos: tuple[int, ...]) -> Iterator[int]:
-        """Work out what is not there yet, and yield each video as it is there; can be interrupted at any time."""
-        with output_errors(self.folder):
+        """Compute what is missing, and yield each video as it is there; can be interrupted at any time."""
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for video in videos:
-                for view in self.views:
-                    if not self._path(video, view, "features").is_file():
-                        self._write(video, view)
-                yield video
+        except OSError as error:
+            raise OutputError(f"cannot make {self.folder}: {error.strerror or error}") from error
+        for video in videos:
+            for view in self.views:
+                if not self._path(video, view, "features").is_file():
+                    self._write(video, view)
+            yield video
 
     def read(self, video: int, mirrored: bool, picked: list[int]) -> FrozenFeatures:
         """The features of a clip: B = 1."""
@@ -91,11 +93,8 @@ class FeatureCache:
             features.append(output.mask_features.half().cpu().numpy())
         # The features come last: where they are, the video is complete.
         for name, arrays in (("queries", queries), ("features", features)):
-            path = self._path(video, view, name)
-            partial = path.with_name(f".{path.name}.partial")
-            with partial.open("wb") as file:
+            with atomic_open(self._path(video, view, name), "wb") as file:
                 np.save(file, np.concatenate(arrays))
-            partial.replace(path)
 
     def _frame(self, video: int, frame: int, view: str) -> torch.Tensor:
         rgb: npt.NDArray[np.uint8] = self.source.read_picture(video, frame)
@@ -114,11 +113,19 @@ class CachedClips(ClipDataset):
         super().__init__(*arguments, **options)
         self.caches = caches
 
+    def fill(self, on_video: Callable[[int, int], None]) -> None:
+        """Compute what the caches lack. `on_video`: called with how many videos are there, of how many."""
+        total, done = sum(len(report.usable) for report in self.reports), 0
+        for cache, report in zip(self.caches, self.reports, strict=True):
+            for _ in cache.fill(report.usable):
+                done += 1
+                on_video(done, total)
+
     def _draw(self, index: int, rng: np.random.Generator, skipped: tuple[str, ...]) -> ClipSample:
         part, video = self._choose(rng)
-        source, report, cache = self.sources[part], self.reports[part], self.caches[part]
-        picked = draw_frames(source.frames(video), self.settings, rng)
-        ids, objects = self._read_maps(source, report.classes, video, picked)
+        source, cache = self.sources[part], self.caches[part]
+        picked = draw_frames(source.frames(video), self.settings.frames, rng)
+        ids, objects = self._read_maps(part, video, picked)
         size = cache.geometry(*ids[0].shape).resized
         maps = np.stack([augment.resize_ids(one, size) for one in ids])
         mirrored = self.settings.flip and rng.random() < 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,8 @@ from dvis_cli.datasets.pictures import read_picture
 from dvis_cli.datasets.vipseg import IMAGE_SUFFIXES, JSON_PREFIX, VIPSeg
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category
-from dvis_cli.training.clip_settings import ClipSettings
+
+from .clip_settings import ClipSettings
 
 NO_SEGMENTS = "no segments"
 NO_KNOWN_CLASS = "no segment of the model's classes"
@@ -148,12 +149,10 @@ class SourceReport:
     usable: tuple[int, ...]  # numbers of the videos that clips are cut from
     classes: Mapping[int, int]  # category id of the dataset -> contiguous class of the model
     skipped: Mapping[str, int] = field(default_factory=dict)  # reason -> videos
-    unknown: Mapping[str, int] = field(
-        default_factory=dict
-    )  # name of a class that the model lacks -> segments
+    unknown: Mapping[str, int] = field(default_factory=dict)  # class that the model lacks -> segments
 
     def lines(self) -> list[str]:
-        """What a person should know, a sentence each; nothing if all is well."""
+        """A warning for each thing left out."""
         lines = [f"{self.source}: {count} videos skipped: {why}" for why, count in self.skipped.items()]
         if self.unknown:
             names = ", ".join(f"{name} ({count})" for name, count in list(self.unknown.items())[:8])
@@ -175,19 +174,13 @@ def class_map(dataset: Sequence[Category], model: Sequence[Category]) -> dict[in
     return {number: index for number, index in found.items() if index is not None}
 
 
-def check_source(
-    source: ClipSource,
-    settings: ClipSettings,
-    categories: Sequence[Category],
-    on_video: Callable[[], None] = lambda: None,
-) -> SourceReport:
-    """Look at what the json says of every video, without opening a picture.
+def check_source(source: ClipSource, settings: ClipSettings, categories: Sequence[Category]) -> SourceReport:
+    """Sort a source's videos by its json, without opening a picture.
 
     Args:
         source: where clips are to come from.
         settings: how long they are.
         categories: the model's classes, in the order of its logits.
-        on_video: called as each video is done.
     """
     classes = class_map(source.categories, categories)
     names = {category.id: category.name for category in source.categories}
@@ -207,8 +200,22 @@ def check_source(
             skipped[NO_KNOWN_CLASS] += 1
         else:
             usable.append(video)
-        on_video()
     return SourceReport(source.name, tuple(usable), classes, skipped, dict(unknown.most_common()))
+
+
+def nothing_usable(report: SourceReport, source: ClipSource, categories: Sequence[Category]) -> DatasetError:
+    """Why there is nothing to train on."""
+    if not len(source):
+        return DatasetError(f"{report.source} lists no video; there is nothing to train on")
+    if not report.classes:
+        theirs = ", ".join(f"{c.id} {c.name}" for c in source.categories[:5])
+        ours = ", ".join(f"{c.id} {c.name}" for c in categories[:5])
+        return DatasetError(
+            f"{report.source} shares no class with the model, by id and name: its classes begin with {theirs};"
+            f" the model's with {ours}. Give the model the dataset's class list"
+        )
+    why = "; ".join(f"{count} videos have {reason}" for reason, count in report.skipped.items())
+    return DatasetError(f"{report.source} has no video to train on: {why}")
 
 
 def _plain(name: str) -> str:

@@ -39,11 +39,15 @@ class CostWeights:
 class MatchingRule:
     """Which of the ways to assign queries to objects."""
 
-    guided: bool = False  # match by the output of the frozen part before; the report does so for the first half
+    guided: bool = (
+        False  # match by the output of the frozen part before; the report does so for the first half
+    )
     # "report" uses a query once per clip (equation 4); "official" lets objects that appear in different frames share
     # one, as the published code does.
     convention: Convention = "report"
-    always_present: bool = False  # as the official loader of panoptic data: all objects from the first frame on
+    always_present: bool = (
+        False  # as the official loader of panoptic data: all objects from the first frame on
+    )
     appearance: float = 0.0  # share of its largest area that an object must show to be matched; 0: any pixel
     patience: int | None = None  # frames a track may miss its object before another takes over; None: all
 
@@ -157,7 +161,7 @@ class Matcher:
 def solve(
     cost: npt.NDArray[np.float32], objects: Ints, taken: npt.NDArray[np.bool_] | None = None
 ) -> Assignment:
-    """The Hungarian method on costs (Q, N) of some of the N objects; `taken` (Q,) queries only if nothing else is left."""
+    """The Hungarian method on some of the N objects of costs (Q, N); `taken` (Q,) queries only if no other is left."""
     cost = cost[:, objects]
     if taken is not None:
         cost[taken] = TAKEN

@@ -263,7 +263,9 @@ def _frame_masks(embeds: Tensor, features: Tensor, pairs: Sequence[Assignment]) 
     index = np.zeros((len(pairs), counts.max(initial=0)), np.int64)
     for row, pair in zip(index, pairs, strict=True):
         row[: len(pair.queries)] = pair.queries
-    chosen = embeds.gather(1, torch.from_numpy(index).to(embeds.device).unsqueeze(-1).expand(-1, -1, embeds.shape[-1]))
+    chosen = embeds.gather(
+        1, torch.from_numpy(index).to(embeds.device).unsqueeze(-1).expand(-1, -1, embeds.shape[-1])
+    )
     real = np.flatnonzero(np.arange(index.shape[1]) < counts[:, None])
     masks = torch.einsum("fnc,fchw->fnhw", chosen, features).flatten(0, 1)
     return masks[torch.from_numpy(real).to(embeds.device)]
