@@ -15,16 +15,17 @@ from training_clips import clips
 from dvis_cli.config import _build, to_document
 from dvis_cli.datasets.categories import vipseg_categories
 from dvis_cli.datasets.coco_panoptic import CocoPanoptic
+from dvis_cli.datasets.vipseg import VIPSeg
 from dvis_cli.errors import ConfigError, DatasetError
 from dvis_cli.structures import Category
 from dvis_cli.training.clip_settings import ClipSettings
-from dvis_cli.training.clip_sources import Mixture, StillSource, VIPSegSource, check_source, open_source
+from dvis_cli.training.clip_sources import Mixture, check_source, open_source
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory) -> VIPSegSource:
+def videos(tmp_path_factory) -> VIPSeg:
     """Two good videos of six frames; tests that spoil something make their own."""
-    return VIPSegSource(make_dataset(tmp_path_factory.mktemp("vipseg"), frames=6, split="train"))
+    return make_dataset(tmp_path_factory.mktemp("vipseg"), frames=6, split="train")
 
 
 # ---- single images
@@ -53,7 +54,7 @@ def stills(tmp_path) -> Path:
 
 def test_single_images_become_clips_whose_ids_follow_the_picture(stills):
     source = open_source(stills, "train2017")
-    assert isinstance(source, StillSource)
+    assert isinstance(source, CocoPanoptic)
     assert [category.name for category in source.categories] == ["class 1", "class 0", "class 2"]
     dataset = clips(source, length=6, categories=source.categories, frames=4, short_sides=(96,), flip=True)
     for sample in dataset:
@@ -116,7 +117,7 @@ def test_a_mixture_draws_by_weight_and_maps_each_source(videos, stills):
     dataset = clips(Mixture((videos, still), (1, 3)), length=200, categories=categories, frames=2)
     names = Counter(dataset[index].name.split("/")[0] == "train2017" for index in range(200))
     assert 125 < names[True] < 175
-    assert {report.source for report in dataset.reports} == {videos.name, still.name}
+    assert {report.source for report in dataset.reports} == {str(videos.json_path), str(still.json_path)}
     sample = next(s for s in dataset if s.name.startswith("train2017"))
     assert min(sample.targets.classes.tolist()) >= len(vipseg_categories())
     for weights in ((1,), (0, 1), (1, float("nan"))):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset
 
 from dvis_cli.config import InputConfig
 from dvis_cli.datasets import augment
+from dvis_cli.datasets.coco_panoptic import CocoPanoptic
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category
 from dvis_cli.video.preprocess import plan_geometry
@@ -115,9 +117,11 @@ class ClipDataset(Dataset[ClipSample]):
         raise UnusableDataError(f"no clip could be made in {DRAWS} draws; the last one: {skipped[-1]}")
 
     def _draw(self, index: int, rng: np.random.Generator, skipped: tuple[str, ...]) -> ClipSample:
-        part, video = self._choose(rng)
-        source, settings = self.sources[part], self.settings
-        picked = [0] if source.still else draw_frames(source.frames(video), settings.frames, rng)
+        part, number = self._choose(rng)
+        source: Any = self.sources[part]
+        settings, input = self.settings, self.input
+        video, still = source.videos[number], isinstance(source, CocoPanoptic)
+        picked = video.frames if still else video.frames[draw_frames(len(video.frames), settings.frames, rng)]
         ids, objects = self._read_maps(part, video, picked)
         try:
             frames = [source.read_picture(video, frame) for frame in picked]
@@ -126,8 +130,8 @@ class ClipDataset(Dataset[ClipSample]):
         short = settings.short_sides[int(rng.integers(len(settings.short_sides)))]
         height, width = ids[0].shape
         size = plan_geometry(height, width, short, settings.long_side).resized
-        if source.still and settings.frames > 1:
-            red, green, blue = (round(value) for value in self.input.mean)
+        if still and settings.frames > 1:
+            red, green, blue = (round(value) for value in input.mean)
             fill = (red, green, blue)
             clip, maps = augment.animate(frames[0], ids[0], size, settings.frames, rng, settings.motion, fill)
         else:
@@ -136,9 +140,9 @@ class ClipDataset(Dataset[ClipSample]):
         clip, maps, backwards = self._augmented(clip, maps, rng)
         targets = numbered_targets(maps, objects)
         if not len(targets.classes):
-            raise Skip(f"{EMPTY}: {'/'.join(source.names(video, picked[0]))}")
-        name = "/".join(source.names(video, picked[-1 if backwards else 0]))
-        return ClipSample(clip.copy(), None, targets, name, index, self.input, skipped)
+            raise Skip(f"{EMPTY}: {video.video_id}/{picked[0].stem}")
+        name = f"{video.video_id}/{picked[-1 if backwards else 0].stem}"
+        return ClipSample(clip.copy(), None, targets, name, index, input, skipped)
 
     def _choose(self, rng: np.random.Generator) -> tuple[int, int]:
         """Numbers of a source and of a video in it."""
@@ -147,26 +151,25 @@ class ClipDataset(Dataset[ClipSample]):
         return part, usable[int(rng.integers(len(usable)))]
 
     def _read_maps(
-        self, part: int, video: int, picked: Sequence[int]
+        self, part: int, video: Any, frames: Sequence[Any]
     ) -> tuple[list[npt.NDArray[np.int16]], list[int]]:
         """Maps of n + 1 for segment n in ascending id order, and each segment's class."""
         source, classes = self.sources[part], self.reports[part].classes
         known: dict[int, int] = {}
-        for frame in picked:
-            for segment in source.segments(video, frame):
-                if not segment.get("iscrowd") and segment["category_id"] in classes:
-                    known.setdefault(segment["id"], classes[segment["category_id"]])
+        for segment in (segment for frame in frames for segment in frame.segments):
+            if not segment.get("iscrowd") and segment["category_id"] in classes:
+                known.setdefault(segment["id"], classes[segment["category_id"]])
         numbers = sorted(known)
         maps = []
-        for frame in picked:
-            crowd = [s["id"] for s in source.segments(video, frame) if s.get("iscrowd")]
+        for frame in frames:
+            crowd = [segment["id"] for segment in frame.segments if segment.get("iscrowd")]
             try:
                 truth = source.read_ids(video, frame)
             except DatasetError as error:
                 raise Skip(f"{UNREADABLE_MASK}: {error}") from None
             maps.append(self._numbered(truth, numbers, crowd))
             if maps[-1].shape != maps[0].shape:
-                raise Skip(f"{MIXED_SIZES}: {'/'.join(source.names(video, frame))}")
+                raise Skip(f"{MIXED_SIZES}: {video.video_id}/{frame.stem}")
         return maps, [known[number] for number in numbers]
 
     def _numbered(
@@ -203,10 +206,10 @@ class ClipDataset(Dataset[ClipSample]):
         return {**self.__dict__, "_lookup": None}
 
 
-def draw_frames(available: int, frames: int, rng: np.random.Generator) -> list[int]:
-    """Numbers of `frames` consecutive frames out of a video that has as many or more."""
+def draw_frames(available: int, frames: int, rng: np.random.Generator) -> slice:
+    """Consecutive frames of a video that has `frames` or more."""
     start = int(rng.integers(available - frames + 1))
-    return list(range(start, start + frames))
+    return slice(start, start + frames)
 
 
 def start_worker(worker: int) -> None:

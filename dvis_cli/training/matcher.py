@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +114,7 @@ class Matcher:
         if not len(objects):
             return Assignment(objects, objects)
         points = draw(1, self.points * len(predicted.features))
+        points = points[:, points[0, :, 1].argsort()]  # from top to bottom
         with torch.no_grad():
             logits = _tall_logits(predicted, points[0])[None]
             tall = targets.ids.flatten(0, 1)[None]
@@ -154,8 +155,7 @@ class Matcher:
         weights = self.weights
         cost = weights.mask * mask / logits.shape[2] - weights.classes * likely + weights.dice * dice
         # A broken prediction (NaN) is matched like one of no merit.
-        fetched: npt.NDArray[np.float32] = cost.nan_to_num(nan=TAKEN).cpu().numpy()
-        return fetched
+        return fetch(cost.nan_to_num(nan=TAKEN))
 
 
 def solve(
@@ -169,21 +169,27 @@ def solve(
     return Assignment(rows, objects[columns])
 
 
+def fetch(values: Tensor) -> npt.NDArray[Any]:
+    """A tensor on the host. The device is waited for, so this is done once a clip and layer and never in a loop."""
+    return values.cpu().numpy()
+
+
 def _tall_logits(predicted: Predicted, points: Tensor) -> Tensor:
-    """(Q, P) mask logits at points (P, 2) of the picture made of all frames one below the other.
+    """(Q, P) mask logits at points (P, 2), from top to bottom, of the picture made of all frames one below the other.
 
     Each frame adds what its own rows contribute, which is right also where a point lies between the last row of
     one frame and the first of the next; no mask of all queries and frames is ever made.
     """
     embeds, features = predicted.mask_embeds, predicted.features
     frames, _, height, _ = features.shape
-    line = points[:, 1] * (frames * height) - 0.5  # row of the tall picture
-    tops = height * torch.arange(frames, device=line.device)[:, None]
-    near = (line > tops - 1) & (line < tops + height)
-    counts = near.sum(1).tolist()
+    line = (points[:, 1] * (frames * height) - 0.5).contiguous()  # row of the tall picture
+    tops = height * torch.arange(frames, device=line.device, dtype=line.dtype)
+    # The points that a frame has a part in, as those of its rows or of the gaps beside them.
+    starts, stops = torch.searchsorted(line, tops - 1, right=True), torch.searchsorted(line, tops + height)
     total = embeds.new_zeros(embeds.shape[1], len(points))
-    for frame, own in enumerate(near.nonzero()[:, 1].split(counts)):
-        local = torch.stack((points[own, 0], (line[own] + 0.5 - frame * height) / height), dim=-1)
+    for frame, (start, stop) in enumerate(fetch(torch.stack((starts, stops), dim=1)).tolist()):
+        y = (line[start:stop] + 0.5 - frame * height) / height
+        local = torch.stack((points[start:stop, 0], y), dim=-1)
         sampled = sample_maps(features[frame : frame + 1], local[None])[0]
-        total[:, own] += embeds[frame] @ sampled
+        total[:, start:stop] += embeds[frame] @ sampled
     return total

@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 
 from dvis_cli.layers.masks import coarse_masks
 
-from .matcher import Assignment, ClipAssignment, Matcher, MatchingRule, Predicted, solve
+from .matcher import Assignment, ClipAssignment, Matcher, MatchingRule, Predicted, fetch, solve
 from .points import Draw
 from .targets import ClipTargets
 
@@ -110,4 +110,4 @@ def overlap_of(
     masks = (logits.flatten(2) > 0).float()
     both = masks @ truth.transpose(1, 2)
     union = masks.sum(2)[:, :, None] + truth.sum(2)[:, None] - both
-    return (both / union.clamp(min=1)).cpu().numpy(), truth.any(2).cpu().numpy()
+    return fetch(both / union.clamp(min=1)), fetch(truth.any(2))

@@ -121,7 +121,7 @@ def train_stage(
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)  # hints and advertisements
         warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*(num_workers|does not have many workers|TreeSpec).*")
+        warnings.filterwarnings("ignore", message=".*(num_workers|many workers|worker processes|TreeSpec).*")
         trainer = _trainer(run, machine, settings, record, held_out)
         share = Share(settings, trainer.global_rank, machine.processes, lambda: trainer.global_step, overfit)
         loader = clip_loader(dataset, share, machine, trainer.strategy.root_device.type)
