@@ -55,21 +55,21 @@ def targets() -> ClipTargets:
 
 
 def replay(name: str) -> tuple[Draw, list]:
-    """The recorded draws in their order; the list counts what is asked for."""
-    asked: list = []
+    """The recorded draws in their order; the list counts them."""
+    drawn: list = []
 
     def draw(masks: int, points: int) -> torch.Tensor:
-        recorded = torch.from_numpy(ARRAYS[f"{name}.draw{len(asked)}"])
+        recorded = torch.from_numpy(ARRAYS[f"{name}.draw{len(drawn)}"])
         assert recorded.shape == (masks, points, 2)
-        asked.append((masks, points))
+        drawn.append((masks, points))
         return recorded
 
-    return draw, asked
+    return draw, drawn
 
 
 def compute(name: str, network: DvisModel) -> tuple[Losses, list, list]:
     stage, convention, guided = name.split(".")
-    draw, asked = replay(name)
+    draw, drawn = replay(name)
     matcher = RecordingMatcher(CostWeights(), POINTS)
     matcher.made = []
     criterion = Criterion(CostWeights(), PointSettings(POINTS))
@@ -78,13 +78,13 @@ def compute(name: str, network: DvisModel) -> tuple[Losses, list, list]:
     frames = torch.stack([preprocess(rgb, geometry) for rgb in ARRAYS["frames"]])
     if stage == "minvis":
         losses = SegmenterStage(network, matcher, criterion).losses(frames[None], [targets()], [draw], rule)
-        return losses, matcher.made, asked
+        return losses, matcher.made, drawn
     with torch.no_grad():
         output = network.segmenter(frames)
     inputs = FrozenFeatures(output.queries[None], output.mask_features[None])
     kind = TrackerStage if stage == "online" else RefinerStage
     losses = kind(network, matcher, criterion).losses(inputs, [targets()], [draw], rule)
-    return losses, matcher.made, asked
+    return losses, matcher.made, drawn
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -93,8 +93,8 @@ def test_recorded_losses(name: str) -> None:
     network = Golden.load("swin").model
     part = getattr(network, PART[name.split(".")[0]]).requires_grad_(True)
     try:
-        losses, assignments, asked = compute(name, network)
-        assert len(asked) == recorded["n_draws"]
+        losses, assignments, drawn = compute(name, network)
+        assert len(drawn) == recorded["n_draws"]
         assert losses.keys() == recorded["losses"].keys()
         for key, value in recorded["losses"].items():
             assert losses[key].item() == pytest.approx(value, rel=1e-4), key
@@ -115,7 +115,7 @@ def test_recorded_losses(name: str) -> None:
 
 
 def test_dice_of_an_absent_object_can_be_left_out() -> None:
-    """An object that is not in a frame still counts in the mask loss, which asks for an empty mask."""
+    """An object that is not in a frame still counts in the mask loss, which has an empty mask as target."""
     ids = torch.zeros(2, 8, 8, dtype=torch.int16)
     ids[0, 2:6, 2:6] = 1
     masks = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0))

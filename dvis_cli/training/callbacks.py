@@ -84,7 +84,6 @@ class Record(lightning.Callback):
         for name, value in zip(self.sums, means, strict=True):
             kind = "_".join(name.split("_")[:2])
             figures[kind] = figures.get(kind, 0.0) + value
-            figures[f"last_{kind}"] = value if name == kind else figures.get(f"last_{kind}", 0.0)
         figures["lr"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         frames = module.settings.batch * module.settings.clip.frames
         figures["images_per_s"] = self.count * frames / seconds

@@ -73,7 +73,11 @@ def start_network(
     if checkpoint is not None:
         have = _take_over(network, checkpoint, stage, categories)
     if backbone_init is not None:
-        _take_backbone(network, backbone_init)
+        backbone = network.segmenter.backbone
+        tensors, _ = read_tensors(backbone_init)
+        backbone.load_state_dict(
+            backbone_tensors(tensors, backbone.state_dict(), backbone_init), strict=False
+        )
     _copy_heads(network, stage, have)
     return network
 
@@ -132,12 +136,6 @@ def _warn(text: str) -> None:
 
 def _class_key(categories: Sequence[Category]) -> list[tuple[int, str]]:
     return [(category.id, category.name) for category in categories]
-
-
-def _take_backbone(network: DvisModel, path: Path) -> None:
-    backbone = network.segmenter.backbone
-    tensors, _ = read_tensors(path)
-    backbone.load_state_dict(backbone_tensors(tensors, backbone.state_dict(), path), strict=False)
 
 
 def _copy_heads(network: DvisModel, stage: StageName, have: set[str]) -> None:
