@@ -55,7 +55,7 @@ def evaluate(
 
     With --task instance or semantic, ground truth may also be a YouTube-VIS json, or VSPW's maps.
     """
-    from dvis_cli.datasets.parallel import usable_cores
+    from dvis_cli.files import usable_cores
 
     if task is not TaskChoice.panoptic:
         from .task_scores import evaluate_task

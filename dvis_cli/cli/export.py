@@ -30,7 +30,7 @@ def vipseg(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
 ) -> None:
     """Make a VIPSeg submission: pred.json and pan_pred/ in one zip. Check it with dvis validate."""
-    from dvis_cli.datasets.parallel import usable_cores
+    from dvis_cli.files import usable_cores
     from dvis_cli.submission import export_vipseg, find_videos
 
     reporter = Reporter(quiet)

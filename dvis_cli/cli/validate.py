@@ -35,7 +35,7 @@ def validate(
 
     VIPSeg's (pred.json), YouTube-VIS' (results.json) and VSPW's (<video>/<stem>.png).
     """
-    from dvis_cli.datasets.parallel import usable_cores
+    from dvis_cli.files import usable_cores
 
     check, videos = _checker(_kind(file) if task is None else task.value, gt, split)
     with Reporter(quiet).progress("validate", videos, "videos") as progress:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dvis_cli.datasets.categories import vipseg_categories
 from dvis_cli.datasets.id_map import LARGEST_SIDE, read_ids
 from dvis_cli.datasets.names import read_json, safe_name, stem_of
+from dvis_cli.datasets.pictures import read_picture
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category
 
@@ -113,6 +114,13 @@ class VIPSeg:
             DatasetError: missing, damaged, or not of the size that the json gives.
         """
         return read_ids(self.mask_path(video, frame), frame.width, frame.height)
+
+    def read_picture(self, video: VIPSegVideo, frame: VIPSegFrame) -> npt.NDArray[np.uint8]:
+        """(height, width, 3) uint8 RGB; DatasetError if missing, damaged or of another size."""
+        folder = self.root / "images" / video.video_id
+        paths = [folder / (frame.stem + suffix) for suffix in IMAGE_SUFFIXES]
+        path = next((path for path in paths if path.is_file()), paths[0])
+        return read_picture(path, frame.width, frame.height)
 
     def annotations(
         self, video: VIPSegVideo

@@ -1,4 +1,4 @@
-"""Scores on held-out videos while training goes on, by the very code that segments and evaluates."""
+"""Scores on held-out videos while training goes on, by the code that segments and evaluates."""
 
 from __future__ import annotations
 
