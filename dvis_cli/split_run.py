@@ -25,7 +25,7 @@ from .structures import FinishedFrame, Segment
 from .video import Selection
 from .video.image_files import ImageFiles
 from .writers import vipseg_submission, vspw_submission, ytvis_submission
-from .writers.failures import output_errors
+from .files import output_errors
 from .writers.segments_json import write_json
 
 SETTINGS_NAME = "run.json"

@@ -21,7 +21,7 @@ from dvis_cli.batch.local import LocalEngine
 from dvis_cli.batch.ray_engine import RayEngine
 from dvis_cli.batch.work import Say, Worker
 from dvis_cli.errors import VideoError
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.files import output_errors
 from dvis_cli.writers.folder import AtomicFolder
 
 FRAMES = 6

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from dvis_cli.errors import OutputError
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.files import output_errors
 
 from .places import TransferError, join, read_bytes, remove_remote, write_bytes
 from .process import is_alive

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from dvis_cli.errors import OutputError
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.files import output_errors
 
 State = Literal["pending", "running", "done", "failed"]
 STEM = "dvis-manifest"

@@ -203,7 +203,7 @@ def _put_in_place(made: Path, target: Path, replace: bool) -> None:
     """Move a result from the temporary folder to where it belongs, whole or not at all."""
     import shutil
 
-    from dvis_cli.writers.failures import output_errors
+    from dvis_cli.files import output_errors
     from dvis_cli.writers.folder import AtomicFolder
 
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from dvis_cli.datasets.class_maps import PredictedMaps, check_header, find_maps
 from dvis_cli.datasets.id_map import PngHeader
 from dvis_cli.errors import DatasetError, OutputError
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.files import output_errors
 from dvis_cli.writers.folder import AtomicFolder
 from dvis_cli.writers.submission_zip import ZipTarget
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dvis_cli.errors import OutputError
+from dvis_cli.files import output_errors
 from dvis_cli.structures import FinishedFrame
-from dvis_cli.writers.failures import output_errors
 
 
 def check_video_id(video_id: str) -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from dvis_cli.errors import OutputError
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.files import output_errors
 from dvis_cli.writers.vipseg_submission import JSON_NAME, PNG_FOLDER
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can name

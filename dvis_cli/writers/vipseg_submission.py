@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dvis_cli.errors import OutputError
+from dvis_cli.files import output_errors
 from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment
-from dvis_cli.writers.failures import output_errors
 from dvis_cli.writers.folder import AtomicFolder
 from dvis_cli.writers.panoptic_png import write_panoptic_png
 from dvis_cli.writers.run_parts import (
