@@ -19,7 +19,6 @@ STAGES = (
     "fusion",
     "tasks",
     "writers",
-    "metrics",
     "datasets",
     "checkpoints",
 )
@@ -30,9 +29,7 @@ LEVELS = {
     "cli": -1,
     "training": 0,
     "batch": 1,
-    "split_run": 1,
-    "evaluation": 2,
-    "submission": 2,
+    "challenge": 1,
     "run": 3,
     **dict.fromkeys(STAGES, 7),
     "layers": 8,
