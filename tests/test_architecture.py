@@ -30,7 +30,7 @@ LEVELS = {
     "training": 0,
     "batch": 1,
     "challenge": 1,
-    "run": 3,
+    "run": 2,
     **dict.fromkeys(STAGES, 7),
     "layers": 8,
     "coco_masks": 8,

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from dvis_cli.datasets.names import safe_name
 from dvis_cli.errors import DatasetError, OutputError
-from dvis_cli.files import atomic_path
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.files import atomic_path, output_errors
 from dvis_cli.writers.folder import AtomicFolder
 
 MOST_MEMBERS = 1_000_000

@@ -18,7 +18,7 @@ from dvis_cli.challenge.archive import (
     zip_writer,
 )
 from dvis_cli.challenge.problems import Problem, ValidationReport
-from dvis_cli.challenge.writing import VideoWriter, part_path
+from dvis_cli.challenge.writing import VideoWriter
 from dvis_cli.config import TaskName
 from dvis_cli.datasets.id_map import HEADER_BYTES, PngHeader
 from dvis_cli.datasets.parallel import parallel_map
@@ -83,8 +83,6 @@ class Format(ABC, Generic[Truth]):
     truth_type: type[Truth]
     parts: str
 
-    # --- a run of a split -------------------------------------------------------------------------------
-
     @abstractmethod
     def writer(self, run: Path, video_id: str, number: int) -> VideoWriter:
         """The writer of one video; `number` is its place in the split, from 1."""
@@ -111,9 +109,8 @@ class Format(ABC, Generic[Truth]):
         return self.assemble(run, video_ids)
 
     def part_path(self, run: Path, video_id: str) -> Path:
-        return part_path(run, self.parts, video_id)
-
-    # --- ground truth -----------------------------------------------------------------------------------
+        """The part of a finished video."""
+        return run / self.parts / f"{video_id}.json"
 
     @abstractmethod
     def open_truth(self, path: Path, split: str) -> Truth:
@@ -122,8 +119,6 @@ class Format(ABC, Generic[Truth]):
     @abstractmethod
     def lengths(self, truth: Truth) -> dict[str, int]:
         """The videos' names and numbers of frames."""
-
-    # --- validation -------------------------------------------------------------------------------------
 
     @abstractmethod
     def checks(
@@ -159,8 +154,6 @@ class Format(ABC, Generic[Truth]):
             on_video(check.name)
         report.problems += extras
         return report
-
-    # --- scores -----------------------------------------------------------------------------------------
 
     @abstractmethod
     def pairs(self, path: Path, truth: Truth) -> Sequence[Pair]:

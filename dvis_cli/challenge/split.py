@@ -19,12 +19,12 @@ from dvis_cli.challenge.formats import FORMATS
 from dvis_cli.challenge.writing import SETTINGS_NAME, VOLATILE, VideoWriter
 from dvis_cli.datasets.vipseg import VIPSeg, VIPSegVideo
 from dvis_cli.errors import DatasetError, DvisError, OutputError, UsageError
+from dvis_cli.files import output_errors
 from dvis_cli.run.model import DvisModel
 from dvis_cli.run.options import SegmentOptions
 from dvis_cli.run.video import SegmentedVideo, segment_video
 from dvis_cli.video import Selection
 from dvis_cli.video.image_files import ImageFiles
-from dvis_cli.writers.failures import output_errors
 from dvis_cli.writers.segments_json import write_json
 
 FRAMES_PER_SECOND = 5.0  # of VIPSeg; names no time in the results

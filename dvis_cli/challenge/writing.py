@@ -14,19 +14,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dvis_cli.errors import OutputError
-from dvis_cli.files import atomic_open
+from dvis_cli.files import atomic_open, output_errors
 from dvis_cli.structures import FinishedFrame, Segment
-from dvis_cli.writers.failures import output_errors
 from dvis_cli.writers.folder import AtomicFolder
 
 SETTINGS_NAME = "run.json"  # how a run was made
 VOLATILE = ("dvis_version", "input_sizes")  # settings that may differ within a run
 Own = TypeVar("Own", bound="VideoWriter")
-
-
-def part_path(run: Path, parts: str, video_id: str) -> Path:
-    """The part of a video; `parts` is the format's hidden folder."""
-    return run / parts / f"{video_id}.json"
 
 
 def write_text(path: Path, pieces: Iterable[str]) -> None:

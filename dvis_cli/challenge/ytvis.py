@@ -270,8 +270,7 @@ class YtvisFormat(Format[InstanceTruth]):
                 on_video(result.name, len(results))
 
         def counted() -> Iterator[Any]:
-            for entry in entries():
-                report.tubes += 1
+            for report.tubes, entry in enumerate(entries(), start=1):
                 yield entry
 
         if target.suffix.lower() == ".zip":
