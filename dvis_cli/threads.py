@@ -74,28 +74,25 @@ class BoundedThread(Generic[T]):
 
 def ahead(items: Iterable[T], size: int, name: str) -> Iterator[T]:
     """The same items, made by a thread that is up to `size` of them ahead. Closing the iterator ends the thread."""
-    made: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(size)
-    stopped = threading.Event()
+    made: queue.SimpleQueue[tuple[T] | BaseException | None] = queue.SimpleQueue()
+    source = iter(items)
 
-    def work() -> None:
+    def make(_: None) -> None:
         try:
-            for item in items:
-                made.put((item,))
-                if stopped.is_set():
-                    return
+            made.put((next(source),))
+        except StopIteration:
             made.put(None)
         except BaseException as error:
             made.put(error)
 
-    thread = threading.Thread(target=work, name=f"dvis-{name}", daemon=True)
-    thread.start()
+    thread = BoundedThread(name, make, size)
     try:
+        for _ in range(size):
+            thread.put(None)
         while (entry := made.get()) is not None:
             if isinstance(entry, BaseException):
                 raise entry
+            thread.put(None)  # an item taken is one more to make
             yield entry[0]
     finally:
-        stopped.set()
-        while thread.is_alive():  # a full queue would hold the thread up for ever
-            with suppress(queue.Empty):
-                made.get(timeout=_LOOK_UP)
+        thread.cancel()

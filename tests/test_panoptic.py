@@ -13,9 +13,9 @@ from dvis_cli.datasets.categories import vipseg_categories
 from dvis_cli.layers.masks import FrameMasks, ViewMasks, mask_probabilities
 from dvis_cli.run.state import offline_class_probs
 from dvis_cli.structures import Geometry
+from dvis_cli.tasks.chosen import Chosen
 from dvis_cli.tasks.panoptic import (
     Identities,
-    KeptQueries,
     WinnerCounts,
     WinnerMaps,
     keep_queries,
@@ -30,9 +30,9 @@ GEOMETRIES = [
 ]
 
 
-def kept_queries(scores: torch.Tensor, classes: list[int] | None = None) -> KeptQueries:
+def kept_queries(scores: torch.Tensor, classes: list[int] | None = None) -> Chosen:
     count = len(scores)
-    return KeptQueries(torch.arange(count), torch.tensor(classes or [0] * count), scores)
+    return Chosen(torch.arange(count), torch.tensor(classes or [0] * count), scores)
 
 
 def decide(embeds, features, kept, geometry, overlap=0.8) -> tuple[np.ndarray, list]:
@@ -137,13 +137,13 @@ def test_identities_over_horizons() -> None:
     identities = Identities(CATEGORIES)
     scores = torch.tensor([0.9, 0.9, 0.9])
     first = identities.table(
-        KeptQueries(torch.tensor([2, 5, 7]), torch.tensor([thing, stuff, stuff]), scores),
+        Chosen(torch.tensor([2, 5, 7]), torch.tensor([thing, stuff, stuff]), scores),
         counts(10, 10, 10),
         0.8,
     )
     assert first.tolist() == [0, 1, 2, 2]
     second = identities.table(
-        KeptQueries(torch.tensor([2, 5, 9]), torch.tensor([thing, other, stuff]), scores - 0.05),
+        Chosen(torch.tensor([2, 5, 9]), torch.tensor([thing, other, stuff]), scores - 0.05),
         counts(30, 10, 0),
         0.8,
     )

@@ -15,7 +15,8 @@ from dvis_cli.layers.masks import FrameMasks, ViewMasks
 from dvis_cli.run.settings import RunSettings
 from dvis_cli.structures import Frame, Geometry, InstanceFrame, Segment
 from dvis_cli.tasks import semantic
-from dvis_cli.tasks.instance import ChosenTubes, InstanceTask, TubeIdentities, choose_tubes
+from dvis_cli.tasks.chosen import Chosen
+from dvis_cli.tasks.instance import InstanceTask, TubeIdentities, choose_tubes
 from dvis_cli.tasks.semantic import SemanticTask
 from dvis_cli.writers.instance_picture import instance_map
 
@@ -92,9 +93,9 @@ def test_choose_tubes() -> None:
     assert choose_tubes(probs, 10, 0.3).queries.tolist() == [0], "0.3 itself is not above 0.3"
 
 
-def chosen(*tubes: tuple[int, int, float]) -> ChosenTubes:
+def chosen(*tubes: tuple[int, int, float]) -> Chosen:
     queries, classes, scores = zip(*tubes, strict=True)
-    return ChosenTubes(torch.tensor(queries), torch.tensor(classes), torch.tensor(scores))
+    return Chosen(torch.tensor(queries), torch.tensor(classes), torch.tensor(scores))
 
 
 def test_tubes_over_horizons() -> None:

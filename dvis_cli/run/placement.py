@@ -50,7 +50,7 @@ def pick_precision(name: Precision, device: torch.device) -> Precision:
 def forbid_tf32() -> None:
     """Exact products and convolutions on NVIDIA hardware, for the whole process."""
     torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 def memory_budget(device: torch.device) -> int:

@@ -28,7 +28,7 @@ DEFAULT_TOP_K = 20  # tubes of instance segmentation; what the official code kee
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How one video is run: `SegmentOptions` with nothing left open."""
+    """How one video is run: `SegmentOptions`, which checks its values, with nothing left open."""
 
     mode: Mode
     task: TaskName = "panoptic"
@@ -41,14 +41,6 @@ class RunSettings:
     batch: int = 1  # frames the segmenter sees at once
 
     def __post_init__(self) -> None:
-        for name in ("window", "horizon", "batch", "top_k"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("score_threshold", "overlap_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name}={getattr(self, name)} must lie in 0..1")
-        if self.memory_budget < 0:
-            raise UsageError(f"memory_budget={self.memory_budget} bytes must not be negative")
         if self.horizon < self.window:
             raise UsageError(f"horizon={self.horizon} must not be shorter than window={self.window}")
 

@@ -8,7 +8,7 @@ counts per query; the ids are then a look-up table.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,19 +18,12 @@ from dvis_cli.layers.cells import Cells
 from dvis_cli.layers.masks import FrameMasks, Tubes
 from dvis_cli.structures import Category, Frame, PanopticFrame, Segment
 
+from .chosen import Chosen, SegmentList
+
 QUERIES_AT_ONCE = 8  # masks held at the output size at any moment
 MAX_KEPT = 2**16 - 1  # what a winner map can number
 SURE = 0.5  # probability from which on a pixel is in a mask
 ROUNDING = 1e-6  # a bound of probabilities is not relied upon closer than this
-
-
-@dataclass(frozen=True)
-class KeptQueries:
-    """The queries that stand for something, strongest class each."""
-
-    queries: Tensor  # (N,) int64: rows of the tracks
-    classes: Tensor  # (N,) int64: contiguous class
-    scores: Tensor  # (N,) float32 in 0..1
 
 
 @dataclass
@@ -42,7 +35,7 @@ class WinnerCounts:
     assigned: np.ndarray  # both
 
 
-def keep_queries(class_probs: Tensor, threshold: float) -> KeptQueries:
+def keep_queries(class_probs: Tensor, threshold: float) -> Chosen:
     """Select the queries whose strongest class is real and likelier than `threshold`.
 
     Args:
@@ -51,13 +44,13 @@ def keep_queries(class_probs: Tensor, threshold: float) -> KeptQueries:
     scores, classes = class_probs.max(dim=1)
     keep = (classes != class_probs.shape[1] - 1) & (scores > threshold)
     kept = keep.nonzero().squeeze(1)
-    return KeptQueries(kept, classes[kept], scores[kept])
+    return Chosen(kept, classes[kept], scores[kept])
 
 
 class WinnerMaps:
     """Makes the winner map of one frame after the other and counts pixels on the way."""
 
-    def __init__(self, kept: KeptQueries) -> None:
+    def __init__(self, kept: Chosen) -> None:
         count = len(kept.queries)
         if count > MAX_KEPT:
             raise ValueError(f"{count} queries kept, a winner map numbers at most {MAX_KEPT}")
@@ -131,56 +124,33 @@ class WinnerMaps:
         return code >> 1, (code & 1).bool()
 
 
-@dataclass
-class Identities:
-    """Who is who over a whole video: a (name of a query, class) pair is one object, a stuff class is one segment.
-
-    A long video is decided in several horizons; an object that was there before keeps its id.
-    """
-
-    categories: Sequence[Category]
-    segments: list[Segment] = field(default_factory=list)
-    _by_key: dict[tuple[int, int], Segment] = field(default_factory=dict)
-    _weights: dict[int, int] = field(default_factory=dict)  # segment id -> pixels that its score stands for
+class Identities(SegmentList):
+    """Which tube is which segment: a (number of a tube, class) pair is one object, a stuff class is one segment."""
 
     def table(
         self,
-        kept: KeptQueries,
+        kept: Chosen,
         counts: WinnerCounts,
         overlap_threshold: float,
-        names: Sequence[int] | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """Decide which kept queries are visible enough and number them.
+        """Decide which kept tubes are visible enough and number them.
 
         Args:
-            names: of the kept tubes, the same in every horizon (`Tubes.numbers`); None: their rows.
+            numbers: of the kept tubes, the same in every horizon (`Tubes.numbers`); None: their rows.
 
         Returns:
             (N + 1,) int32: winner map value to segment id; 0 stays void.
         """
         ids = np.zeros(len(kept.queries) + 1, np.int32)
-        names = kept.queries.tolist() if names is None else names
-        rows = zip(names, kept.classes.tolist(), kept.scores.tolist(), strict=True)
-        for n, (name, index, score) in enumerate(rows):
+        numbers = kept.queries.tolist() if numbers is None else numbers
+        rows = zip(numbers, kept.classes.tolist(), kept.scores.tolist(), strict=True)
+        for n, (number, index, score) in enumerate(rows):
             if counts.assigned[n] == 0 or counts.won[n] / counts.own[n] < overlap_threshold:
                 continue
-            ids[n + 1] = self._segment(name, index, score, int(counts.assigned[n])).id
+            key = (number if self.categories[index].isthing else -1, index)
+            ids[n + 1] = self.segment(key, index, score, int(counts.assigned[n])).id
         return ids
-
-    def _segment(self, name: int, index: int, score: float, pixels: int) -> Segment:
-        category = self.categories[index]
-        key = (name, index) if category.isthing else (-1, index)
-        segment = self._by_key.get(key)
-        if segment is None:
-            segment = Segment(len(self.segments) + 1, category, score)
-            self.segments.append(segment)
-            self._by_key[key] = segment
-            self._weights[segment.id] = pixels
-            return segment
-        seen = self._weights[segment.id]
-        segment.score = (segment.score * seen + score * pixels) / (seen + pixels)
-        self._weights[segment.id] = seen + pixels
-        return segment
 
 
 class PanopticTask:
@@ -218,7 +188,7 @@ class PanopticDecision:
         self._task, self._tubes = task, tubes
         kept = keep_queries(tubes.class_probs, task.score_threshold)
         self._kept = replace(kept, scores=kept.scores * tubes.weights[kept.queries])
-        self._names = tubes.numbers(kept.queries)
+        self._numbers = tubes.numbers(kept.queries)
         self._maps = WinnerMaps(self._kept)
         self._table = np.zeros(1, np.int32)
         self._by_id: dict[int, Segment] = {}
@@ -232,7 +202,7 @@ class PanopticDecision:
     def close(self) -> None:
         identities = self._task.identities
         self._table = identities.table(
-            self._kept, self._maps.counts, self._task.overlap_threshold, self._names
+            self._kept, self._maps.counts, self._task.overlap_threshold, self._numbers
         )
         self._by_id = {segment.id: segment for segment in identities.segments}
 
