@@ -92,6 +92,11 @@ class Progress:
         self.done += count
         self.show()
 
+    def advance_named(self, name: str, total: int | None = None) -> None:
+        """One more unit is done, `name`; `total` where it was not known before."""
+        self.total = self.total if total is None else total
+        self.advance()
+
     def begin_at(self, done: int) -> None:
         """Count from here and now: what went before does not count in the rate."""
         self.done = self.begun_at = done

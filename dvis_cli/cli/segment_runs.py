@@ -14,9 +14,9 @@ from .console import Progress, Reporter, print_json
 
 if TYPE_CHECKING:
     from dvis_cli.batch import BatchOptions
+    from dvis_cli.challenge.split import SplitReport
     from dvis_cli.run.model import DvisModel
     from dvis_cli.run.options import SegmentOptions
-    from dvis_cli.split_run import SplitReport
 
 
 def announce_default(reporter: Reporter, model: str | None) -> None:
@@ -114,8 +114,8 @@ def run_split(
     reporter: Reporter, folder: Path, split: str, out: str, options: SegmentOptions, json_output: bool
 ) -> None:
     """Segment a split of a dataset into a submission folder; finished videos are skipped."""
+    from dvis_cli.challenge.split import segment_split
     from dvis_cli.datasets.vipseg import VIPSeg
-    from dvis_cli.split_run import segment_split
 
     dataset = VIPSeg.open(folder, split)
     network = load(reporter, options)

@@ -86,10 +86,10 @@ def measure_segments(ids: np.ndarray) -> Iterator[tuple[int, int, tuple[int, int
     largest = int(ids.max())
     values: np.ndarray | range = range(largest + 1)
     if largest > 4096:  # a table up to the largest id would be mostly empty
-        values, flat = np.unique(ids, return_inverse=True)
+        values = np.unique(ids)
         if values[0] != 0:
-            values, flat = np.concatenate(([0], values)), flat + 1
-        ids = flat.reshape(ids.shape)
+            values = np.concatenate(([0], values))
+        ids = np.searchsorted(values, ids)
     areas = np.bincount(ids.ravel(), minlength=len(values))
     boxes = ndimage.find_objects(ids, len(values) - 1)
     for row, box in enumerate(boxes, start=1):

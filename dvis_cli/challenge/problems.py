@@ -1,4 +1,4 @@
-"""What can be wrong with a submission, and the report that says it."""
+"""What can be wrong with a submission, and the report of it."""
 
 from __future__ import annotations
 

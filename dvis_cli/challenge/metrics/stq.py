@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dvis_cli.challenge.metrics.collector import Collector
+from dvis_cli.challenge.metrics.overlap import FrameOverlap, FramePair, IntArray, overlaps
 from dvis_cli.errors import DatasetError
-from dvis_cli.metrics.overlap import FrameOverlap, FramePair, IntArray, overlaps
 from dvis_cli.structures import Category
 
 
@@ -56,8 +57,8 @@ class _VideoCounts:
     frames: int
 
 
-class STQ:
-    """Collects videos, one after another or in several workers (`merge`), and gives the score.
+class STQ(Collector[_VideoCounts]):
+    """Collects videos and gives the score.
 
     Args:
         categories: the label set; json ids outside of it are refused.
@@ -65,9 +66,9 @@ class STQ:
 
     def __init__(self, categories: Sequence[Category]) -> None:
         self.categories = tuple(categories)
+        super().__init__(self.categories)
         self._index = {category.id: index for index, category in enumerate(self.categories)}
         self._things = np.array([category.isthing for category in self.categories], dtype=np.bool_)
-        self._videos: dict[str, _VideoCounts] = {}
 
     def add_video(self, video_id: str, frames: Iterable[FramePair]) -> None:
         """Score one video; the arguments are those of `VPQ.add_video`."""
@@ -75,41 +76,23 @@ class STQ:
 
     def add_overlaps(self, video_id: str, tables: Iterable[FrameOverlap]) -> None:
         """The same from tables that were made before."""
-        if video_id in self._videos:
-            raise DatasetError(f"video '{video_id}' was added twice")
         video = _Video(len(self.categories), self._things)
-        try:
+        with self.counting(video_id):
             for table in tables:
                 video.add(table, self._classes(table.gt_categories), self._classes(table.pred_categories))
-        except DatasetError as error:
-            raise DatasetError(f"video '{video_id}': {error}") from error
-        self._videos[video_id] = video.counts()
-
-    def merge(self, other: STQ) -> None:
-        """Take over the videos of another collector with the same categories."""
-        if other.categories != self.categories:
-            raise ValueError("only scores of the same categories can be merged")
-        twice = self._videos.keys() & other._videos.keys()
-        if twice:
-            raise DatasetError(f"video '{min(twice)}' was added twice")
-        self._videos.update(other._videos)
+        self.videos[video_id] = video.counts()
 
     def result(self) -> STQResult:
         """The score of the videos so far; 0 where nothing can be counted."""
-        size = len(self.categories)
-        confusion = sum(
-            (v.confusion for v in self._videos.values()), np.zeros((size, size + 1), dtype=np.int64)
-        )
-        tubes = sum(video.tubes for video in self._videos.values())
-        aq = sum(video.association for video in self._videos.values()) / max(tubes, 1)
+        size, counts = len(self.categories), list(self.videos.values())
+        confusion = sum((video.confusion for video in counts), np.zeros((size, size + 1), dtype=np.int64))
+        aq = sum(video.association for video in counts) / max(sum(video.tubes for video in counts), 1)
         iou, sq, classes = _mean_iou(confusion)
         videos = {}
-        for name, video in self._videos.items():
-            own_aq = video.association / max(video.tubes, 1)
-            own_sq = _mean_iou(video.confusion)[1]
-            videos[name] = STQVideo(
-                float(np.sqrt(own_aq * own_sq)), own_aq, own_sq, video.tubes, video.frames
-            )
+        for name, video in self.videos.items():
+            own_aq, own_sq = video.association / max(video.tubes, 1), _mean_iou(video.confusion)[1]
+            stq = float(np.sqrt(own_aq * own_sq))
+            videos[name] = STQVideo(stq, own_aq, own_sq, video.tubes, video.frames)
         return STQResult(float(np.sqrt(aq * sq)), aq, sq, self.categories, iou[:size], classes, videos)
 
     def _classes(self, categories: IntArray) -> IntArray:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dvis_cli.challenge.metrics.collector import Collector
 from dvis_cli.coco_masks import coco, rle
 from dvis_cli.structures import MaskTube
 
@@ -40,12 +42,12 @@ class InstanceResult:
     ap50: float | None
     ap75: float | None
     ar: dict[int, float | None]  # number of tubes looked at -> mean recall over classes and thresholds
-    per_class: dict[int, tuple[float, float, float, int]]  # category id -> AP, AP50, AP75, true tubes
+    per_class: dict[int, tuple[Any, ...]]  # category id -> AP, AP50, AP75, true tubes
     videos: dict[str, InstanceResult] = field(default_factory=dict)
 
 
-class InstanceAP:
-    """Collects videos. Collectors of different videos are put together with `merge`.
+class InstanceAP(Collector[dict[int, _Matches]]):
+    """Collects videos and gives the scores.
 
     Args:
         category_ids: the dataset's. Tubes of other categories are left out.
@@ -53,7 +55,7 @@ class InstanceAP:
 
     def __init__(self, category_ids: Sequence[int]) -> None:
         self.category_ids = tuple(category_ids)
-        self.videos: dict[str, dict[int, _Matches]] = {}
+        super().__init__(self.category_ids)
 
     def add_video(
         self, name: str, size: tuple[int, int], truths: Sequence[MaskTube], predictions: Sequence[MaskTube]
@@ -65,16 +67,13 @@ class InstanceAP:
             truths, predictions: each with as many frames as the video has.
         """
         found = {}
-        for category in self.category_ids:
-            true = [tube for tube in truths if tube.category_id == category]
-            predicted = [tube for tube in predictions if tube.category_id == category]
-            if true or predicted:
-                found[category] = _match(true, predicted, size)
+        with self.counting(name):
+            for category in self.category_ids:
+                true = [tube for tube in truths if tube.category_id == category]
+                predicted = [tube for tube in predictions if tube.category_id == category]
+                if true or predicted:
+                    found[category] = _match(true, predicted, size)
         self.videos[name] = found
-
-    def merge(self, other: InstanceAP) -> None:
-        """Take in the videos of another collector."""
-        self.videos.update(other.videos)
 
     def result(self) -> InstanceResult:
         """The scores of all videos together, and of each alone."""
@@ -94,19 +93,15 @@ class InstanceAP:
             truths[category] = count
             for most in MAX_TUBES:
                 precision[category], recall[most][category] = _curves(parts, count, most)
-        half, three_quarters = 0, 5  # places of 0.5 and 0.75 among the thresholds
+        levels = slice(None), 0, 5  # all thresholds, 0.5, 0.75
+        ap, ap50, ap75 = (_mean([curves[level] for curves in precision.values()]) for level in levels)
         return InstanceResult(
-            _mean(precision.values()),
-            _mean([curves[half] for curves in precision.values()]),
-            _mean([curves[three_quarters] for curves in precision.values()]),
-            {most: _mean(recalls.values()) for most, recalls in recall.items()},
+            ap,
+            ap50,
+            ap75,
+            {most: _mean(list(recalls.values())) for most, recalls in recall.items()},
             {
-                category: (
-                    float(curves.mean()),
-                    float(curves[half].mean()),
-                    float(curves[three_quarters].mean()),
-                    truths[category],
-                )
+                category: (*(float(curves[level].mean()) for level in levels), truths[category])
                 for category, curves in precision.items()
             },
         )
@@ -193,6 +188,5 @@ def _curves(parts: Sequence[_Matches], truths: int, most: int) -> tuple[FloatArr
     return curves, largest
 
 
-def _mean(values: object) -> float | None:
-    arrays = [np.asarray(value) for value in values]  # type: ignore[attr-defined]
+def _mean(arrays: Sequence[FloatArray]) -> float | None:
     return float(np.stack(arrays).mean()) if arrays else None

@@ -10,63 +10,24 @@ RUN/run.json                         the settings; a run is only ever continued 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from .config import TaskName
-from .datasets.vipseg import VIPSeg, VIPSegVideo
-from .errors import DatasetError, DvisError, OutputError, UsageError
-from .run.model import DvisModel
-from .run.options import SegmentOptions
-from .run.video import SegmentedVideo, segment_video
-from .structures import FinishedFrame, Segment
-from .video import Selection
-from .video.image_files import ImageFiles
-from .writers import vipseg_submission, vspw_submission, ytvis_submission
-from .files import output_errors
-from .writers.segments_json import write_json
+from dvis_cli.challenge.formats import FORMATS
+from dvis_cli.challenge.writing import SETTINGS_NAME, VOLATILE, VideoWriter
+from dvis_cli.datasets.vipseg import VIPSeg, VIPSegVideo
+from dvis_cli.errors import DatasetError, DvisError, OutputError, UsageError
+from dvis_cli.files import output_errors
+from dvis_cli.run.model import DvisModel
+from dvis_cli.run.options import SegmentOptions
+from dvis_cli.run.video import SegmentedVideo, segment_video
+from dvis_cli.video import Selection
+from dvis_cli.video.image_files import ImageFiles
+from dvis_cli.writers.segments_json import write_json
 
-SETTINGS_NAME = "run.json"
 FRAMES_PER_SECOND = 5.0  # of VIPSeg; names no time in the results
-VOLATILE = (
-    "dvis_version",
-    "input_sizes",
-)  # what may differ between the videos of a run, or its continuations
-
-
-class _VideoWriter(Protocol):
-    def __enter__(self) -> Any: ...
-    def __exit__(self, *failure: Any) -> None: ...
-    def add(self, frame: FinishedFrame) -> None: ...
-    def finish(self, segments: Iterable[Segment]) -> None: ...
-
-
-@dataclass(frozen=True)
-class _Submission:
-    """How a task's submission is written: run folder, video's name and its number in the split, from 1."""
-
-    writer: Callable[[Path, str, int], _VideoWriter]
-    finished: Callable[[Path], set[str]]
-    complete: Callable[[Path, Sequence[str]], Path]
-
-
-SUBMISSIONS: dict[TaskName, _Submission] = {
-    "panoptic": _Submission(
-        lambda run, name, number: vipseg_submission.SubmissionVideoWriter(run, name),
-        vipseg_submission.finished_videos,
-        vipseg_submission.write_pred_json,
-    ),
-    "instance": _Submission(
-        ytvis_submission.YtvisVideoWriter, ytvis_submission.finished_videos, ytvis_submission.write_results
-    ),
-    "semantic": _Submission(
-        lambda run, name, number: vspw_submission.VspwVideoWriter(run, name),
-        vspw_submission.finished_videos,
-        vspw_submission.complete_maps,
-    ),
-}
 
 
 @dataclass
@@ -109,18 +70,19 @@ def segment_split(
     """
     _check_categories(dataset, model)
     options = replace(options or SegmentOptions(), **changes)
-    kind = SUBMISSIONS[options.task]
-    finished = kind.finished(run)
-    begun = any(other.finished(run) for other in SUBMISSIONS.values())
+    form = FORMATS[options.task]
+    finished = form.finished(run)
+    begun = any(other.finished(run) for other in FORMATS.values())
     report = SplitReport()
     for number, video in enumerate(dataset.videos, start=1):
         if video.video_id in finished:
             report.skipped.append(video.video_id)
         else:
             try:
-                segmented = _open(dataset, video, model, on_progress, options)
+                images = _images(dataset, video)
+                segmented = segment_video(images, model, options, on_progress=on_progress)
                 _check_settings(run, segmented, started=begun or bool(report.done))
-                report.frames += _write(segmented, kind.writer(run, video.video_id, number))
+                report.frames += _write(segmented, form.writer(run, video.video_id, number))
                 report.done.append(video.video_id)
             except (OutputError, UsageError):
                 raise  # the next video would meet it, too
@@ -128,12 +90,12 @@ def segment_split(
                 report.failed[video.video_id] = str(error)
         on_video(video.video_id, report)
     if not report.failed:
-        report.result = kind.complete(run, [video.video_id for video in dataset.videos])
+        report.result = form.complete(run, [video.video_id for video in dataset.videos])
     return report
 
 
 def _check_categories(dataset: VIPSeg, model: DvisModel) -> None:
-    """A submission speaks in the dataset's category ids."""
+    """A submission has the dataset's category ids."""
     known = {category.id: category.isthing for category in dataset.categories}
     strange = [c.name for c in model.categories if known.get(c.id) != c.isthing]
     if strange:
@@ -143,22 +105,16 @@ def _check_categories(dataset: VIPSeg, model: DvisModel) -> None:
         )
 
 
-def _open(
-    dataset: VIPSeg,
-    video: VIPSegVideo,
-    model: DvisModel,
-    on_progress: Callable[[str, int], None] | None,
-    options: SegmentOptions,
-) -> SegmentedVideo:
+def _images(dataset: VIPSeg, video: VIPSegVideo) -> ImageFiles:
     paths = dataset.image_paths(video)
     images = ImageFiles(paths[0].parent, video.video_id, paths, Selection(), FRAMES_PER_SECOND)
-    first = video.frames[0]
-    if (images.info.width, images.info.height) != (first.width, first.height):
+    size, first = (images.info.width, images.info.height), video.frames[0]
+    if size != (first.width, first.height):
         raise DatasetError(
-            f"video '{video.video_id}': images are {images.info.width} x {images.info.height} pixels, the json "
+            f"video '{video.video_id}': images are {size[0]} x {size[1]} pixels, the json "
             f"says {first.width} x {first.height}"
         )
-    return segment_video(images, model, options, on_progress=on_progress)
+    return images
 
 
 def _check_settings(run: Path, segmented: SegmentedVideo, started: bool) -> None:
@@ -166,25 +122,24 @@ def _check_settings(run: Path, segmented: SegmentedVideo, started: bool) -> None
     settings = {key: value for key, value in segmented.facts.items() if key not in VOLATILE}
     settings = json.loads(json.dumps(settings))
     path = run / SETTINGS_NAME
-    if started and path.is_file():
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise OutputError(f"{path} cannot be read; choose another folder") from None
-        different = [key for key in settings if earlier.get(key) != settings[key]]
-        if different:
-            key = different[0]
+    if not (started and path.is_file()):
+        with output_errors(run):
+            run.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+        return
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise OutputError(f"{path} cannot be read; choose another folder") from None
+    for key in settings:
+        if earlier.get(key) != settings[key]:
             raise OutputError(
                 f"{run} was begun with {key} {json.dumps(earlier.get(key))}, now it is {json.dumps(settings[key])}; "
                 "use the same settings or another folder"
             )
-        return
-    with output_errors(run):
-        run.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)
 
 
-def _write(segmented: SegmentedVideo, writer: _VideoWriter) -> int:
+def _write(segmented: SegmentedVideo, writer: VideoWriter) -> int:
     """Write one video; returns its number of frames."""
     count = 0
     try:

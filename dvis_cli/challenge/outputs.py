@@ -1,4 +1,4 @@
-"""Folders that `dvis segment` wrote, read back: `segments.json` with `masks.jsonl` or `semantic/`."""
+"""Result folders of `dvis segment`, read back: `segments.json` with `panoptic/`, `semantic/` or `masks.jsonl`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from dvis_cli.coco_masks import check_counts
+from dvis_cli.config import TaskName
 from dvis_cli.datasets.id_map import LARGEST_SIDE
 from dvis_cli.datasets.names import read_json, safe_name, stem_of
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import MaskTube
 
 OUTPUT_JSON = "segments.json"
-SEMANTIC_FOLDER = "semantic"
 MASKS_NAME = "masks.jsonl"
 
 
@@ -24,16 +24,17 @@ class Output:
     """One result folder and its segments.json."""
 
     folder: Path
-    task: str
-    files: tuple[str | None, ...]  # of each frame, the PNG's name
+    task: TaskName
+    files: tuple[str | None, ...]  # of each frame, the PNG's path in the folder
     stems: tuple[str, ...]  # of each frame: its source's name without suffix, or 000000, 000001, ...
     named: bool  # the source's frames have names of their own
-    segments: tuple[dict[str, Any], ...]
+    segments: tuple[dict[str, Any], ...]  # id, category_id, score
 
-    @property
-    def name(self) -> str:
-        """Of the video."""
-        return self.folder.name
+    def pngs(self) -> tuple[str, ...]:
+        """The frames' PNGs, as paths in the folder. Raises DatasetError where there are none."""
+        if None in self.files:
+            raise DatasetError(f"{self.folder} was made without PNGs; run dvis segment again with them")
+        return tuple(file for file in self.files if file is not None)
 
 
 def output_folders(run: Path) -> list[Path]:
@@ -43,16 +44,17 @@ def output_folders(run: Path) -> list[Path]:
     return sorted(path.parent.resolve() for path in run.glob(f"*/{OUTPUT_JSON}"))
 
 
-def read_output(folder: Path, task: str) -> Output:
+def read_output(folder: Path, task: TaskName) -> Output:
     """Read a result of `task`.
 
     Raises:
         DatasetError: it is not one, or one of another task.
     """
+    safe_name(folder.name, "output folder")
     document = read_json(folder / OUTPUT_JSON)
     try:
-        found = str(document["task"])
-        files = tuple(frame["file_name"] for frame in document["frames"])
+        found = str(document.get("task", "panoptic"))
+        files = [frame["file_name"] for frame in document["frames"]]
         names = [frame.get("source_name") for frame in document["frames"]]
         segments = tuple(
             {"id": int(s["id"]), "category_id": int(s["category_id"]), "score": float(s["score"])}
@@ -63,24 +65,25 @@ def read_output(folder: Path, task: str) -> Output:
     if found != task:
         raise DatasetError(f"{folder} is a result of --task {found}; one of --task {task} is needed")
     named = bool(names) and None not in names
-    stems = tuple(
-        safe_name(name, "frame name") if named else f"{place:06d}" for place, name in enumerate(names)
-    )
+    stems, paths = [], []
+    for place, (file, name) in enumerate(zip(files, names, strict=True)):
+        number = f"{place:06d}" if file is None else stem_of(safe_name(file, "file_name"))
+        stems.append(safe_name(name, "frame name") if named else number)
+        paths.append(None if file is None else f"{task}/{number}.png")
     if len(set(stems)) != len(stems):
         raise DatasetError(f"{folder}: two frames have the same source name")
-    return Output(folder, found, files, stems, named, segments)
+    return Output(folder, task, tuple(paths), tuple(stems), named, segments)
 
 
 def output_tubes(output: Output) -> tuple[tuple[int, int], list[MaskTube]]:
     """The size (height, width) and the tubes of an instance result.
 
     Raises:
-        DatasetError: `masks.jsonl` is missing or not what it should be.
+        DatasetError: `masks.jsonl` is missing or does not fit `segments.json`.
     """
     path, count = output.folder / MASKS_NAME, len(output.files)
     frames: dict[int, list[str | None]] = {segment["id"]: [None] * count for segment in output.segments}
-    size = (0, 0)
-    lines = 0
+    size, lines = (0, 0), 0
     try:
         for place, (line_size, masks) in enumerate(_lines(path)):
             lines += 1
@@ -95,11 +98,7 @@ def output_tubes(output: Output) -> tuple[tuple[int, int], list[MaskTube]]:
         raise DatasetError(f"{path} does not fit {OUTPUT_JSON} beside it") from None
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from error
-    tubes = [
-        MaskTube(segment["category_id"], frames[segment["id"]], segment["score"])
-        for segment in output.segments
-    ]
-    return size, tubes
+    return size, [MaskTube(s["category_id"], frames[s["id"]], s["score"]) for s in output.segments]
 
 
 def _lines(path: Path) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
@@ -116,15 +115,3 @@ def _lines(path: Path) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
         raise DatasetError("is missing; run dvis segment again without --no-maps") from None
     except OSError as error:
         raise DatasetError(f"cannot be read: {error.strerror}") from error
-
-
-def map_path(output: Output, place: int) -> Path:
-    """The PNG of a frame of a semantic result.
-
-    Raises:
-        DatasetError: it was made without PNGs.
-    """
-    file = output.files[place]
-    if file is None:
-        raise DatasetError(f"{output.folder} was made without PNGs; run dvis segment again with them")
-    return output.folder / SEMANTIC_FOLDER / f"{stem_of(safe_name(file, 'file_name'))}.png"

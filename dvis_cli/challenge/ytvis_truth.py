@@ -18,7 +18,7 @@ import numpy as np
 
 from dvis_cli.coco_masks import check_counts, coco, encode
 from dvis_cli.datasets.id_map import LARGEST_SIDE, read_ids
-from dvis_cli.datasets.names import read_json, safe_name, stem_of
+from dvis_cli.datasets.names import list_of, read_json, safe_name, stem_of, value_of
 from dvis_cli.datasets.vipseg import JSON_PREFIX, VIPSeg, VIPSegVideo, mask_path
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category, MaskTube
@@ -37,16 +37,14 @@ class InstanceVideo:
 
 
 class TruthReader(Protocol):
-    """The way to the true tubes of one video; can be sent to another process."""
+    """Reads the true tubes of one video; can be sent to another process."""
 
-    def tubes(self) -> list[MaskTube]:
-        """Read them. Raises `DatasetError`."""
-        ...
+    def tubes(self) -> list[MaskTube]: ...
 
 
 @dataclass(frozen=True)
 class InstanceTruth:
-    """A ground truth of any kind."""
+    """A ground truth of instances."""
 
     path: Path
     categories: tuple[Category, ...]  # that are scored: of VIPSeg, the things
@@ -57,11 +55,7 @@ class InstanceTruth:
 
 
 def open_instance_truth(path: Path, split: str) -> InstanceTruth:
-    """Open what `--gt` names: a json, or a folder with a split's json in it.
-
-    Raises:
-        DatasetError: there is nothing of the kind, or it is not what it should be.
-    """
+    """Open a json, or the json of a split in a folder. Raises `DatasetError`."""
     if path.is_dir():
         name = safe_name(split, "split")
         tries = [f"{JSON_PREFIX}{name}.json", f"{name}.json", f"{name}/instances.json", "instances.json"]
@@ -79,9 +73,6 @@ def open_instance_truth(path: Path, split: str) -> InstanceTruth:
         return _parse(path, document)
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from error
-
-
-# --- YouTube-VIS ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -148,19 +139,19 @@ def _text(code: Mapping[str, Any]) -> str:
 def _parse(path: Path, document: Any) -> InstanceTruth:
     if not isinstance(document, dict):
         raise DatasetError("must hold videos, categories and annotations")
-    categories = tuple(_category(entry) for entry in _list(document.get("categories"), "categories"))
+    categories = tuple(_category(entry) for entry in list_of(document.get("categories"), "categories"))
     known = {category.id for category in categories}
     if len(known) != len(categories):
         raise DatasetError("categories hold an id twice")
     videos = sorted(
-        (_video(entry) for entry in _list(document.get("videos"), "videos")), key=lambda video: video.number
+        (_video(entry) for entry in list_of(document.get("videos"), "videos")), key=lambda video: video.number
     )
     by_video: dict[int, list[Mapping[str, Any]]] = {video.number: [] for video in videos}
     if len(by_video) != len(videos) or len({video.name for video in videos}) != len(videos):
         raise DatasetError("two videos have the same id or name")
     annotations = document.get("annotations") or []
-    for entry in _list(annotations, "annotations"):
-        number, category = _get(entry, "video_id"), _get(entry, "category_id")
+    for entry in list_of(annotations, "annotations"):
+        number, category = value_of(entry, "video_id"), value_of(entry, "category_id")
         if type(number) is not int or number not in by_video:
             raise DatasetError(f"an annotation has unknown video_id {number!r:.40}")
         if type(category) is not int or category not in known:
@@ -171,42 +162,27 @@ def _parse(path: Path, document: Any) -> InstanceTruth:
 
 
 def _category(entry: Any) -> Category:
-    number = _get(entry, "id")
+    number = value_of(entry, "id")
     if type(number) is not int or number < 0:
         raise DatasetError(f"category id must be a whole number, not {number!r:.40}")
     return Category(number, str(entry.get("name", number)), True, _NO_COLOR)
 
 
 def _video(entry: Any) -> InstanceVideo:
-    number = _get(entry, "id")
+    number = value_of(entry, "id")
     if type(number) is not int:
         raise DatasetError(f"video id must be a whole number, not {number!r:.40}")
-    files = _list(_get(entry, "file_names"), f"file_names of video {number}")
+    files = list_of(value_of(entry, "file_names"), f"file_names of video {number}")
     if not files or not all(isinstance(file, str) for file in files):
         raise DatasetError(f"video {number} has no file_names")
     folder = entry.get("name") or (files[0].split("/")[-2] if "/" in files[0] else str(number))
-    size = _get(entry, "height"), _get(entry, "width")
+    size = value_of(entry, "height"), value_of(entry, "width")
     if any(type(side) is not int or not 0 < side <= LARGEST_SIDE for side in size):
         raise DatasetError(
             f"video {number}: width and height must be 1..{LARGEST_SIDE} pixels, not {size!r:.80}"
         )
     stems = tuple(stem_of(file.split("/")[-1]) for file in files)
     return InstanceVideo(number, safe_name(folder, f"name of video {number}"), size, stems)
-
-
-def _list(value: Any, what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise DatasetError(f"{what} must be a list")
-    return value
-
-
-def _get(entry: Any, key: str) -> Any:
-    if not isinstance(entry, dict) or key not in entry:
-        raise DatasetError(f"an entry has no {key}")
-    return entry[key]
-
-
-# --- VIPSeg -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dvis_cli.challenge.metrics.collector import Collector
+from dvis_cli.challenge.metrics.overlap import FrameOverlap, FramePair, IntArray, overlaps
+from dvis_cli.challenge.metrics.tubes import Tubes
 from dvis_cli.errors import DatasetError
-from dvis_cli.metrics.overlap import FrameOverlap, FramePair, IntArray, overlaps
-from dvis_cli.metrics.tubes import Tubes
 from dvis_cli.structures import Category
 
 TP, FP, FN = range(3)
@@ -44,24 +45,13 @@ class WindowResult:
     iou: npt.NDArray[np.float64]  # (C,) sum of the IoU of the true positives
     videos: int  # videos with at least `window` frames
 
-    @property
-    def tp(self) -> IntArray:
-        return self.counts[:, TP]
-
-    @property
-    def fp(self) -> IntArray:
-        return self.counts[:, FP]
-
-    @property
-    def fn(self) -> IntArray:
-        return self.counts[:, FN]
-
     def per_class(self) -> npt.NDArray[np.float64]:
         """(C, 3) PQ, SQ, RQ in percent; NaN for classes without tp, fp or fn."""
-        weight = self.tp + 0.5 * (self.fp + self.fn)
+        tp, fp, fn = self.counts.T
+        weight = tp + 0.5 * (fp + fn)
         with np.errstate(divide="ignore", invalid="ignore"):
-            pq, rq = self.iou / weight, self.tp / weight
-            sq = np.where(self.tp > 0, self.iou / self.tp, 0.0)
+            pq, rq = self.iou / weight, tp / weight
+            sq = np.where(tp > 0, self.iou / tp, 0.0)
         sq = np.where(weight > 0, sq, np.nan)
         return 100 * np.stack([pq, sq, rq], axis=1)
 
@@ -111,8 +101,8 @@ class _VideoCounts:
     iou: npt.NDArray[np.float64]  # (windows, C)
 
 
-class VPQ:
-    """Collects videos, one after another or in several workers (`merge`), and gives the score.
+class VPQ(Collector[_VideoCounts]):
+    """Collects videos and gives the score.
 
     Args:
         categories: the label set; json ids outside of it are refused.
@@ -122,64 +112,42 @@ class VPQ:
     def __init__(self, categories: Sequence[Category], windows: Sequence[int] = PUBLIC_WINDOWS) -> None:
         if not windows or min(windows) < 1:
             raise ValueError(f"windows must be 1 frame or longer, got {tuple(windows)}")
-        self.categories = tuple(categories)
-        self.windows = tuple(windows)
+        self.categories, self.windows = tuple(categories), tuple(windows)
+        super().__init__(self.categories, self.windows)
         self._index = {category.id: index for index, category in enumerate(self.categories)}
-        self._videos: dict[str, _VideoCounts] = {}
 
     def add_video(self, video_id: str, frames: Iterable[FramePair]) -> None:
-        """Score one video, read frame by frame.
-
-        Args:
-            video_id: names the video in the per-video table; each may come once.
-            frames: for every frame in order `((gt_ids, gt_segments), (pred_ids, pred_segments))`, ids
-                (H, W) integers and the frame's `segments_info` (see `frame_overlap`).
+        """Add one video: for every frame `((gt_ids, gt_segments), (pred_ids, pred_segments))`, see `frame_overlap`.
 
         Raises:
-            DatasetError: maps and lists do not agree, or a category is unknown.
+            DatasetError: maps and lists do not agree, a category is unknown, or the video was added before.
         """
         self.add_overlaps(video_id, overlaps(frames))
 
     def add_overlaps(self, video_id: str, tables: Iterable[FrameOverlap]) -> None:
         """The same from tables that were made before."""
-        if video_id in self._videos:
-            raise DatasetError(f"video '{video_id}' was added twice")
         counts = np.zeros((len(self.windows), len(self.categories), 3), dtype=np.int64)
         iou = np.zeros((len(self.windows), len(self.categories)))
-        try:
+        with self.counting(video_id):
             tubes = Tubes.of_frames(list(tables), self._index)
             for row, window in enumerate(self.windows):
                 if window <= tubes.rows:
                     _count(tubes.windows(window), counts[row], iou[row])
-        except DatasetError as error:
-            raise DatasetError(f"video '{video_id}': {error}") from error
-        self._videos[video_id] = _VideoCounts(tubes.rows, counts, iou)
-
-    def merge(self, other: VPQ) -> None:
-        """Take over the videos of another collector with the same categories and windows."""
-        if other.categories != self.categories or other.windows != self.windows:
-            raise ValueError("only scores of the same categories and windows can be merged")
-        twice = self._videos.keys() & other._videos.keys()
-        if twice:
-            raise DatasetError(f"video '{min(twice)}' was added twice")
-        self._videos.update(other._videos)
+        self.videos[video_id] = _VideoCounts(tubes.rows, counts, iou)
 
     def result(self) -> VPQResult:
         """The score of the videos so far."""
-        total, videos = {}, {}
+        each = {name: self._sum([video]) for name, video in self.videos.items()}
+        return VPQResult(self._sum(list(self.videos.values())), each)
+
+    def _sum(self, videos: Sequence[_VideoCounts]) -> dict[int, WindowResult]:
+        found = {}
         for row, window in enumerate(self.windows):
-            kept = [video for video in self._videos.values() if video.frames >= window]
+            kept = [video for video in videos if video.frames >= window]
             counts = sum((v.counts[row] for v in kept), np.zeros((len(self.categories), 3), dtype=np.int64))
             iou = sum((v.iou[row] for v in kept), np.zeros(len(self.categories)))
-            total[window] = WindowResult(window, self.categories, counts, iou, len(kept))
-        for name, video in self._videos.items():
-            videos[name] = {
-                window: WindowResult(
-                    window, self.categories, video.counts[row], video.iou[row], int(video.frames >= window)
-                )
-                for row, window in enumerate(self.windows)
-            }
-        return VPQResult(total, videos)
+            found[window] = WindowResult(window, self.categories, counts, iou, len(kept))
+        return found
 
 
 def _count(tubes: Tubes, counts: IntArray, iou_sums: npt.NDArray[np.float64]) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dvis_cli.challenge.metrics.overlap import FrameOverlap, IntArray
 from dvis_cli.errors import DatasetError
-from dvis_cli.metrics.overlap import FrameOverlap, IntArray
 
 ABSENT = -1
 

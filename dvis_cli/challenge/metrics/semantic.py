@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dvis_cli.challenge.metrics.collector import Collector
+from dvis_cli.challenge.metrics.overlap import size_text
 from dvis_cli.errors import DatasetError
 
 IGNORE = -1  # in maps of class ids: no class
@@ -22,35 +24,23 @@ ClassMap = npt.NDArray[Any]
 
 @dataclass(slots=True)
 class Mean:
-    """A mean that grows."""
+    """A running mean."""
 
     total: float = 0.0
     count: int = 0
 
     def add(self, value: float) -> None:
-        """One more value; NaN is none."""
+        """Add a value; NaN is left out."""
         if not math.isnan(value):
             self.total += value
             self.count += 1
-
-    def merge(self, other: Mean) -> None:
-        """Those of another mean as well."""
-        self.total += other.total
-        self.count += other.count
-
-    @property
-    def value(self) -> float | None:
-        """None when there was nothing."""
-        return self.total / self.count if self.count else None
 
 
 @dataclass(frozen=True, slots=True)
 class VideoSemantics:
     """What one video says, to be added up over videos."""
 
-    confusion: npt.NDArray[
-        np.int64
-    ]  # (K, K + 1): true class, predicted class; the last column is none of them
+    confusion: npt.NDArray[np.int64]  # (K, K + 1): true, predicted class; the last column is none of them
     public: dict[int, Mean]  # window length -> VC of its windows, as the public script counts
     right: dict[int, Mean]  # the same, of pixels that are right as well
 
@@ -68,8 +58,8 @@ class SemanticResult:
     videos: dict[str, SemanticResult] = field(default_factory=dict)
 
 
-class Semantics:
-    """Collects videos. Collectors of different videos are put together with `merge`.
+class Semantics(Collector[VideoSemantics]):
+    """Collects videos and gives the scores.
 
     Args:
         class_ids: the dataset's, K of them.
@@ -78,7 +68,7 @@ class Semantics:
 
     def __init__(self, class_ids: Sequence[int], windows: Sequence[int] = WINDOWS) -> None:
         self.class_ids, self.windows = tuple(class_ids), tuple(windows)
-        self.videos: dict[str, VideoSemantics] = {}
+        super().__init__(self.class_ids, self.windows)
 
     def add_video(self, name: str, frames: Iterable[tuple[ClassMap, ClassMap]]) -> None:
         """Add one video.
@@ -94,33 +84,25 @@ class Semantics:
         table = _IndexTable(self.class_ids)
         confusion = np.zeros((count, count + 1), np.int64)
         consistency = {n: _Consistency(n) for n in self.windows}
-        runs: tuple[_Runs, _Runs] | None = None
-        for number, (truth, prediction) in enumerate(frames):
-            if truth.shape != prediction.shape or (runs and truth.shape != runs[0].length.shape):
-                raise DatasetError(
-                    f"frame {number}: the prediction is {_size(prediction)} pixels, the ground truth "
-                    f"{_size(truth)}; sizes must be equal, in all frames of a video"
-                )
-            true, predicted = table.look_up(truth), table.look_up(prediction)
-            valid = true < count
-            joint = true[valid].astype(np.int64) * (count + 1) + predicted[valid]
-            confusion += np.bincount(joint, minlength=count * (count + 1)).reshape(count, count + 1)
-            if runs is None:
-                runs = _Runs(true), _Runs(predicted)
-            else:
-                runs[0].add(true)
-                runs[1].add(predicted)
-            for one in consistency.values():
-                one.add(runs[0].length, runs[1].length, valid, true == predicted)
-        self.videos[name] = VideoSemantics(
-            confusion,
-            {n: one.public for n, one in consistency.items()},
-            {n: one.right for n, one in consistency.items()},
+        true_run, predicted_run = _Runs(), _Runs()
+        with self.counting(name):
+            for number, (truth, prediction) in enumerate(frames):
+                if truth.shape != prediction.shape or not true_run.fits(truth):
+                    raise DatasetError(
+                        f"frame {number}: the prediction is {size_text(prediction)} pixels, the ground truth "
+                        f"{size_text(truth)}; sizes must be equal, in all frames of a video"
+                    )
+                true, predicted = table.look_up(truth), table.look_up(prediction)
+                valid = true < count
+                joint = true[valid].astype(np.int64) * (count + 1) + predicted[valid]
+                confusion += np.bincount(joint, minlength=count * (count + 1)).reshape(count, count + 1)
+                runs = true_run.add(true), predicted_run.add(predicted)
+                for one in consistency.values():
+                    one.add(*runs, valid, true == predicted)
+        public, right = (
+            {n: getattr(one, kind) for n, one in consistency.items()} for kind in ("public", "right")
         )
-
-    def merge(self, other: Semantics) -> None:
-        """Take in the videos of another collector."""
-        self.videos.update(other.videos)
+        self.videos[name] = VideoSemantics(confusion, public, right)
 
     def result(self) -> SemanticResult:
         """The scores of all videos together, and of each alone."""
@@ -183,14 +165,20 @@ class _Consistency:
 class _Runs:
     """For how many frames each pixel has had the class it has now."""
 
-    def __init__(self, classes: ClassMap) -> None:
-        self.length = np.ones(classes.shape, np.int32)
-        self._last = classes
+    def __init__(self) -> None:
+        self._last: ClassMap | None = None
 
-    def add(self, classes: ClassMap) -> None:
-        """The next frame."""
-        self.length = np.where(classes == self._last, self.length + 1, 1).astype(np.int32)
+    def fits(self, classes: ClassMap) -> bool:
+        return self._last is None or classes.shape == self._last.shape
+
+    def add(self, classes: ClassMap) -> npt.NDArray[np.int32]:
+        """The (H, W) lengths after the next frame."""
+        if self._last is None:
+            self._length = np.ones(classes.shape, np.int32)
+        else:
+            self._length = np.where(classes == self._last, self._length + 1, 1).astype(np.int32)
         self._last = classes
+        return self._length
 
 
 class _IndexTable:
@@ -214,11 +202,5 @@ def _share(part: npt.NDArray[np.bool_], whole: npt.NDArray[np.bool_]) -> float:
 
 
 def _mean(means: list[Mean]) -> float | None:
-    total = Mean()
-    for mean in means:
-        total.merge(mean)
-    return total.value
-
-
-def _size(ids: ClassMap) -> str:
-    return "x".join(str(side) for side in reversed(ids.shape))
+    count = sum(mean.count for mean in means)
+    return sum(mean.total for mean in means) / count if count else None

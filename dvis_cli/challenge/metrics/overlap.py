@@ -75,7 +75,7 @@ def frame_overlap(
     """
     if gt_ids.shape != pred_ids.shape or gt_ids.ndim != 2:
         raise DatasetError(
-            f"the prediction is {_size(pred_ids)} pixels and the ground truth {_size(gt_ids)}: "
+            f"the prediction is {size_text(pred_ids)} pixels and the ground truth {size_text(gt_ids)}: "
             "sizes must be equal"
         )
     true, predicted = _listed(gt_segments, "ground truth"), _listed(pred_segments, "prediction")
@@ -159,5 +159,6 @@ def _disagreement(pred_ids: npt.NDArray[Any], predicted: IntArray, areas: IntArr
     return "; ".join(parts)
 
 
-def _size(ids: npt.NDArray[Any]) -> str:
+def size_text(ids: npt.NDArray[Any]) -> str:
+    """`1280x720` for a (720, 1280) map."""
     return "x".join(str(side) for side in reversed(ids.shape))
