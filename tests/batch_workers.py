@@ -15,41 +15,84 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dvis_cli.batch import BatchOptions, Event, VideoSettings, parse_shard, run_batch
-from dvis_cli.batch.engine import Progress, Ready, Task
+import torch
+
+from dvis_cli.batch import BatchOptions, Event, parse_shard, run_batch
 from dvis_cli.batch.local import LocalEngine
+from dvis_cli.batch.messages import Progress, Ready, Say, Task
 from dvis_cli.batch.ray_engine import RayEngine
-from dvis_cli.batch.work import Say, Worker
+from dvis_cli.batch.work import Worker
 from dvis_cli.errors import VideoError
+from dvis_cli.run.options import SegmentOptions
 from dvis_cli.writers.failures import output_errors
 from dvis_cli.writers.folder import AtomicFolder
 
 FRAMES = 6
 
 
+class NoModel:
+    """What `Worker` knows of a model."""
+
+    device = torch.device("cpu")
+
+
 class PaperWorker(Worker):
     """Everything of a worker but the model and the video."""
 
-    def __init__(self, number: int, settings: VideoSettings, threads: int | None, device: str | None) -> None:
-        self.number, self._settings = number, settings
+    def __init__(self, number: int, options: SegmentOptions) -> None:
+        self.number, self._options, self._model = number, options, NoModel()  # type: ignore[assignment]
         self.ready = Ready(number, 0.0, "paper", False)
 
-    def _segment(self, source: Path, out: Path, task: Task, say: Say) -> dict[str, Any]:
+    def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
         words = source.read_text().split("\n")[0].split() or ["ok"]
         pause = float(words[1]) / FRAMES if words[0] == "slow" else 0.0
-        replace = bool(self._settings.save.get("overwrite")) or task.replace
-        with AtomicFolder(out / Path(task.key).name, replace) as folder:
-            (folder.path / "panoptic").mkdir()
+        with AtomicFolder(folder / "result") as result:
+            (result.path / "panoptic").mkdir()
             for i in range(FRAMES):
                 say(Progress(self.number, task.key, i, FRAMES))
                 time.sleep(pause)
-                with output_errors(folder.target):
-                    (folder.path / "panoptic" / f"{i:06d}.png").write_bytes(source.read_bytes() * (i + 1))
+                with output_errors(result.target):
+                    (result.path / "panoptic" / f"{i:06d}.png").write_bytes(source.read_bytes() * (i + 1))
                 if i == FRAMES // 2:
                     _act(words, source)
             document = {"source": {"path": str(source), "frames": FRAMES}, "segments": []}
-            (folder.path / "segments.json").write_text(json.dumps(document))
+            (result.path / "segments.json").write_text(json.dumps(document))
         return document
+
+
+class DeviceFails(PaperWorker):
+    """Worker 0 has a broken accelerator: its first operation fails, and all others after it."""
+
+    def __init__(self, number: int, options: SegmentOptions) -> None:
+        super().__init__(number, options)
+        if number == 0:
+            self._model.device = torch.device("meta")  # on which nothing has a value
+
+    def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
+        if self.number == 0:
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+        return super()._segment(source, folder, task, say)
+
+
+class EveryDeviceFails(DeviceFails):
+    """All workers have."""
+
+    def __init__(self, number: int, options: SegmentOptions) -> None:
+        super().__init__(0, options)
+        self.number, self.ready = number, Ready(number, 0.0, "paper", False)
+
+    def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+
+class Poisoned(PaperWorker):
+    """The device fails at the videos that are named poison, on whichever worker."""
+
+    def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
+        if source.stem == "poison":
+            self._model.device = torch.device("meta")
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return super()._segment(source, folder, task, say)
 
 
 def _act(words: list[str], source: Path) -> None:
@@ -72,14 +115,14 @@ def main(arguments: list[str]) -> int:
     """`OUT OPTIONS-AS-JSON SOURCE...`; prints events as JSON lines. `paper` among the options needs no model."""
     out, text, *sources = arguments
     chosen = json.loads(text)
-    paper, save = chosen.pop("paper", True), chosen.pop("save", {})
+    paper = chosen.pop("paper", True)
+    segment = SegmentOptions(**chosen.pop("segment", {}))
     if "shard" in chosen:
         chosen["shard"] = parse_shard(chosen["shard"])
     options = BatchOptions(**chosen)
-    settings = VideoSettings(save=save)
     make = RayEngine if options.engine == "ray" else LocalEngine
-    engine = make(settings, options, PaperWorker) if paper else None
-    report = run_batch(sources, out, settings, options, say, engine=engine)
+    engine = make(segment, options, PaperWorker) if paper else None
+    report = run_batch(sources, out, segment, options, say, engine=engine)
     return report.exit_code
 
 
