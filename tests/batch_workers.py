@@ -13,9 +13,8 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-
-import torch
 
 from dvis_cli.batch import BatchOptions, Event, parse_shard, run_batch
 from dvis_cli.batch.local import LocalEngine
@@ -31,9 +30,10 @@ FRAMES = 6
 
 
 class NoModel:
-    """What `Worker` knows of a model."""
+    """What `Worker` knows of a model: its device."""
 
-    device = torch.device("cpu")
+    def __init__(self, kind: str = "cpu") -> None:
+        self.device = SimpleNamespace(type=kind)
 
 
 class PaperWorker(Worker):
@@ -60,38 +60,43 @@ class PaperWorker(Worker):
         return document
 
 
-class DeviceFails(PaperWorker):
-    """Worker 0 has a broken accelerator: its first operation fails, and all others after it."""
+def fail_as_a_device(worker: PaperWorker, text: str) -> None:
+    """Raise as a sticky CUDA error does: from now on every operation of this process fails."""
 
-    def __init__(self, number: int, options: SegmentOptions) -> None:
-        super().__init__(number, options)
-        if number == 0:
-            self._model.device = torch.device("meta")  # on which nothing has a value
+    def ones(*_unused: object, **_options: object) -> None:
+        raise RuntimeError(text)
+
+    worker._model = NoModel("cuda")  # type: ignore[assignment]
+    sys.modules["torch"] = SimpleNamespace(ones=ones)  # type: ignore[assignment]
+    raise RuntimeError(text)
+
+
+class DeviceFails(PaperWorker):
+    """Worker 0 has a broken accelerator; the others wait until it has shown that three times."""
 
     def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
+        faults = Path(task.out).parent / "faults"
         if self.number == 0:
-            raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+            with faults.open("a") as file:
+                file.write("x")
+            fail_as_a_device(self, "CUDA error: uncorrectable ECC error encountered")
+        while not faults.exists() or faults.stat().st_size < 3:
+            time.sleep(0.01)
         return super()._segment(source, folder, task, say)
 
 
-class EveryDeviceFails(DeviceFails):
-    """All workers have."""
-
-    def __init__(self, number: int, options: SegmentOptions) -> None:
-        super().__init__(0, options)
-        self.number, self.ready = number, Ready(number, 0.0, "paper", False)
-
+class EveryDeviceFails(PaperWorker):
     def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
-        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+        fail_as_a_device(self, "CUDA error: uncorrectable ECC error encountered")
+        raise AssertionError
 
 
 class Poisoned(PaperWorker):
-    """The device fails at the videos that are named poison, on whichever worker."""
+    """The device fails at the video that is named poison, on whichever worker."""
 
     def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
         if source.stem == "poison":
-            self._model.device = torch.device("meta")
-            raise RuntimeError("CUDA error: device-side assert triggered")
+            fail_as_a_device(self, "CUDA error: device-side assert triggered")
         return super()._segment(source, folder, task, say)
 
 
