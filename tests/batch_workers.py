@@ -1,7 +1,7 @@
 """Workers without a model for the tests of batches, and a batch as a program of its own.
 
 A source is a text file whose first line says what happens to it: `ok`, `slow SECONDS`, `fail`, `full`, `bug`,
-`crash`, `crash-once MARK`, `hang`. Its result is made from its bytes alone.
+`crash`, `crash-once MARK`, `wait FILE`, `hang`. Its result is made from its bytes alone.
 """
 
 from __future__ import annotations
@@ -112,6 +112,8 @@ def _act(words: list[str], source: Path) -> None:
         if words[1:]:
             Path(words[1]).touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    while words[0] == "wait" and not Path(words[1]).exists():
+        time.sleep(0.02)
     if words[0] == "hang":
         time.sleep(1000)
 

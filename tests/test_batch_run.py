@@ -277,7 +277,9 @@ def test_what_killed_runs_left_goes_also_of_sources_that_are_gone(run: Run, tmp_
     state = tmp_path / "out" / ".dvis"
     (state / "abc.123.work" / "panoptic").mkdir(parents=True)
     write(state / "abc.0", json.dumps({"pid": 2**22 + 1, "start": "1", **claims._machine()}))
-    write(state / "def.0", json.dumps({"pid": 1, "host": socket.gethostname(), "boot": "before the power cut"}))
+    write(
+        state / "def.0", json.dumps({"pid": 1, "host": socket.gethostname(), "boot": "before the power cut"})
+    )
     assert run().done == 4
     assert not state.exists()
 
@@ -346,7 +348,13 @@ def test_a_worker_whose_device_failed_is_retired_and_costs_no_video(run: Run, vi
 
 def test_a_run_without_a_working_device_ends(run: Run, tmp_path: Path) -> None:
     report = run(worker=EveryDeviceFails)
-    assert (report.done, report.failed, report.left, report.stopped, report.exit_code) == (0, [], 4, "workers", 3)
+    assert (report.done, report.failed, report.left, report.stopped, report.exit_code) == (
+        0,
+        [],
+        4,
+        "workers",
+        3,
+    )
     assert "no worker is left" in str(report.reason) and "ECC error" in str(report.reason)
     assert not list((tmp_path / "out").iterdir())
     assert run().done == 4

@@ -78,7 +78,17 @@ def address_of(path: str, like: str) -> str:
 
 def remote_mark(info: dict[str, Any]) -> str:
     """What a store tells of a file that changes when the file does: its size, and a hash or time."""
-    names = ("ETag", "etag", "md5Hash", "content_md5", "checksum", "mtime", "LastModified", "last_modified", "created")
+    names = (
+        "ETag",
+        "etag",
+        "md5Hash",
+        "content_md5",
+        "checksum",
+        "mtime",
+        "LastModified",
+        "last_modified",
+        "created",
+    )
     return f"{info.get('size')}:{next((str(info[name]) for name in names if info.get(name)), '')}"
 
 

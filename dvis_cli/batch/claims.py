@@ -107,7 +107,11 @@ def _machine() -> dict[str, str]:
     """Host, its start, and the space of its process numbers: containers of one host have several."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return {"host": socket.gethostname(), "boot": boot, "space": str(Path("/proc/self/ns/pid").readlink())}
+        return {
+            "host": socket.gethostname(),
+            "boot": boot,
+            "space": str(Path("/proc/self/ns/pid").readlink()),
+        }
     except OSError:  # no /proc here
         return {"host": socket.gethostname(), "boot": "", "space": ""}
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from .console import PLAIN_LINE_EVERY_S, Reporter, clock
 
 if TYPE_CHECKING:
-    from dvis_cli.batch import BatchOptions, BatchReport, Event, VideoSettings
+    from dvis_cli.batch import BatchOptions, BatchReport, Event
+    from dvis_cli.run.options import SegmentOptions
 
 _FAILURES_SHOWN = 40
 _CURRENT_SHOWN = 3  # videos under way that a line of progress names
@@ -23,15 +24,19 @@ def segment_many(
     reporter: Reporter,
     sources: Sequence[str | Path],
     out: str | Path,
-    settings: VideoSettings,
+    segment: SegmentOptions,
     options: BatchOptions,
     json_output: bool = False,
 ) -> int:
     """Run a batch and show it; returns the exit code. Raises `DvisError` when it cannot begin."""
     from dvis_cli.batch import run_batch
 
-    with _display(reporter, json_output) as display:
-        report = run_batch(sources, out, settings, options, display)
+    live = not reporter.quiet and sys.stderr.isatty()
+    display = (
+        _JsonDisplay(reporter) if json_output else _LiveDisplay(reporter) if live else _Display(reporter)
+    )
+    with display:
+        report = run_batch(sources, out, segment, options, display)
     if not json_output:
         show_report(reporter, report, out)
     return report.exit_code
@@ -44,7 +49,7 @@ def show_report(reporter: Reporter, report: BatchReport, out: str | Path) -> Non
         earlier = " (in an earlier run; --retry-failed tries again)" if failure.earlier else ""
         print(f"failed: {shown(failure.key)}: {shown(failure.error)}{earlier}", file=sys.stderr)
     if len(report.failed) > _FAILURES_SHOWN:
-        print(f"... {len(report.failed) - _FAILURES_SHOWN} more in the manifest in {out}", file=sys.stderr)
+        print(f"... {len(report.failed) - _FAILURES_SHOWN} more in {out}/failures.jsonl", file=sys.stderr)
     rate = f", {report.frames / report.seconds:.2f} frames/s" if report.frames and report.seconds else ""
     again = "".join(f"; {count} again: {why}" for why, count in sorted(report.redone.items()))
     rows = [
@@ -52,12 +57,13 @@ def show_report(reporter: Reporter, report: BatchReport, out: str | Path) -> Non
         ("skipped", report.skipped, "done before, and unchanged"),
         ("failed", len(report.failed), ""),
         ("left", report.left, "the same command goes on with them"),
+        ("elsewhere", report.elsewhere, "another run is working on them"),
     ]
     for name, count, facts in rows:
-        if count or name != "left":
-            reporter.say(f"{name:7} {count:7}   {facts}".rstrip())
+        if count or name in ("done", "skipped", "failed"):
+            reporter.say(f"{name:9} {count:7}   {facts}".rstrip())
     if report.reason:
-        print(f"stopped: {report.reason}", file=sys.stderr)
+        print(f"{'stopped: ' if report.stopped else ''}{report.reason}", file=sys.stderr)
     sys.stderr.flush()
 
 
@@ -66,14 +72,6 @@ def shown(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
-
-
-def _display(reporter: Reporter, json_output: bool) -> _Display:
-    if json_output:
-        return _JsonDisplay(reporter)
-    if not reporter.quiet and sys.stderr.isatty():
-        return _LiveDisplay(reporter)
-    return _Display(reporter)
 
 
 class _Display:
