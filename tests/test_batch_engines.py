@@ -8,8 +8,8 @@ import pytest
 from batch_workers import PaperWorker
 
 from dvis_cli.batch import BatchOptions, Event, local, run_batch
-from dvis_cli.batch.messages import Ready
 from dvis_cli.batch.local import LocalEngine
+from dvis_cli.batch.messages import Ready
 from dvis_cli.run.options import SegmentOptions
 
 
