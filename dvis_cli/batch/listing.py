@@ -61,7 +61,7 @@ class Found:
     def key(self) -> str:
         """Its result's folder, relative to the output, unless that would meet another one."""
         name = self.name
-        return _below(self.place, safe_name(name if self.folder else Path(name).stem))
+        return _below(self.place, safe_name(name if self.folder else os.path.splitext(name)[0]))  # noqa: PTH122 - of a million
 
     @property
     def full_key(self) -> str:

@@ -18,13 +18,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dvis_cli.errors import DvisError
 from dvis_cli.files import memory_limit, usable_cores
 from dvis_cli.run.options import SegmentOptions
 
-from .addresses import one_line
-from .messages import Broken, Died, MakeWorker, Message, Task
+from .messages import Died, Message, Task
 from .options import BatchOptions
+from .work import MakeWorker, serve
 
 _PATIENCE = 3.0  # seconds that a stopped worker has to remove what it was writing
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -37,7 +36,7 @@ class _Process:
 
 
 class LocalEngine:
-    """Processes with a model each, fresh interpreters: a forked one could not use a GPU."""
+    """Processes with a model each, numbered from 0: fresh interpreters, because a forked one could not use a GPU."""
 
     def __init__(
         self, segment: SegmentOptions, options: BatchOptions, make_worker: MakeWorker | None = None
@@ -49,9 +48,11 @@ class LocalEngine:
         self._processes: dict[int, _Process] = {}
 
     def connect(self) -> int:
+        """Get ready to start workers; how many there will be. Raises `DvisError` when there can be none."""
         return self.workers
 
     def start(self, worker: int) -> None:
+        """Start a worker, or another in the place of one that died."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
@@ -71,10 +72,12 @@ class LocalEngine:
         self._processes[worker] = _Process(process, ours)
 
     def submit(self, worker: int, task: Task) -> None:
+        """Give a task to a worker that is ready."""
         with suppress(OSError):  # it died just now: its end will be reported
             self._processes[worker].pipe.send(task)
 
     def messages(self, timeout: float) -> list[Message]:
+        """What workers said; waits up to `timeout` seconds for the first."""
         numbers = {one.pipe: number for number, one in self._processes.items()}
         if not numbers:
             time.sleep(timeout)
@@ -89,10 +92,12 @@ class LocalEngine:
         return found
 
     def kill(self, worker: int) -> None:
+        """End a worker; it will be reported as `Died`."""
         if worker in self._processes:
             self._processes[worker].process.kill()
 
     def stop(self) -> None:
+        """End all workers at once; what they do is dropped."""
         for one in self._processes.values():
             one.process.terminate()
         end = time.monotonic() + _PATIENCE
@@ -137,24 +142,9 @@ def _worker(pipe: Connection, number: int, options: SegmentOptions, make_worker:
     _end_with_parent()
     try:
         signal.signal(signal.SIGTERM, _stop_now)
-        _serve(pipe, number, options, make_worker)
+        serve(number, options, make_worker, pipe.recv, pipe.send)
     except (_StopNow, BrokenPipeError, EOFError):
         os._exit(0)  # no waiting for threads of libraries
-
-
-def _serve(pipe: Connection, number: int, options: SegmentOptions, make_worker: MakeWorker | None) -> None:
-    from .work import Worker
-
-    try:
-        worker = (make_worker or Worker)(number, options)
-    except Exception as error:
-        known = isinstance(error, DvisError)
-        pipe.send(Broken(number, error if known else f"{type(error).__name__}: {one_line(error)}"))  # type: ignore[arg-type]
-        pipe.recv()  # the run ends, or this worker does
-        return
-    pipe.send(worker.ready)
-    while True:
-        worker.run(pipe.recv(), pipe.send)
 
 
 def _end_with_parent() -> None:

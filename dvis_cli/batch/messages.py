@@ -1,17 +1,14 @@
-"""What the scheduler tells workers and hears from them; how workers are run is an engine's own affair."""
+"""What the scheduler tells workers and hears from them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple
 
 from dvis_cli.errors import DvisError
-from dvis_cli.run.options import SegmentOptions
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """One video to be done."""
 
     key: str  # the result's folder, relative to the output
@@ -23,8 +20,7 @@ class Task:
     say_every: float = 0.25  # seconds between reports of progress: many workers speak less often
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a try ended.
 
     verdict: "done"; "failed": the same would happen again; "retry": it may go better another time; "full": no space
@@ -39,8 +35,7 @@ class Outcome:
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(NamedTuple):
     """A worker has its model and waits for work."""
 
     worker: int
@@ -49,8 +44,7 @@ class Ready:
     untrained: bool = False
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """Frames of a video that are through the network, of `total` where that is known."""
 
     worker: int
@@ -59,8 +53,7 @@ class Progress:
     total: int | None
 
 
-@dataclass(frozen=True)
-class Warned:
+class Warned(NamedTuple):
     """Something was wrong with a video, but the work goes on."""
 
     worker: int
@@ -68,24 +61,21 @@ class Warned:
     text: str
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """A try ended, well or not; the worker waits for work."""
 
     worker: int
     outcome: Outcome
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(NamedTuple):
     """A worker cannot load its model. A `DvisError` will meet every worker alike, anything else this one."""
 
     worker: int
     error: DvisError | str
 
 
-@dataclass(frozen=True)
-class Died:
+class Died(NamedTuple):
     """A worker is gone."""
 
     worker: int
@@ -94,40 +84,3 @@ class Died:
 
 Message = Ready | Progress | Warned | Finished | Broken | Died
 Say = Callable[[Message], None]
-
-
-class VideoWorker(Protocol):
-    """What sits in a worker: a loaded model, and how to do one video with it."""
-
-    ready: Ready
-
-    def run(self, task: Task, say: Say) -> None:
-        """Do one video; the last thing said is `Finished`."""
-
-
-# Called in the worker with its number and its own options (device, threads, memory); loads the model.
-MakeWorker = Callable[[int, SegmentOptions], VideoWorker]
-
-
-class Engine(Protocol):
-    """Workers, numbered from 0, each with one task at a time."""
-
-    workers: int  # how many there will be, once connected
-
-    def connect(self) -> int:
-        """Get ready to start workers; how many there will be. Raises `DvisError` when there can be none."""
-
-    def start(self, worker: int) -> None:
-        """Start a worker, or another in the place of one that died."""
-
-    def submit(self, worker: int, task: Task) -> None:
-        """Give a task to a worker that is ready."""
-
-    def messages(self, timeout: float) -> list[Message]:
-        """What workers said; waits up to `timeout` seconds for the first."""
-
-    def kill(self, worker: int) -> None:
-        """End a worker; it will be reported as `Died`."""
-
-    def stop(self) -> None:
-        """End all workers at once; what they do is dropped."""

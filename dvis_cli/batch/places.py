@@ -32,19 +32,19 @@ def settled_places(found: Sequence[Found], output: Output, known: Mapping[str, s
 
     `known`: places that need not be looked up.
     """
-    times, around = _meetings([one.key for one in found])
-    unsure = [
-        (one, key)
-        for one in found
-        if one.identity not in known
-        for key in dict.fromkeys((one.key, one.full_key))
-        if key != one.key or times[key] > 1 or key in around
-    ]
+    keys = [one.key for one in found]
+    times, around = _meetings(keys)
+    unsure: list[tuple[Found, str]] = []
+    for one, key in zip(found, keys, strict=True):
+        if not (known and one.identity in known):
+            unsure.append((one, one.full_key))
+            if times[key] > 1 or key in around:
+                unsure.append((one, key))
     settled = dict(known)
     records = output.read(f"{key}/{RECORD}" for _, key in unsure)
     for (one, key), data in zip(unsure, records, strict=True):
-        if parse(data).get("source") == as_utf8(one.identity):
-            settled.setdefault(one.identity, key)
+        if data is not None and parse(data).get("source") == as_utf8(one.identity):
+            settled[one.identity] = key
     return settled
 
 
@@ -62,13 +62,14 @@ def place_videos(found: Sequence[Found], settled: Mapping[str, str] | None = Non
         UsageError: two sources that cannot be told apart in the output.
     """
     settled = settled or {}
-    fixed = {settled[one.identity] for one in found if one.identity in settled}
-    keys = [settled.get(one.identity) or _outside(one.key, fixed) for one in found]
+    kept = [settled.get(one.identity) if settled else None for one in found]
+    fixed = {key for key in kept if key is not None}
+    keys = [key or _outside(one.key, fixed) for one, key in zip(found, kept, strict=True)]
     times, around = _meetings(keys)
     taken: dict[str, str] = {}
     later: list[tuple[int, Found]] = []
     for i, one in enumerate(found):
-        if one.identity not in settled and (times[keys[i]] > 1 or keys[i] in around):
+        if kept[i] is None and (times[keys[i]] > 1 or keys[i] in around):
             later.append((i, one))
         else:
             _take(taken, keys[i], one)

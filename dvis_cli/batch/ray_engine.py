@@ -13,22 +13,20 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from dvis_cli.errors import DvisError, UsageError
+from dvis_cli.errors import UsageError
 from dvis_cli.files import memory_limit, usable_cores
 from dvis_cli.run.options import SegmentOptions
 
 from .addresses import one_line
-from .messages import Broken, Died, MakeWorker, Message, Task
+from .messages import Died, Finished, Message, Task
 from .options import BatchOptions
-
-_END = object()
+from .work import MakeWorker, serve
 
 
 class RayWorker:
-    """The actor: a model, loaded once, and a thread that uses it while reports stream out."""
+    """The actor: a thread with a model, and its reports, which stream out."""
 
     def __init__(
         self, number: int, options: SegmentOptions, sharers: int | None, make_worker: MakeWorker | None
@@ -36,42 +34,26 @@ class RayWorker:
         """`sharers`: workers that share this machine's memory, where a budget is to be set."""
         if sharers is not None:
             options = dataclasses.replace(options, memory_budget=memory_limit() // 4 // sharers)
-        self._number, self._options, self._make_worker = number, options, make_worker
         self._orders: queue.Queue[Task] = queue.Queue()
-        self._reports: queue.Queue[Any] = queue.Queue()
+        self._reports: queue.Queue[Message] = queue.Queue()
         # One thread for everything: numbers of threads are a thread's own affair in torch.
-        threading.Thread(target=self._work, daemon=True).start()
+        order = (number, options, make_worker, self._orders.get, self._reports.put)
+        threading.Thread(target=serve, args=order, daemon=True).start()
 
     def load(self) -> Message:
         """Wait for the model."""
-        report: Message = self._reports.get()
-        return report
+        return self._reports.get()
 
     def run(self, task: Task) -> Iterator[Message]:
         """Do a task; what there is to tell comes as it happens, how it ended last."""
         self._orders.put(task)
-        while (report := self._reports.get()) is not _END:
-            yield report
-
-    def _work(self) -> None:
-        from .work import Worker
-
-        try:
-            worker = (self._make_worker or Worker)(self._number, self._options)
-        except BaseException as error:
-            known = isinstance(error, DvisError)
-            self._reports.put(
-                Broken(self._number, error if known else f"{type(error).__name__}: {one_line(error)}")
-            )  # type: ignore[arg-type]
-            return
-        self._reports.put(worker.ready)
-        while True:
-            worker.run(self._orders.get(), self._reports.put)
-            self._reports.put(_END)
+        report = None
+        while not isinstance(report, Finished):
+            yield (report := self._reports.get())
 
 
 class RayEngine:
-    """Actors with a model each. Raises `UsageError` when Ray is not installed, or cannot be reached."""
+    """Actors with a model, used as `LocalEngine` is. Raises `UsageError` when there is no Ray, or no cluster."""
 
     def __init__(
         self, segment: SegmentOptions, options: BatchOptions, make_worker: MakeWorker | None = None
@@ -170,30 +152,18 @@ class RayEngine:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             room = max(usable_cores(), round((self._options.jobs or 1) * self._options.ray_cpus + 0.5))
             options |= {"address": "local", "include_dashboard": False, "num_cpus": room}
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with _own_signals():
-                self._ray.init(**options)
+            self._ray.init(**options)
         except Exception as error:
-            where = "on this machine" if address is None else f"at {address!r}"
+            where = f"at {address!r}" if address else "on this machine"
             raise UsageError(
                 f"Ray cannot be reached {where}: {one_line(error)[:200]}; check --ray-address"
             ) from error
-        self._started_ray = True
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep who listens to Ctrl-C and SIGTERM: Ray takes SIGTERM for itself, and ends the process with a stack trace."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None:  # None: not set from Python
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():  # Ray takes SIGTERM for itself, and ends the process
                 signal.signal(number, handler)
+        self._started_ray = True
 
 
 def import_ray() -> Any:

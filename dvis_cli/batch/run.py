@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dvis_cli.errors import DvisError, UsageError
 from dvis_cli.run.options import SegmentOptions
@@ -12,7 +13,6 @@ from dvis_cli.run.options import SegmentOptions
 from .claims import Claims
 from .listing import Filters, Listing, list_videos
 from .local import LocalEngine
-from .messages import Engine
 from .options import BatchOptions, settings_hash
 from .output import Output, output_of
 from .places import Item, place_videos, settled_places
@@ -20,6 +20,9 @@ from .plan import Failures, Plan, make_plan
 from .report import BatchReport, Event, OnEvent, Stop
 from .scheduler import Scheduler
 from .watch import Watch
+
+if TYPE_CHECKING:
+    from .ray_engine import RayEngine
 
 
 def run_batch(
@@ -29,7 +32,7 @@ def run_batch(
     options: BatchOptions | None = None,
     on_event: OnEvent = lambda event: None,
     stop: Stop | None = None,
-    engine: Engine | None = None,
+    engine: LocalEngine | RayEngine | None = None,
 ) -> BatchReport:
     """Segment many videos into one output; run again, it goes on where it ended.
 
@@ -98,7 +101,7 @@ def run_batch(
     return report
 
 
-def _engine(segment: SegmentOptions, options: BatchOptions) -> Engine:
+def _engine(segment: SegmentOptions, options: BatchOptions) -> LocalEngine | RayEngine:
     if options.engine == "ray":
         from .ray_engine import RayEngine
 

@@ -6,16 +6,20 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dvis_cli.errors import DvisError, OutputError
 
 from .claims import Claims
-from .messages import Broken, Died, Engine, Finished, Message, Outcome, Progress, Ready, Task, Warned
+from .local import LocalEngine
+from .messages import Broken, Died, Finished, Message, Outcome, Progress, Ready, Task, Warned
 from .options import BatchOptions
 from .output import RECORD, Output, parse
 from .plan import INPUT, SETTINGS, Failures, Job, is_current
 from .report import BatchReport, Event, EventKind, Failure, OnEvent, Stop, Stopped
+
+if TYPE_CHECKING:
+    from .ray_engine import RayEngine
 
 _LOOK_UP = 0.2  # seconds: how soon a signal is noticed
 _PROGRESS_EVERY = 0.5  # seconds
@@ -53,7 +57,7 @@ class Scheduler:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: LocalEngine | RayEngine,
         output: Output,
         claims: Claims,
         failures: Failures,

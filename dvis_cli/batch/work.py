@@ -7,10 +7,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ from .addresses import (
     publish,
     scratch_folder,
 )
-from .messages import Finished, Outcome, Progress, Ready, Say, Task, Warned
+from .messages import Broken, Finished, Outcome, Progress, Ready, Say, Task, Warned
 from .output import RECORD, AddressOutput, parse
 from .places import as_utf8
 from .plan import content_of
@@ -88,7 +87,7 @@ class Worker:
         error_text = named(outcome.error) if outcome.error is not None else None
         say(
             Finished(
-                self.number, replace(outcome, seconds=round(time.monotonic() - began, 3), error=error_text)
+                self.number, outcome._replace(seconds=round(time.monotonic() - began, 3), error=error_text)
             )
         )
 
@@ -160,6 +159,30 @@ class Worker:
         total = open_video(source, options.selection, folder_fps=options.folder_fps).info.frames
         progress = _Progress(self.number, task, total, say)
         return save_video(source, folder, self._model, options, name="result", on_progress=progress)
+
+
+# Called in the worker with its number and its own options (device, threads, memory); loads the model.
+MakeWorker = Callable[[int, SegmentOptions], Worker]
+
+
+def serve(
+    number: int,
+    options: SegmentOptions,
+    make_worker: MakeWorker | None,
+    receive: Callable[[], Task],
+    say: Say,
+) -> None:
+    """The life of a worker: it loads the model, then does one task after the other."""
+    try:
+        worker = (make_worker or Worker)(number, options)
+    except Exception as error:
+        known = isinstance(error, DvisError)
+        say(Broken(number, error if known else f"{type(error).__name__}: {one_line(error)}"))  # type: ignore[arg-type]
+        receive()  # the run ends, or this worker does
+        return
+    say(worker.ready)
+    while True:
+        worker.run(receive(), say)
 
 
 class _Progress:
