@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batch_workers import PaperWorker
 
 from dvis_cli.batch import BatchOptions, Event, local, run_batch
 from dvis_cli.batch.local import LocalEngine
-from dvis_cli.batch.messages import Ready
+from dvis_cli.batch.messages import Died, Finished, Message, Outcome, Ready, Task
 from dvis_cli.run.options import SegmentOptions
 
 
@@ -23,6 +25,50 @@ class TellingWorker(PaperWorker):
             f", {budget} bytes" if budget is not None else ""
         )
         self.ready = Ready(number, 0.0, facts, False)
+
+
+class ScriptedEngine:
+    """Workers in name only: how each try ends is told by a function of (worker, key)."""
+
+    workers = 2
+
+    def __init__(self, verdict: Callable[[int, str], str]) -> None:
+        self._verdict, self._said = verdict, []  # type: ignore[var-annotated]
+
+    def connect(self) -> int:
+        return self.workers
+
+    def start(self, worker: int) -> None:
+        self._said.append(Ready(worker, 0.0))
+
+    def submit(self, worker: int, task: Task) -> None:
+        verdict: Any = self._verdict(worker, task.key)
+        self._said.append(Finished(worker, Outcome(task.key, verdict, error="no")))
+
+    def messages(self, timeout: float) -> list[Message]:
+        said, self._said = self._said, []
+        return said
+
+    def kill(self, worker: int) -> None:
+        self._said.append(Died(worker, "ended"))
+
+    def stop(self) -> None:
+        pass
+
+
+def test_the_last_video_goes_to_the_worker_whose_device_works(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mp4").write_text("ok")
+    tried: list[tuple[int, str]] = []
+
+    def verdict(worker: int, key: str) -> str:
+        tried.append((worker, key))
+        return "device" if worker == 0 and key == "a" else "done"
+
+    engine: Any = ScriptedEngine(verdict)
+    report = run_batch([tmp_path], tmp_path / "out", options=BatchOptions(max_tries=1), engine=engine)
+    assert (report.done, report.failed) == (2, [])
+    assert (0, "a") in tried and (1, "a") in tried and len(tried) == 3
 
 
 def given(root: Path, device: str = "auto", threads: int | None = None, **chosen: int) -> list[str]:

@@ -54,19 +54,13 @@ def file_system(url: str) -> tuple[Any, str]:
         UsageError: unknown kind of address, or its package is not installed.
         TransferError: it cannot be reached.
     """
-    try:
-        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
-    except ImportError:
-        raise UsageError(f"{url}: addresses need fsspec: pip install 'dvis[cloud]'") from None
+    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+
     try:
         return url_to_fs(url)
-    except ImportError as error:
-        raise UsageError(
-            f"{url}: {one_line(error)}; pip install 'dvis[cloud]' brings the common ones"
-        ) from None
-    except ValueError as error:
-        known = "kinds of address are those of fsspec, such as s3:// and gs://"
-        raise UsageError(f"{url}: {error}; {known}") from None
+    except (ImportError, ValueError) as error:
+        hint = "kinds of address are those of fsspec; pip install 'dvis[cloud]' brings s3:// and gs://"
+        raise UsageError(f"{url}: {one_line(error)}; {hint}") from None
     except Exception as error:
         raise TransferError(f"{url} cannot be reached: {one_line(error)}") from error
 
@@ -78,17 +72,7 @@ def address_of(path: str, like: str) -> str:
 
 def remote_mark(info: dict[str, Any]) -> str:
     """What a store tells of a file that changes when the file does: its size, and a hash or time."""
-    names = (
-        "ETag",
-        "etag",
-        "md5Hash",
-        "content_md5",
-        "checksum",
-        "mtime",
-        "LastModified",
-        "last_modified",
-        "created",
-    )
+    names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
     return f"{info.get('size')}:{next((str(info[name]) for name in names if info.get(name)), '')}"
 
 

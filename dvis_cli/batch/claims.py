@@ -12,9 +12,11 @@ import os
 import secrets
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dvis_cli.errors import DvisError
 from dvis_cli.files import process_alive
 
 from .options import os_bytes
@@ -66,7 +68,8 @@ class Claims:
         if time.monotonic() - self._beat >= self._stale / _BEATS:
             self._beat = time.monotonic()
             for digest, number in self._held.items():
-                self._output.touch(f"{STATE}/{digest}.{number}", self._me)
+                with suppress(DvisError):  # a store that is away for a moment
+                    self._output.touch(f"{STATE}/{digest}.{number}", self._me)
 
     def _take(self, digest: str) -> str | None:
         number = 0
@@ -90,12 +93,12 @@ class Claims:
         return self._output.age(name) < self._stale
 
     def _clean(self, digest: str) -> None:
-        for name in self._output.state():
+        for name in self._output.state() if self._output.stage("") else []:
             if name.startswith(f"{digest}.") and name.endswith(".work"):
                 self._output.remove(f"{STATE}/{name}")
 
     def _release(self, digest: str) -> None:
-        for number in range(self._held.pop(digest) + 1):
+        for number in range(self._held.pop(digest, -1) + 1):
             self._output.remove(f"{STATE}/{digest}.{number}")
 
 

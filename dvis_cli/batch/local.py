@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -16,7 +14,7 @@ from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from dvis_cli.files import memory_limit, usable_cores
 from dvis_cli.run.options import SegmentOptions
@@ -25,8 +23,7 @@ from .messages import Died, Message, Task
 from .options import BatchOptions
 from .work import MakeWorker, serve
 
-_PATIENCE = 3.0  # seconds that a stopped worker has to remove what it was writing
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+_PATIENCE = 3.0  # seconds that a worker which closed its pipe has to end
 
 
 @dataclass
@@ -97,17 +94,16 @@ class LocalEngine:
             self._processes[worker].process.kill()
 
     def stop(self) -> None:
-        """End all workers at once; what they do is dropped."""
+        """End all workers at once; what they had begun is for others to remove."""
         for one in self._processes.values():
-            one.process.terminate()
-        end = time.monotonic() + _PATIENCE
+            one.process.kill()
         for number in list(self._processes):
-            self._bury(number, max(end - time.monotonic(), 0.0))
+            self._bury(number)
 
-    def _bury(self, number: int, patience: float = _PATIENCE) -> str:
+    def _bury(self, number: int) -> str:
         one = self._processes.pop(number)
         one.pipe.close()
-        one.process.join(patience)
+        one.process.join(_PATIENCE)
         if one.process.is_alive():
             one.process.kill()
             one.process.join()
@@ -127,41 +123,17 @@ class LocalEngine:
         return dataclasses.replace(self._segment, **own)
 
 
-class _StopNow(BaseException):
-    """The run is being stopped: unwind, so that what is half-written is removed."""
-
-
-def _stop_now(*_unused: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-    raise _StopNow
-
-
 def _worker(pipe: Connection, number: int, options: SegmentOptions, make_worker: MakeWorker | None) -> None:
-    """The life of a worker process."""
+    """A worker process. It ends with its parent, however that ends: its memory and cores are for the next run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with_parent()
-    try:
-        signal.signal(signal.SIGTERM, _stop_now)
-        serve(number, options, make_worker, pipe.recv, pipe.send)
-    except (_StopNow, BrokenPipeError, EOFError):
-        os._exit(0)  # no waiting for threads of libraries
-
-
-def _end_with_parent() -> None:
-    """Have a worker killed the moment its parent ends, however that ends.
-
-    A worker that outlived a killed run would take memory, and cores, from the next one.
-    """
     parent = parent_process()
     assert parent is not None
-    if sys.platform.startswith("linux"):
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # For systems without that call, and for a parent that ended before it.
-    watch = threading.Thread(
-        target=lambda: (wait([parent.sentinel]), os._exit(1)), name="dvis-parent", daemon=True
-    )
+    watch = threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True)
     watch.start()
+    try:
+        serve(number, options, make_worker, pipe.recv, pipe.send)
+    except (BrokenPipeError, EOFError):
+        os._exit(0)  # no waiting for threads of libraries
 
 
 def describe_exit(code: int | None) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dvis_cli.errors import DvisError, UsageError
 from dvis_cli.run.options import SegmentOptions
 
+from .addresses import scratch_folder
 from .claims import Claims
 from .listing import Filters, Listing, list_videos
 from .local import LocalEngine
@@ -116,6 +117,8 @@ def _tidy(failures: Failures, output: Output, on_event: OnEvent) -> None:
         while not failures.flush(at_once=True) and time.monotonic() < end:
             time.sleep(0.05)
         output.close()
+        with scratch_folder():  # what ended workers had fetched goes
+            pass
     except DvisError as error:
         on_event(Event("note", {"text": str(error)}))
 

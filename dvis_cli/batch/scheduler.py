@@ -119,19 +119,22 @@ class Scheduler:
         return found is not None or bool(self._queue or self._running)
 
     def _hand_out(self) -> None:
-        while self._idle and self._report.stopped is None:
-            job = self._next(self._idle[0])
-            if job is None:
-                return
-            try:
-                if self._claim(job):
-                    self._start(self._idle.popleft(), job)
-            except OutputError as error:
-                self._queue.appendleft(job)
-                self._end("full", str(error))
-            except DvisError as error:  # a store that is away for a moment
-                job.tries += 1
-                self._finish(job, Outcome(job.item.key, "retry", error=str(error)))
+        for worker in list(self._idle):
+            while worker in self._idle and self._report.stopped is None:
+                job = self._next(worker)
+                if job is None:
+                    break
+                try:
+                    if self._claim(job):
+                        self._idle.remove(worker)
+                        self._start(worker, job)
+                except OutputError as error:
+                    self._claims.release(job.item.key)
+                    self._queue.appendleft(job)
+                    self._end("full", str(error))
+                except DvisError as error:  # a store that is away for a moment
+                    job.tries += 1
+                    self._finish(job, Outcome(job.item.key, "retry", error=str(error)))
 
     def _next(self, worker: int) -> Job | None:
         """The first job that may be tried now, by this worker."""
@@ -248,7 +251,8 @@ class Scheduler:
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         key, error = job.item.key, outcome.error or "failed"
-        self._claims.clean(key)
+        if outcome.verdict != "done":
+            self._claims.clean(key)
         if outcome.verdict == "done":
             self._done(job, outcome)
         elif outcome.verdict == "failed" or (
