@@ -19,6 +19,7 @@ from typing import Any
 from dvis_cli.batch import BatchOptions, Event, parse_shard, run_batch
 from dvis_cli.batch.local import LocalEngine
 from dvis_cli.batch.messages import Progress, Ready, Say, Task
+from dvis_cli.batch.places import as_utf8
 from dvis_cli.batch.ray_engine import RayEngine
 from dvis_cli.batch.work import Worker
 from dvis_cli.errors import VideoError
@@ -55,7 +56,8 @@ class PaperWorker(Worker):
                     (result.path / "panoptic" / f"{i:06d}.png").write_bytes(source.read_bytes() * (i + 1))
                 if i == FRAMES // 2:
                     _act(words, source)
-            document = {"source": {"path": str(source), "frames": FRAMES}, "segments": []}
+            named = source if str(source) == task.source else as_utf8(task.source)
+            document = {"source": {"path": str(named), "frames": FRAMES}, "segments": []}
             (result.path / "segments.json").write_text(json.dumps(document))
         return document
 

@@ -36,7 +36,7 @@ from .places import as_utf8
 from .plan import content_of
 
 if TYPE_CHECKING:
-    from dvis_cli.model import DvisModel
+    from dvis_cli.run.model import DvisModel
 
 _SYNCS = 16  # files that are on their way to the disk at once
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -53,8 +53,8 @@ class Worker:
         """Load the model. Raises `DvisError` when it cannot be loaded."""
         import torch
 
-        from dvis_cli.allocator import keep_freed_memory
-        from dvis_cli.loading import load_model
+        from dvis_cli.run.loading import load_model
+        from dvis_cli.run.placement import keep_freed_memory
 
         began = time.monotonic()
         keep_freed_memory()
@@ -130,8 +130,6 @@ class Worker:
                 names[str(path)] = as_utf8(task.source)
             document = self._segment(path, folder, task, say)
             made = folder / "result"
-            if path != source:
-                _name_source(made, document, task.source)
             record = {
                 "format": "dvis-batch",
                 "dvis": __version__,
@@ -152,13 +150,18 @@ class Worker:
 
     def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
         """Make `folder`/result; returns what is in segments.json."""
-        from dvis_cli.pipeline import save_video
+        from dvis_cli.run.video import save_video
         from dvis_cli.video import open_video
 
         options = self._options
         total = open_video(source, options.selection, folder_fps=options.folder_fps).info.frames
         progress = _Progress(self.number, task, total, say)
-        return save_video(source, folder, self._model, options, name="result", on_progress=progress)
+        named = (
+            None if str(source) == task.source else as_utf8(task.source)
+        )  # not the file that stands for it
+        return save_video(
+            source, folder, self._model, options, name="result", source_path=named, on_progress=progress
+        )
 
 
 # Called in the worker with its number and its own options (device, threads, memory); loads the model.
@@ -256,15 +259,6 @@ def _sync(path: str) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _name_source(folder: Path, document: dict[str, Any], name: str) -> None:
-    """Let segments.json name what the user named, not the temporary file that stood for it."""
-    from dvis_cli.writers.segments_json import write_json
-
-    document["source"]["path"] = as_utf8(name)
-    if (folder / "segments.json").exists():
-        write_json(folder / "segments.json", document)
 
 
 def _refuse_foreign(task: Task, overwrite: bool) -> None:

@@ -4,8 +4,8 @@
         [--workers 1 2 4 8] [--videos-each 10]
 
 Waits are drawn within a fifth of `--seconds`. The ideal is what the same waits take when each goes to the first worker
-that is ready or free and handing over costs nothing: what is missing to it is the scheduler, the claims and Ray, not the
-start of the workers and not the luck of the last video.
+that is ready or free and handing over costs nothing: what is missing to it is the scheduler, the claims and Ray,
+not the start of the workers and not the luck of the last video.
 """
 
 from __future__ import annotations
