@@ -51,15 +51,11 @@ class Worker:
 
     def __init__(self, number: int, options: SegmentOptions) -> None:
         """Load the model. Raises `DvisError` when it cannot be loaded."""
-        import torch
-
         from dvis_cli.run.loading import load_model
-        from dvis_cli.run.placement import keep_freed_memory
+        from dvis_cli.run.placement import prepare_process
 
         began = time.monotonic()
-        keep_freed_memory()
-        if options.threads:
-            torch.set_num_threads(options.threads)
+        prepare_process(options.threads)
         self.number, self._options = number, options
         names = ("config", "mode", "device", "precision")
         self._model: DvisModel = load_model(options.model, **{name: getattr(options, name) for name in names})
