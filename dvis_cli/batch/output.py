@@ -116,6 +116,11 @@ class AddressOutput(Output):
         self.name = url.rstrip("/")
         self._fs, self._root = file_system(url)
 
+    def exists(self) -> bool:
+        """Whether there is anything at this address."""
+        with transfers(self.name, "reading"):
+            return bool(self._fs.exists(self._root))
+
     def read(self, names: Iterable[str]) -> Iterator[bytes | None]:
         chunk: list[str] = []
         for name in names:

@@ -88,6 +88,8 @@ def run_batch(
         )
         items = place(listing)
         first = plan(watch.settled(items) if watch else items)
+        listing.found.clear()  # of a million, hundreds of megabytes
+        del items
         workers = engine.connect() if first.jobs or watch else 0
         for text in [*listing.notes, *listing.problems]:
             on_event(Event("note", {"text": text}))

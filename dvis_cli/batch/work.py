@@ -20,16 +20,7 @@ from dvis_cli.video.source import plain_name
 from dvis_cli.writers.failures import output_errors
 from dvis_cli.writers.folder import check_target
 
-from .addresses import (
-    TransferError,
-    fetch,
-    file_system,
-    join,
-    local_path,
-    one_line,
-    publish,
-    scratch_folder,
-)
+from .addresses import TransferError, fetch, join, local_path, one_line, publish, scratch_folder
 from .messages import Broken, Finished, Outcome, Progress, Ready, Say, Task, Warned
 from .output import RECORD, AddressOutput, parse
 from .places import as_utf8
@@ -65,11 +56,11 @@ class Worker:
     def run(self, task: Task, say: Say) -> None:
         """Do one video and tell how it ended; every failure is an outcome."""
         began = time.monotonic()
-        names: dict[str, str] = {}  # temporary path that stands for the source -> the source
+        names: dict[str, str] = {}  # temporary path -> what it stands for
 
         def named(text: str) -> str:
-            for stand_in, source in names.items():
-                text = text.replace(stand_in, source)
+            for stand_in, name in names.items():
+                text = text.replace(stand_in, name)
             return " ".join(text.split())
 
         try:
@@ -80,12 +71,8 @@ class Worker:
             outcome = _outcome_of(task.key, error)
             if outcome.verdict != "full" and (reason := self.device_failure(error)) is not None:
                 outcome = Outcome(task.key, "device", error=reason)
-        error_text = named(outcome.error) if outcome.error is not None else None
-        say(
-            Finished(
-                self.number, outcome._replace(seconds=round(time.monotonic() - began, 3), error=error_text)
-            )
-        )
+        seconds, error_text = round(time.monotonic() - began, 3), named(outcome.error or "") or None
+        say(Finished(self.number, outcome._replace(seconds=seconds, error=error_text)))
 
     def device_failure(self, error: Exception) -> str | None:
         """Why nothing runs on this worker's accelerator any more; None when it still works.
@@ -98,7 +85,7 @@ class Worker:
         import torch
 
         try:
-            torch.ones(64, device=device).cumsum(0).sum().item()
+            torch.ones(64, device=device).sum().item()
         except Exception as probe:
             return f"{one_line(error)}; then {type(probe).__name__} on {device}"
         return None
@@ -112,9 +99,8 @@ class Worker:
             target = out / task.key
             _check(target, overwrite)
         with _work_folder(task.stage) as folder, scratch_folder() as scratch:
-            content = content_of(
-                task.source
-            )  # before it is read: what changes meanwhile is seen the next time
+            content = content_of(task.source)  # now: what changes meanwhile is seen the next time
+            names[str(folder / "result")] = join(task.out, task.key)
             path = source
             if source is None:
                 path = fetch(task.source, scratch)
@@ -260,8 +246,8 @@ def _sync(path: str) -> None:
 def _refuse_foreign(task: Task, overwrite: bool) -> None:
     """As for folders: what is behind an address and no result of a batch is not replaced."""
     url = join(task.out, task.key)
-    fs, path = file_system(url)
-    if not overwrite and fs.exists(path) and not parse(next(AddressOutput(url).read([RECORD]))):
+    place = AddressOutput(url)
+    if not overwrite and place.exists() and not parse(next(place.read([RECORD]))):
         raise OutputError(f"{url} already exists; add --overwrite to replace it")
 
 
