@@ -23,8 +23,8 @@ from dvis_cli.batch.places import as_utf8
 from dvis_cli.batch.ray_engine import RayEngine
 from dvis_cli.batch.work import Worker
 from dvis_cli.errors import VideoError
+from dvis_cli.files import output_errors
 from dvis_cli.run.options import SegmentOptions
-from dvis_cli.writers.failures import output_errors
 from dvis_cli.writers.folder import AtomicFolder
 
 FRAMES = 6

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dvis_cli.errors import OutputError
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.files import output_errors
 
 from .addresses import TransferError, base_name, file_system, join, local_path, transfers
 

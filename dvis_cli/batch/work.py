@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from dvis_cli import __version__
 from dvis_cli.errors import DvisError, OutputError, warnings_to
+from dvis_cli.files import output_errors
 from dvis_cli.run.options import SegmentOptions
 from dvis_cli.video.source import plain_name
-from dvis_cli.writers.failures import output_errors
 from dvis_cli.writers.folder import check_target
 
 from .addresses import TransferError, fetch, join, local_path, one_line, publish, scratch_folder
