@@ -37,6 +37,7 @@ LEVELS = {
     **dict.fromkeys(STAGES, 7),
     "layers": 8,
     "coco_masks": 8,
+    "demux": 8,
     "structures": 9,
     "config": 10,
     "files": 10,
