@@ -13,7 +13,7 @@ from dvis_cli.demux import is_encrypted, open_media
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
-    from av.container import InputContainer, OutputContainer
+    from av.container import OutputContainer
     from av.packet import Packet
 
 # Codecs that players expect in mp4. The muxer accepts some more (raw PCM, Vorbis) that many do not play.

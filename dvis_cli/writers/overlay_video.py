@@ -52,7 +52,7 @@ class OverlayVideo:
         info: the source. Its frame rate says how long the last frame is shown.
         style: see `draw_overlay`.
         audio_from: the file whose sound to keep, on the same clock as the frames' `pts`; None for silence.
-        warn: told, once at most, that the sound had to be left out or cut short, or another track taken.
+        warn: told of sound that was left out, cut short, or chosen among several tracks.
         numbered: labels of things have their ids.
         shown_from: of instances: the least score of what is drawn.
     """
@@ -128,37 +128,40 @@ class OverlayVideo:
     def _open(self, picture: np.ndarray, pts: float) -> None:
         """Create the file, with the first track and way of keeping the sound that works."""
         self._start = pts
-        tracks, fault = self._audio_tracks()
+        tracks, count, fault = self._audio_tracks()
         for track in tracks:
             for way in (CopiedAudio, RecodedAudio) if track.copied else (RecodedAudio,):
                 error = self._try_open(picture, track.number, way)
                 if error is None:
+                    what = f"is audio track {track.number} (from 0) of {count}"
                     if fault is not None:
-                        what = f"is that of track {track.number}, for the one to prefer cannot be read"
-                        self._tell_of_audio(what, fault)
+                        self._tell_of_audio(f"{what}; the one to prefer cannot be read", fault)
+                    elif count > 1:
+                        self._warn(f"the sound of {self._info.name} {what}")
                     return
             fault = fault or error
         self._open_with(picture)
         if fault is not None:
             self._tell_of_audio("cannot be read: there is none in the overlay", fault)
 
-    def _audio_tracks(self) -> tuple[list[_AudioTrack], Exception | None]:
-        """(tracks with a decoder, best first; why the best track of all is not the first of them)."""
+    def _audio_tracks(self) -> tuple[list[_AudioTrack], int, Exception | None]:
+        """(tracks with a decoder, best first; number of all; why the best of all is not the first of them)."""
         if self._audio_from is None:
-            return [], None
+            return [], 0, None
         try:
             with open_media(self._audio_from) as container:
                 streams = ranked_tracks(container, "audio")
                 numbers = [container.streams.audio.index(stream) for stream in streams]
                 codecs = [None if stream.codec_context is None else codec_name(stream) for stream in streams]
         except AUDIO_FAULTS as error:
-            return [], error
+            return [], 0, error
         tracks = [
             _AudioTrack(number, codec in COPIED_CODECS)
             for number, codec in zip(numbers, codecs, strict=True)
             if codec is not None
         ]
-        return tracks, ValueError("there is no decoder for it here") if codecs and codecs[0] is None else None
+        missing = ValueError("there is no decoder for it here") if codecs and codecs[0] is None else None
+        return tracks, len(codecs), missing
 
     def _try_open(
         self, picture: np.ndarray, number: int, way: type[CopiedAudio] | type[RecodedAudio]
