@@ -12,7 +12,9 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from dvis_cli.errors import DvisWarning, VideoError
 from dvis_cli.structures import Frame, VideoInfo
@@ -30,8 +32,10 @@ from dvis_cli.video.container import (
 )
 from dvis_cli.video.deinterlace import deinterlaced
 from dvis_cli.video.source import TIME_TOLERANCE, Selection, plain_name, refuse_huge
+from dvis_cli.video.tone_map import UNSPECIFIED
 from dvis_cli.video.upright import Upright, shown_size
 
+DOLBY_VISION = ("dvh1", "dvhe", "dva1", "dvav", "dav1")  # codec tags
 SECOND_TRY = 10.0  # seconds before the start where seeking is tried again when it landed too late
 
 
@@ -45,7 +49,7 @@ class _Facts:
     length: float | None  # seconds
     sar: Fraction | None  # width of a stored pixel over its height
     has_audio: bool
-    guess: str | None  # what to say of the choice of track
+    notes: tuple[str, ...]  # what to say of the choice of track and of its colours
 
 
 class _Timed(NamedTuple):
@@ -98,7 +102,7 @@ class VideoFile:
         raise self._selection.nothing_in(self._path, walk.last_end)
 
     def _warn(self, count: int, walk: _Walk, mapped: set[str], resized: bool) -> None:
-        problems = [self._facts.guess] if self._facts.guess and self._selection.video_track is None else []
+        problems = list(self._facts.notes)
         problems += [f"its colours ({kind}) were mapped to SDR BT.709" for kind in sorted(mapped)]
         if walk.interlaced:
             problems.append("its interlaced frames were deinterlaced")
@@ -208,8 +212,17 @@ def _facts_of(path: Path, track: int | None) -> _Facts:
             length=promised_length(container, stream, origin),
             sar=stream.sample_aspect_ratio,
             has_audio=bool(container.streams.audio),
-            guess=guessed_track(container, stream),
+            notes=tuple(_notes_on(container, stream, first, track)),
         )
+
+
+def _notes_on(
+    container: InputContainer, stream: VideoStream, first: VideoFrame, track: int | None
+) -> Iterator[str]:
+    if track is None and (guess := guessed_track(container, stream)):
+        yield guess
+    if stream.codec_context.codec_tag in DOLBY_VISION and first.color_trc == UNSPECIFIED:
+        yield "Dolby Vision without a base layer for other players: its colours are wrong here"
 
 
 def _expected(facts: _Facts, selection: Selection) -> tuple[int | None, float | None]:
