@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import av
-
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
@@ -22,6 +20,8 @@ def address(path: Path) -> str:
 
 def open_media(path: Path) -> InputContainer:
     """Open for reading; damaged titles and tags are no reason to fail. Raises what PyAV raises."""
+    import av
+
     return av.open(
         address(path),
         options={"max_pixels": str(PIXEL_LIMIT)},
