@@ -11,13 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from heif_grid import write_grid
 from media import moving_squares, number_frames, read_number
 from PIL import Image, UnidentifiedImageError
 
 from dvis_cli.errors import DvisWarning, UsageError, VideoError
 from dvis_cli.video import Selection, open_video
 
+CASES = Path(__file__).parent / "data" / "cases"  # tiles: an image grid of 4 x 3 tiles of 64 pixels
 GREYS = [np.full((48, 64, 3), 60 * i + 40, np.uint8) for i in range(3)]
 
 
@@ -39,23 +39,19 @@ def test_a_picture_in_tiles_is_read_whole(tmp_path: Path, suffix: str):
     if suffix == ".heic":
         pytest.importorskip("pillow_heif")
     rgb = moving_squares(1, 160, 200)[0]
-    path = write_grid(tmp_path / f"photo{suffix}", rgb)
-    for name in (path.name, "photo.bin"):  # whatever the suffix
-        (frame,) = open_video(path.rename(tmp_path / name))
-        path = tmp_path / name
+    for name in (f"photo{suffix}", "photo.bin"):  # whatever the suffix
+        (frame,) = open_video(shutil.copy(CASES / f"tiles{suffix}", tmp_path / name))
         assert frame.rgb.shape == rgb.shape
         assert np.abs(frame.rgb.astype(int) - rgb).mean() < 3
 
 
-def test_tiles_without_a_reader_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = write_grid(tmp_path / "photo.heic", moving_squares(1, 160, 200)[0])
-
+def test_tiles_without_a_reader_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch):
     def unknown(*_args: object, **_more: object) -> None:
         raise UnidentifiedImageError("cannot identify image file")
 
     monkeypatch.setattr(Image, "open", unknown)
     with pytest.raises(VideoError, match=r"picture in tiles.*pip install 'dvis\[heif\]'") as caught:
-        open_video(path)
+        open_video(CASES / "tiles.heic")
     assert "\n" not in str(caught.value)
 
 

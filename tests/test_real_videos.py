@@ -122,10 +122,10 @@ def test_wide_sdr_keeps_greys_and_widens_colours():
 
 
 def test_dolby_vision_without_a_base_layer_is_said(tmp_path: Path):
-    path = tmp_path / "a.mp4"
-    write_video(path, number_frames(3, 64, 64), codec="libx265", options={"x265-params": "log-level=none"})
+    path = write_video(tmp_path / "a.mp4", number_frames(3))
     data = path.read_bytes()
-    path.write_bytes(data.replace(b"hev1", b"dvhe").replace(b"hvc1", b"dvh1"))
+    entry = data.index(b"avc1", data.index(b"stsd"))
+    path.write_bytes(data[:entry] + b"dva1" + data[entry + 4 :])
     assert "Dolby Vision" in one_warning(open_video(path))[1]
 
 

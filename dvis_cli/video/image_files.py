@@ -30,8 +30,9 @@ def images_of_folder(folder: Path, selection: Selection, fps: float) -> ImageFil
     except OSError as error:
         raise VideoError(f"{folder} cannot be listed: {error.strerror}; check its permissions") from error
     images = sorted(filter(_is_image, found), key=natural_key)
-    rest = Counter(p.suffix.lower() or p.name for p in set(found).difference(images))
-    others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(rest.items()))
+    rest = Counter(p.suffix.lower() or "without suffix" for p in set(found).difference(images))
+    others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(rest.most_common(5)))
+    others += ", ..." if len(rest) > 5 else ""
     if rest.keys() & {".heic", ".heif", ".hif"}:
         others += f"; HEIC {NEEDS_HEIF}"
     if not images:
