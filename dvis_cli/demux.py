@@ -43,8 +43,7 @@ def ranked_tracks(container: InputContainer, kind: Literal["video", "audio"]) ->
 
 def has(stream: Any, disposition: int) -> bool:
     """Whether a stream carries one of these flags."""
-    flags = stream.disposition  # a plain Flag before PyAV 18
-    return bool(int(getattr(flags, "value", flags)) & disposition)
+    return bool(stream.disposition & disposition)
 
 
 def is_encrypted(packet: Packet) -> bool:

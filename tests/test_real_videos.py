@@ -50,6 +50,14 @@ def test_the_rate_comes_from_the_times_where_the_header_is_nominal(tmp_path: Pat
     assert open_video(path, Selection(stride=3)).info.frames == 10
 
 
+def test_a_rate_that_counts_empty_frames(tmp_path: Path):
+    """AVI says 600 frames a second and has an empty one in most places."""
+    path = write_video(tmp_path / "a.avi", number_frames(30), fps=600, pts=[i / 30 for i in range(30)])
+    source = open_video(path)
+    assert source.info.fps == pytest.approx(30, rel=0.01) and abs(source.info.frames - 30) <= 1
+    assert len(list(source)) == 30
+
+
 def test_uneven_times_give_their_average(tmp_path: Path):
     times = [0, 0.1, 0.2, 0.9, 1.0, 1.6, 2.0]
     for name, container in (("a.mkv", {}), ("a.mp4", {"movflags": "frag_keyframe+empty_moov"})):

@@ -54,7 +54,7 @@ def images_of_folder(folder: Path, selection: Selection, fps: float) -> ImageFil
 
 
 def picture_file(path: Path, selection: Selection, fps: float) -> ImageFiles | None:
-    """The pictures of a file as a video: all that have the size of the first.
+    """The pictures of a file as a video: all that have the size of the one that viewers show.
 
     `fps` is the rate of pictures without times. None where FFmpeg is the one to read the file: GIF, animated PNG,
     HEIF with a track (an AVIF sequence), and HEIF where Pillow has no reader for it.
@@ -103,15 +103,14 @@ class ImageFiles:
             times = [i / fps for i in range(len(images) + 1)]
         else:
             fps = round(len(images) / (times[-1] - times[0]), 6)
-        timed = list(zip(times, images, strict=False))
+        timed = zip(times, images, strict=False)
         chosen = list(selection.pick((seconds, (seconds, image)) for seconds, image in timed))
         if not chosen:
             raise selection.nothing_in(path, times[-1])
         self._times = [seconds for seconds, _ in chosen]
-        self._names = [image.stem if isinstance(image, Path) else None for _, image in chosen]
         self._pictures = [Picture(image) if isinstance(image, Path) else image for _, image in chosen]
-        if len(images) == 1:
-            self._names = [self._pictures[0].path.stem]
+        named = len(images) == 1 or isinstance(images[0], Path)
+        self._names = [picture.path.stem if named else None for picture in self._pictures]
         self.notes: list[str] = []  # what was left out or guessed
         self._size = self._common_size(path)
         self.info = VideoInfo(
@@ -166,11 +165,12 @@ def _header(path: Path) -> tuple[tuple[int, int], bool]:
 def _pages_of_first_size(image: Image.Image, count: int) -> list[int]:
     if image.format not in ("TIFF", "MPO", "HEIF"):
         return list(range(count))
-    sizes = []
+    shown, pages = image.size, []
     for page in range(count):
         image.seek(page)
-        sizes.append(image.size)
-    return [page for page, size in enumerate(sizes) if size == sizes[0]]
+        if image.size == shown:
+            pages.append(page)
+    return pages
 
 
 def _webp_durations(path: Path) -> list[float]:

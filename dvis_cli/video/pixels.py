@@ -44,12 +44,12 @@ class Picture(NamedTuple):
     """One picture of a file."""
 
     path: Path
-    page: int = 0
+    page: int | None = None  # None is the one that viewers show: the first, or the primary one of HEIF
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """The file's first picture, not decoded. Raises VideoError, from here and from within the block."""
+    """The picture that viewers show of a file, not decoded. Raises VideoError, from here and from within the block."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refuse_huge says it better
@@ -90,7 +90,7 @@ def read_pictures(pictures: Sequence[Picture], notes: list[str]) -> Iterator[np.
         colours = _colours_of(path)
         with opened(path) as image:
             for picture in group:
-                if picture.page != image.tell():
+                if picture.page is not None:
                     image.seek(picture.page)
                 turn = turn_of(image)
                 pixels = _stored(image, picture)
@@ -119,7 +119,7 @@ def _stored(image: Image.Image, picture: Picture) -> np.ndarray:
     if image.mode == "F":
         raise ValueError("its pixels are floating point numbers of unknown range")
     if ";16" in str(getattr(image, "tile", ())[:1]):  # colour, of which Pillow keeps the upper 8 bits
-        read, pages = cv2.imreadmulti(str(picture.path), picture.page, 1, flags=cv2.IMREAD_UNCHANGED)
+        read, pages = cv2.imreadmulti(str(picture.path), picture.page or 0, 1, flags=cv2.IMREAD_UNCHANGED)
         if read and pages[0].dtype == np.uint16 and pages[0].ndim == 3:
             return pages[0][:, :, 2::-1]
     if image.mode == "P":
@@ -132,7 +132,8 @@ def _bits_of(pictures: Sequence[Picture], notes: list[str]) -> int:
     brightest = 0
     for picture in {pictures[i * (len(pictures) - 1) // (SAMPLES - 1)] for i in range(SAMPLES)}:
         with opened(picture.path) as image:
-            image.seek(picture.page)
+            if picture.page is not None:
+                image.seek(picture.page)
             brightest = max(brightest, int(_stored(image, picture).max(initial=0)))
     bits = next((bits for bits in DEPTHS if 0 < brightest < 2**bits), 16)
     if bits != 16:

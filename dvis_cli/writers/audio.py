@@ -26,9 +26,7 @@ _PREROLL = 0.5  # seconds read before the start: decoders need some run-up
 
 def codec_name(stream: AudioStream) -> str:
     """The codec's general name, e.g. `mp3` whichever decoder reads it."""
-    codec = stream.codec_context.codec
-    # Early PyAV 14 knows the decoder's own name only: mp3float, but aac, ac3, flac, ...
-    return getattr(codec, "canonical_name", codec.name.removesuffix("float"))
+    return stream.codec_context.codec.canonical_name
 
 
 class AudioTrack(Protocol):
