@@ -55,6 +55,15 @@ def test_tiles_without_a_reader_are_refused_in_one_line(monkeypatch: pytest.Monk
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [0, 7, 2**50, 2**62, 2**64 - 1])
+def test_boxes_of_absurd_sizes(tmp_path: Path, size: int):
+    data = (CASES / "tiles.avif").read_bytes()
+    head, rest = data[: data.index(b"meta") - 4], data[data.index(b"meta") - 4 :]
+    (tmp_path / "a.avif").write_bytes(head + struct.pack(">I4sQ", 1, b"free", size) + rest)
+    with pytest.raises(VideoError):
+        open_video(tmp_path / "a.avif")
+
+
 # --- several pictures ------------------------------------------------------------------------------------
 
 

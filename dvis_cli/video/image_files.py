@@ -204,6 +204,7 @@ def _is_film(path: Path) -> bool:
 
 def _has_track(path: Path) -> bool:
     """Whether a file of ISO boxes has a `moov`: a film rather than pictures."""
+    length = path.stat().st_size
     with path.open("rb") as file:
         while len(head := file.read(16)) >= 8:
             size, name = struct.unpack_from(">I4s", head)
@@ -211,7 +212,7 @@ def _has_track(path: Path) -> bool:
                 return True
             if size == 1 and len(head) == 16:
                 (size,) = struct.unpack_from(">Q", head, 8)
-            if size < 8:
+            if not 8 <= size < length:  # 0: to the end of the file
                 return False
             file.seek(size - len(head), 1)
     return False

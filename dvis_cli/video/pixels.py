@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ except ImportError:  # the extra is not installed: Pillow reads the other kinds
     pass
 else:
     pillow_heif.register_heif_opener()
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs is in the errors that it raises
 
 EXIF_ORIENTATION = 0x0112
 TURN_OF_EXIF: dict[int, Turn] = {
