@@ -116,6 +116,8 @@ def os_bytes(text: str) -> bytes:
 
 def _file_mark(path: Path) -> str:
     """Size and hash of samples: another training of the same network differs everywhere."""
+    if path.is_dir():  # of transformers
+        return ",".join(_file_mark(file) for file in sorted(path.iterdir()) if file.is_file())
     try:
         size = path.stat().st_size
         digest = hashlib.blake2b(str(size).encode(), digest_size=16)

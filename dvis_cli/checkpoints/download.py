@@ -19,7 +19,6 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from email.message import Message
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,7 +58,7 @@ class Digest:
     md5: str
 
 
-class _Retry(Exception):
+class RetryError(Exception):
     """An attempt failed in a way that the next may not."""
 
     def __init__(self, why: str, wait: float = 0.0) -> None:
@@ -70,7 +69,9 @@ class _Retry(Exception):
 def refuse_offline(what: str) -> None:
     """Raise `UsageError` where `DVIS_OFFLINE` forbids the network."""
     if os.environ.get("DVIS_OFFLINE", "") not in ("", "0"):
-        raise UsageError(f"DVIS_OFFLINE is set, so {what} is not possible: unset it, or use what is installed")
+        raise UsageError(
+            f"DVIS_OFFLINE is set, so {what} is not possible: unset it, or use what is installed"
+        )
 
 
 def check_address(address: str) -> urllib.parse.SplitResult:
@@ -100,7 +101,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     max_redirections = _REDIRECTS
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Message, newurl: str
+        self,
+        req: urllib.request.Request,
+        fp: Any,
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
     ) -> urllib.request.Request | None:
         before, after = urllib.parse.urlsplit(req.full_url), check_address(newurl)
         if before.scheme == "https" and after.scheme != "https":
@@ -140,7 +147,7 @@ def patiently(ask: Callable[[], Any], address: str) -> Any:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return _explained(ask, address)
-        except _Retry as failure:
+        except RetryError as failure:
             if attempt == ATTEMPTS:
                 raise CheckpointError(f"{address}: {failure}; {ATTEMPTS} attempts, try again later") from None
             time.sleep(max(failure.wait, WAIT_S * 2 ** (attempt - 1)))
@@ -148,23 +155,23 @@ def patiently(ask: Callable[[], Any], address: str) -> Any:
 
 
 def _explained(ask: Callable[[], Any], address: str) -> Any:
-    """Do it; turn what a connection can raise into `_Retry` or `CheckpointError`."""
+    """Do it; turn what a connection can raise into `RetryError` or `CheckpointError`."""
     try:
         return ask()
     except urllib.error.HTTPError as error:
         error.close()
         raise_for_status(error.code, address, error.headers.get("Retry-After", ""))
     except urllib.error.URLError as error:
-        raise _Retry(f"no connection ({error.reason})") from None
+        raise RetryError(f"no connection ({error.reason})") from None
     except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
-        raise _Retry(f"the connection broke ({error or type(error).__name__})") from None
+        raise RetryError(f"the connection broke ({error or type(error).__name__})") from None
 
 
 def raise_for_status(code: int, address: str, retry_after: str = "") -> NoReturn:
     """What an HTTP status other than success means: `CheckpointError`, or another attempt."""
     if code in (408, 425, 429) or code >= 500:
         wait = min(float(retry_after), LONGEST_WAIT_S) if retry_after.isdigit() else 0.0
-        raise _Retry(f"the server answers {code}", wait)
+        raise RetryError(f"the server answers {code}", wait)
     if code in (401, 403):
         raise CheckpointError(
             f"{address} answers {code}: it wants a login. Accept its licence on its page, then set HF_TOKEN or run "
@@ -194,17 +201,17 @@ def fetch(file: RemoteFile, target: Path, on_bytes: OnBytes | None = None) -> Di
     resumed = part.exists()
     try:
         return _fetch_once(file, target, part, on_bytes)
-    except _WrongFile as error:
+    except _WrongFileError as error:
         if not resumed:
             raise CheckpointError(str(error)) from None
     # The part of an earlier run may have been another file's.
     try:
         return _fetch_once(file, target, part, on_bytes)
-    except _WrongFile as error:
+    except _WrongFileError as error:
         raise CheckpointError(str(error)) from None
 
 
-class _WrongFile(Exception):
+class _WrongFileError(Exception):
     """All bytes came, but they are not those that were expected."""
 
 
@@ -214,7 +221,7 @@ def _fetch_once(file: RemoteFile, target: Path, part: Path, on_bytes: OnBytes | 
     problem = mismatch(file, digest)
     if problem:
         _forget(part)
-        raise _WrongFile(f"{file.address}: {problem}; nothing was kept")
+        raise _WrongFileError(f"{file.address}: {problem}; nothing was kept")
     part.replace(target)
     _forget(part)
     return digest
@@ -248,7 +255,7 @@ def _receive_all(file: RemoteFile, part: Path, on_bytes: OnBytes | None) -> None
         before = _size(part)
         try:
             return _explained(lambda: _receive(file, part, on_bytes), file.address)
-        except _Retry as failure:
+        except RetryError as failure:
             fruitless = fruitless + 1 if _size(part) <= before else 1
             if fruitless >= ATTEMPTS:
                 raise CheckpointError(
@@ -283,7 +290,7 @@ def _opened(file: RemoteFile, part: Path, headers: Mapping[str, str]) -> Any:
     except urllib.error.HTTPError as error:
         if error.code == 416 and "Range" in headers:  # the part is longer than the file is now
             _forget(part)
-            raise _Retry("the file has changed") from None
+            raise RetryError("the file has changed") from None
         raise
 
 
@@ -310,7 +317,7 @@ def _copy(
         _forget(part)
         raise
     if total is not None and have < total:
-        raise _Retry(f"the connection broke after {have} of {total} bytes")
+        raise RetryError(f"the connection broke after {have} of {total} bytes")
 
 
 def _write(out: Any, block: bytes, part: Path) -> None:

@@ -30,7 +30,16 @@ _MAX_TENSORS = 100_000
 _MAX_OPCODES = 20_000_000
 # What readers raise when a file contradicts itself.
 _DAMAGES = (
-    *(RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError, AssertionError),
+    *(
+        RuntimeError,
+        EOFError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+        AssertionError,
+    ),
     zipfile.BadZipFile,
 )
 _OLD_TORCH = bytes.fromhex("6cfc9c46f920")  # in the magic number that PyTorch < 1.6 begins a file with
@@ -145,7 +154,7 @@ def _read_pickle(path: Path) -> Any:
 def _check_pickle(data: bytes) -> None:
     """Refuse lengths beyond the end of the file, and numbers of the memo that would make it a table of gigabytes."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > 16 * (count + 64):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > 16 * (count + 64):
             raise ValueError(f"memo number {argument} after {count} steps")
         if count > _MAX_OPCODES:
             raise ValueError(f"more than {_MAX_OPCODES} steps")
@@ -269,7 +278,9 @@ def _refuse_hollow(tensor: Tensor, name: str, path: Path) -> None:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         raise CheckpointError(f"weights {path}: {name[:100]} is no plain tensor")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise CheckpointError(f"weights {path}: {name[:100]} claims {list(tensor.shape)}, more than is stored")
+        raise CheckpointError(
+            f"weights {path}: {name[:100]} claims {list(tensor.shape)}, more than is stored"
+        )
 
 
 def _as_tensor(value: Any) -> Tensor | None:

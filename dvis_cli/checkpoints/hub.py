@@ -14,7 +14,7 @@ from typing import Any
 
 from dvis_cli.errors import CheckpointError, UsageError
 
-from .download import RemoteFile, _Retry, check_address, patiently, raise_for_status, refuse_offline
+from .download import RemoteFile, RetryError, check_address, patiently, raise_for_status, refuse_offline
 from .huggingface import INDEX_FILES, WEIGHT_FILES
 
 _SAFE = re.compile(r"[A-Za-z0-9][\w.+-]{0,199}", re.ASCII)
@@ -64,7 +64,9 @@ def repository(repo: str) -> Repository:
         lfs = one.lfs or {}
         sha256 = lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
         if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
-            raise CheckpointError(f"{address}: the checksum {sha256[:80]!r} of {one.rfilename[:80]!r} is none")
+            raise CheckpointError(
+                f"{address}: the checksum {sha256[:80]!r} of {one.rfilename[:80]!r} is none"
+            )
         files.append(HubFile(one.rfilename, one.size, sha256))
     commit = str(found.sha or "main")
     if not re.fullmatch(r"[0-9a-f]{40}|main", commit):
@@ -84,7 +86,7 @@ def _asked(api: Any, repo: str, address: str) -> Any:
         if type(error).__name__ == "OfflineModeIsEnabled":
             raise UsageError("HF_HUB_OFFLINE is set: unset it, or use what is installed") from None
         first = (str(error).splitlines() or [""])[0][:200]
-        raise _Retry(f"no connection ({type(error).__name__}: {first})") from None
+        raise RetryError(f"no connection ({type(error).__name__}: {first})") from None
 
 
 def matching(repository: Repository, patterns: tuple[str, ...]) -> list[HubFile]:

@@ -28,7 +28,11 @@ INDEX_FILES = tuple(f"{name}.index.json" for name in WEIGHT_FILES)
 _LARGEST_JSON = 16 * 2**20  # bytes
 _DEFAULT_SIZE = SIZES["coco_panoptic"]
 
-_ENCODER, _PIXEL, _QUERY = "pixel_level_module.encoder.", "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor."
+_ENCODER, _PIXEL, _QUERY = (
+    "pixel_level_module.encoder.",
+    "sem_seg_head.pixel_decoder.",
+    "sem_seg_head.predictor.",
+)
 _DECODER = "pixel_level_module.decoder."
 _BLOCK, _THEIR_BLOCK = r"backbone.layers.\1.blocks.\2.", _ENCODER + r"encoder.layers.(\d+).blocks.(\d+)."
 _STAGE = _ENCODER + r"encoder.stages.(\d+).layers.(\d+)."
@@ -123,8 +127,8 @@ def official_name(name: str) -> tuple[str, int | None] | None:
         match = pattern.match(name)
         if match is None:
             continue
-        made = re.sub(r"<\\(\d)([+-]\d)>", lambda sum_: str(int(match[int(sum_[1])]) + int(sum_[2])), official)
-        made, rest = match.expand(made), name[match.end() :]
+        made, rest = match.expand(official), name[match.end() :]
+        made = re.sub(r"<(\d+)([+-]\d)>", lambda m: str(int(m[1]) + int(m[2])), made)
         third = re.search(r"<(\d)>", made)
         return re.sub(r"<\d>", "", made) + rest, int(third[1]) if third else None
     return None
@@ -170,7 +174,9 @@ def weight_files(folder: Path) -> list[Path]:
             shards = sorted(set(listed.values()), key=str) if isinstance(listed, dict) else []
             for shard in shards:
                 if not isinstance(shard, str) or not re.fullmatch(r"[\w][\w.-]*", shard):
-                    raise CheckpointError(f"weights {folder / name}: {shard!r} is no name of a file beside it")
+                    raise CheckpointError(
+                        f"weights {folder / name}: {shard!r} is no name of a file beside it"
+                    )
             if shards:
                 return [folder / shard for shard in shards]
     raise CheckpointError(
@@ -261,11 +267,13 @@ def _input(folder: Path, known: str | None) -> InputConfig:
         return InputConfig(short, long)
     said = read_json(path)
     size = said.get("size")
-    edges = (size.get("shortest_edge"), size.get("longest_edge")) if isinstance(size, dict) else (size, None)
+    edges: list[Any] = [
+        size.get(f"{edge}_edge") if isinstance(size, dict) else None for edge in ("shortest", "longest")
+    ]
     if known == "ade20k" and said.get("_max_size") == 2048:
         short, long = 512, 2048
-    elif known is None and all(isinstance(edge, int) and 0 < edge <= 8192 for edge in edges):
-        short, long = edges
+    elif known is None and all(isinstance(edge, int) and 32 <= edge <= 8192 for edge in edges):
+        short, long = edges[0], edges[1]
     default = InputConfig()
     mean, std = _scaled(said, "image_mean", default.mean), _scaled(said, "image_std", default.std)
     return InputConfig(short, long, mean=mean, std=std)

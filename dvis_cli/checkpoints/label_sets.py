@@ -70,6 +70,14 @@ class Facts:
         """These facts, filled up with those of `other`."""
         return Facts(self.categories or other.categories, self.input or other.input, self.name or other.name)
 
+    def renamed(self, other: Facts) -> Facts:
+        """These facts with the class names of `other`, where they are as many; ids and kinds stay."""
+        if not self.categories or not other.categories or len(self.categories) != len(other.categories):
+            return self.over(other)
+        pairs = zip(self.categories, other.categories, strict=True)
+        named = tuple(dataclasses.replace(ours, name=theirs.name) for ours, theirs in pairs)
+        return dataclasses.replace(self, categories=named)
+
     def applied(self, config: ModelConfig) -> ModelConfig:
         """A configuration with what is known here."""
         return dataclasses.replace(config, input=self.input or config.input, name=self.name or config.name)

@@ -21,7 +21,7 @@ from dvis_cli.errors import ConfigError, UsageError
 from .home import registry_files
 from .label_sets import LABEL_SETS, Facts, facts_of
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -37,7 +37,7 @@ class Published:
     architecture: str = ""
     hub: str | None = None  # "owner/repository" of the Hugging Face hub
     url: str | None = None  # or a plain https address
-    file: str | tuple[str, ...] = ()  # patterns that a path in the repository must match, all of them
+    file: tuple[str, ...] = ()  # patterns that a path in the repository must match, all of them
     size_mb: float | None = None  # about, as published
     score: str | None = None
     source: str | None = None  # the page that size, score and licence come from
@@ -48,13 +48,11 @@ class Published:
     unsupported: str | None = None  # why it is listed but cannot be used
 
     @property
-    def patterns(self) -> tuple[str, ...]:
-        return (self.file,) if isinstance(self.file, str) else self.file
-
-    @property
     def address(self) -> str:
         """Where it lies, for people."""
-        return self.url or " ".join([f"https://huggingface.co/{self.hub}", *self.patterns])
+        if self.hub is None:
+            return self.url or "added from a file"
+        return " ".join([f"https://huggingface.co/{self.hub}", *self.file])
 
     def facts(self) -> Facts:
         """What the entry tells of the model apart from its tensors."""
@@ -70,7 +68,7 @@ class Published:
 
 def check_name(name: str) -> str:
     """A model's name, which is also a folder's. Raises `UsageError`."""
-    if not _NAME.fullmatch(name) or ".." in name:
+    if not NAME.fullmatch(name) or ".." in name:
         raise UsageError(
             f"name {name[:120]!r}: choose 1 to 100 letters, digits and any of '._+-', beginning with a letter or digit"
         )
@@ -110,6 +108,8 @@ def read_registry(path: Path) -> dict[str, Published]:
     entries: dict[str, Published] = {}
     for number, one in enumerate(listed):
         entry = entry_from(one, f"registry {path}, entry {number + 1}")
+        if entry.hub is None and entry.url is None:
+            raise ConfigError(f"registry {path}: {entry.name!r} needs hub or url")
         if entry.name in entries:
             raise ConfigError(f"registry {path}: {entry.name!r} stands twice")
         entries[entry.name] = entry
@@ -120,6 +120,8 @@ def entry_from(document: Any, where: str) -> Published:
     """One entry from plain data. Raises `ConfigError` beginning with `where`."""
     if not isinstance(document, dict) or not {"name", "licence"} <= set(document):
         raise ConfigError(f"{where}: expected a mapping with name and licence")
+    if isinstance(document.get("file"), str):
+        document = {**document, "file": [document["file"]]}
     entry = build_config(Published, document, where)
     try:
         check_name(entry.name)
@@ -127,8 +129,8 @@ def entry_from(document: Any, where: str) -> Published:
         raise ConfigError(f"{where}: {error}") from None
     if entry.classes is not None and entry.classes not in LABEL_SETS:
         raise ConfigError(f"{where}: classes={entry.classes!r}, choose one of {', '.join(LABEL_SETS)}")
-    if (entry.hub is None) == (entry.url is None):
-        raise ConfigError(f"{where}: exactly one of hub and url must be there")
+    if entry.hub is not None and entry.url is not None:
+        raise ConfigError(f"{where}: hub and url are both there, expected one")
     if entry.hub is not None and (not _HUB.fullmatch(entry.hub) or ".." in entry.hub):
         raise ConfigError(f"{where}: hub={entry.hub!r}, expected OWNER/REPOSITORY")
     for key, length in (("md5", 32), ("sha256", 64)):

@@ -23,7 +23,7 @@ from .download import (
     refuse_offline,
     remote_size,
 )
-from .huggingface import weight_files
+from .huggingface import INDEX_FILES, weight_files
 from .installed import Installed, finish, installed, locked, pin, pinned, staging_folder
 from .published import Published, check_name
 
@@ -61,7 +61,7 @@ def plan(entry: Published, pattern: str | None = None) -> Plan:
         return Plan(entry, (_plain_file(entry, entry.url),))
     assert entry.hub is not None
     found = hub.repository(entry.hub)
-    patterns = (pattern,) if pattern else entry.patterns
+    patterns = (pattern,) if pattern else entry.file
     if not patterns:
         return Plan(entry, tuple(found.remote(file) for file in hub.folder_files(found)))
     matches = hub.matching(found, patterns)
@@ -69,7 +69,9 @@ def plan(entry: Published, pattern: str | None = None) -> Plan:
         raise UsageError(_which(entry, found, patterns, matches))
     file = dataclasses.replace(found.remote(matches[0]), md5=entry.md5)
     if entry.sha256 and file.sha256 and not file.sha256.startswith(entry.sha256):
-        raise CheckpointError(f"{file.address}: the hub has SHA-256 {file.sha256}, the registry {entry.sha256}")
+        raise CheckpointError(
+            f"{file.address}: the hub has SHA-256 {file.sha256}, the registry {entry.sha256}"
+        )
     return Plan(entry, (dataclasses.replace(file, sha256=file.sha256 or entry.sha256),))
 
 
@@ -159,7 +161,7 @@ def add(source: Path, entry: Published) -> Installed:
     if source.is_dir():
         names = ("config.json", "preprocessor_config.json")
         files = [*(source / name for name in names if (source / name).is_file()), *weight_files(source)]
-        files += [path for path in source.glob("*.bin.index.json")] + [*source.glob("*.safetensors.index.json")]
+        files += [source / name for name in INDEX_FILES if (source / name).is_file()]
     with locked(entry.name):
         if installed(entry.name) is not None:
             raise UsageError(f"{entry.name!r} is installed; 'dvis weights remove {entry.name}' makes room")

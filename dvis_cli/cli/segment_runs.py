@@ -77,7 +77,7 @@ class Request:
         from dvis_cli.checkpoints.registry import DEFAULT_MODEL, default_model, known_model
 
         if self.model is None and default_model() == DEFAULT_MODEL:
-            about = known_model(DEFAULT_MODEL).config.description
+            about = known_model(DEFAULT_MODEL).description
             reporter.say(f"model {DEFAULT_MODEL}: {about}; other classes and better masks: --model FILE")
 
     def load(self, reporter: Reporter) -> DvisModel:
