@@ -137,7 +137,7 @@ def _guessed(classes: int, path: Path) -> Facts:
     if name is None or name == "vipseg":
         return Facts()
     warnings.warn(
-        f"{path.name}: {classes} classes are taken for those of {name}; a --config with 'categories' says otherwise",
+        f"{path.name}: {classes} classes are taken for those of {name}; 'dvis weights add' with --classes sets others",
         DvisWarning,
         stacklevel=2,
     )

@@ -91,9 +91,10 @@ class Request:
         keep_freed_memory()
         if self.threads:
             torch.set_num_threads(self.threads)
-        network = load_model(
-            self.model, config=self.config, mode=self.mode, device=self.device, precision=self.precision
-        )
+        with reporter.warnings_as_lines():
+            network = load_model(
+                self.model, config=self.config, mode=self.mode, device=self.device, precision=self.precision
+            )
         if network.weights is None:
             reporter.warn(
                 f"model {network.config.name!r} is untrained: the files have the right form, the segments mean "
