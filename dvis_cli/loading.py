@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from .checkpoints.detectron2 import config_from_detectron2, is_detectron2
 from .checkpoints.files import read_tensors
-from .checkpoints.huggingface import folder_facts, is_huggingface, to_official_names
+from .checkpoints.hf_folder import folder_facts
+from .checkpoints.huggingface import is_huggingface, to_official_names
 from .checkpoints.keymap import is_ignored, to_official, to_ours
 from .checkpoints.label_sets import LABEL_SETS, Facts, facts_of, guess_label_set, label_set
 from .checkpoints.metadata import CATEGORIES_KEY, CONFIG_KEY, config_inside

@@ -88,7 +88,9 @@ def test_safest_of_several_forms_is_read(both, tmp_path: Path) -> None:
     for place in (bare, pieces):
         place.mkdir()
         shutil.copy(folder / "config.json", place)
-    torch.save({name.removeprefix("model."): tensor for name, tensor in state.items()}, bare / "pytorch_model.bin")
+    torch.save(
+        {name.removeprefix("model."): tensor for name, tensor in state.items()}, bare / "pytorch_model.bin"
+    )
     model.save_pretrained(pieces, max_shard_size="300KB")
     assert len(list(pieces.glob("*.safetensors"))) > 1
     for place in (bare, pieces, folder / "model.safetensors"):
@@ -132,11 +134,15 @@ def test_segment_by_folder(folder: Path, clip: Path, tmp_path: Path, dvis) -> No
 def test_segment_by_a_detectron2_pickle(clip: Path, tmp_path: Path, dvis) -> None:
     """The segmenter of the recorded network with as many classes as COCO has."""
     state = load_file(FOLDER / "r50" / "weights_offline.safetensors")
-    state = {name: t for name, t in state.items() if not name.startswith(("tracker.", "refiner.", "criterion."))}
+    state = {
+        name: t for name, t in state.items() if not name.startswith(("tracker.", "refiner.", "criterion."))
+    }
     channels = state["sem_seg_head.predictor.class_embed.weight"].shape[1]
     generator = torch.Generator().manual_seed(0)
     state["sem_seg_head.predictor.class_embed.weight"] = torch.randn(134, channels, generator=generator) * 3
-    state["sem_seg_head.predictor.class_embed.bias"] = torch.zeros(134).index_fill(0, torch.tensor(133), -40.0)
+    state["sem_seg_head.predictor.class_embed.bias"] = torch.zeros(134).index_fill(
+        0, torch.tensor(133), -40.0
+    )
     document = {"model": {n: t.numpy() for n, t in state.items()}, "__author__": "x", "n": np.float64(1)}
     (tmp_path / "model_final.pkl").write_bytes(pickle.dumps(document, 2))
     save_file(state, tmp_path / "same.safetensors")
@@ -181,7 +187,9 @@ def numbered(names: list[str]) -> dict[str, str]:
         (80, "coco", (800, 1333), None),
     ],
 )
-def test_other_data_sets(tmp_path: Path, count: int, name: str, size: tuple[int, int], stuff: str | None) -> None:
+def test_other_data_sets(
+    tmp_path: Path, count: int, name: str, size: tuple[int, int], stuff: str | None
+) -> None:
     names = [category.name for category in label_set(name)]
     folder = transformers_models.save(transformers_models.make("swin-t", count), tmp_path / "m", names)
     model = load_model(folder)
@@ -218,7 +226,10 @@ def test_unknown_names_are_things(folder: Path, tmp_path: Path) -> None:
         ({"id2label": None}, "no id2label"),
         ({"model_type": "detr"}, "'detr' is not supported"),
         ({"backbone_config": {"model_type": "resnet", "layer_type": "basic"}}, "layer_type='basic'"),
-        ({"backbone_config": {"model_type": "resnet", "downsample_in_bottleneck": True}}, "downsample_in_bottleneck"),
+        (
+            {"backbone_config": {"model_type": "resnet", "downsample_in_bottleneck": True}},
+            "downsample_in_bottleneck",
+        ),
     ],
 )
 def test_configurations_that_are_refused(folder: Path, tmp_path: Path, changes: dict, message: str) -> None:
@@ -238,7 +249,7 @@ def test_half_of_the_attention_is_not_enough(folder: Path, tmp_path: Path) -> No
     del state[gone]
     shutil.copytree(folder, tmp_path / "m")
     save_file(state, tmp_path / "m" / "model.safetensors")
-    with pytest.raises(CheckpointError, match="query, key and value of .*qkv.weight do not fit"):
+    with pytest.raises(CheckpointError, match=r"query, key and value of .*qkv\.weight do not fit"):
         load_model(tmp_path / "m")
 
 

@@ -43,7 +43,9 @@ def make(kind: str, classes: int = CLASSES, queries: int = 12, seed: int = 0) ->
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and "empty_weight" not in name:
             # Biases, norms and running statistics away from 0 and 1; weights large enough that attention is not even.
-            tensor.add_(torch.rand(tensor.shape) * 0.2 if tensor.ndim <= 1 else torch.randn(tensor.shape) * 0.05)
+            tensor.add_(
+                torch.rand(tensor.shape) * 0.2 if tensor.ndim <= 1 else torch.randn(tensor.shape) * 0.05
+            )
     return model
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dvis_cli.errors import CheckpointError
 
-from .huggingface import weight_files
+from .hf_folder import weight_files
 
 _NESTED = ("model", "state_dict", "model_state_dict")  # keys under which training tools keep the weights
 _MAX_TENSORS = 100_000

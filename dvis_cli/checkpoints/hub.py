@@ -15,7 +15,7 @@ from typing import Any
 from dvis_cli.errors import CheckpointError, UsageError
 
 from .download import RemoteFile, RetryError, check_address, patiently, raise_for_status, refuse_offline
-from .huggingface import INDEX_FILES, WEIGHT_FILES
+from .hf_folder import INDEX_FILES, WEIGHT_FILES
 
 _SAFE = re.compile(r"[A-Za-z0-9][\w.+-]{0,199}", re.ASCII)
 _COMPANIONS = ("config.json", "preprocessor_config.json")

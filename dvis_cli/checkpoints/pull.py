@@ -23,7 +23,7 @@ from .download import (
     refuse_offline,
     remote_size,
 )
-from .huggingface import INDEX_FILES, weight_files
+from .hf_folder import INDEX_FILES, weight_files
 from .installed import Installed, finish, installed, locked, pin, pinned, staging_folder
 from .published import Published, check_name
 

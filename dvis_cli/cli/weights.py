@@ -142,7 +142,7 @@ def _agree(planned: Plan, reporter: Reporter, yes: bool) -> None:
     entry = planned.entry
     about = ", ".join(part for part in (entry.architecture, entry.data, entry.score) if part)
     lines = [
-        f"{entry.name}: {about}",
+        f"{entry.name}: {about or 'nothing more is said of it'}",
         f"  from     {', '.join(file.address for file in planned.files)}",
         f"  size     {_megabytes(planned.size)}",
         f"  licence  {entry.licence}" + (f" ({entry.source})" if entry.source else ""),
