@@ -212,7 +212,7 @@ def _categories_from_metadata(metadata: dict[str, str], path: Path) -> tuple[Cat
         return None
     try:
         return parse_label_set(json.loads(metadata[CATEGORIES_KEY]), f"the class list inside {path}")
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise CheckpointError(f"weights {path}: the class list inside is not valid JSON") from None
 
 

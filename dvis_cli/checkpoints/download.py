@@ -181,6 +181,8 @@ def raise_for_status(code: int, address: str, retry_after: str = "") -> NoReturn
         raise CheckpointError(
             f"{address} answers {code}: it is not there (any more); 'dvis weights list --remote' shows what is"
         )
+    if 300 <= code < 400:
+        raise CheckpointError(f"{address} redirects to where it may not, or too often (answer {code})")
     raise CheckpointError(f"{address} answers {code}")
 
 
@@ -249,14 +251,14 @@ def digest_of(path: Path) -> Digest:
 
 
 def _receive_all(file: RemoteFile, part: Path, on_bytes: OnBytes | None) -> None:
-    """Attempts until all bytes are there; one that brings bytes sets the count back."""
-    fruitless = 0
+    """Attempts until all bytes are there; one that comes further than all before sets the count back."""
+    fruitless, furthest = 0, _size(part)
     while True:
-        before = _size(part)
         try:
             return _explained(lambda: _receive(file, part, on_bytes), file.address)
         except RetryError as failure:
-            fruitless = fruitless + 1 if _size(part) <= before else 1
+            fruitless = fruitless + 1 if _size(part) <= furthest else 1
+            furthest = max(furthest, _size(part))
             if fruitless >= ATTEMPTS:
                 raise CheckpointError(
                     f"{file.address}: {failure}; {_size(part)} bytes are kept, the same command goes on from there"
