@@ -18,24 +18,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import DvisError as DvisError
-    from .loading import load_model as load_model
-    from .pipeline import save_video as save_video
-    from .pipeline import segment_video as segment_video
-    from .video import Selection as Selection
-    from .writers.video_folder import Outputs as Outputs
+    from .run.loading import load_model as load_model
+    from .run.options import SegmentOptions as SegmentOptions
+    from .run.video import save_video as save_video
+    from .run.video import segment_video as segment_video
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "load_model": ".loading",
-    "segment_video": ".pipeline",
-    "save_video": ".pipeline",
+    "load_model": ".run.loading",
+    "segment_video": ".run.video",
+    "save_video": ".run.video",
     "DvisError": ".errors",
-    "Selection": ".video",
-    "Outputs": ".writers.video_folder",
+    "SegmentOptions": ".run.options",
 }
 
-__all__ = ["DvisError", "Outputs", "Selection", "__version__", "load_model", "save_video", "segment_video"]
+__all__ = ["DvisError", "SegmentOptions", "__version__", "load_model", "save_video", "segment_video"]
 
 
 def __getattr__(name: str) -> Any:

@@ -88,7 +88,7 @@ def run_lengths(counts: str) -> np.ndarray:
     """The runs (n,) int64 that a compressed code spells, those of background first; column by column.
 
     Each number is a row of 5-bit digits, the lowest first, bit 6 set on all but the last; from the fourth on
-    they are differences to the number two places before.
+    they are differences to the number two before.
 
     Raises:
         DatasetError: characters that no code has, or a number that never ends.
@@ -101,12 +101,12 @@ def run_lengths(counts: str) -> np.ndarray:
         raise DatasetError("counts is no compressed run-length text")
     ends = np.flatnonzero(last)
     starts = np.concatenate(([0], ends[:-1] + 1))
-    places = np.arange(len(digits)) - np.repeat(starts, ends - starts + 1)
-    if places.max() > 11:  # 60 bits: more than any frame has pixels, and more than int64 could add up
+    rank = np.arange(len(digits)) - np.repeat(starts, ends - starts + 1)
+    if rank.max() > 11:  # 60 bits: more than any frame has pixels, and more than int64 could add up
         raise DatasetError("counts holds a number that is too large")
-    values = np.add.reduceat((digits & 31) << (5 * places), starts)
+    values = np.add.reduceat((digits & 31) << (5 * rank), starts)
     negative = (digits[ends] & 16) != 0
-    values -= negative.astype(np.int64) << (5 * (places[ends] + 1))
+    values -= negative.astype(np.int64) << (5 * (rank[ends] + 1))
     runs = values.copy()
     runs[1::2] = np.cumsum(values[1::2])
     runs[2::2] = np.cumsum(values[2::2])

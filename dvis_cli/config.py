@@ -1,8 +1,8 @@
 """What a model is, as data: frozen dataclasses, read from YAML, unknown keys refused.
 
 One YAML per published model lies in `checkpoints/models/`. `detectron2`-style files are translated by
-`checkpoints/detectron2.py`; what a checkpoint's tensors say by themselves is read by
-`checkpoints/inference.py`.
+`checkpoints/detectron2.py`; what a checkpoint's tensors alone determine is read by
+`checkpoints/shapes.py`.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class TrackerConfig:
     layers: int = 6
     heads: int = 8
     ffn: int = 2048
-    # How the last frame's queries are matched to this frame's: "published" is what published checkpoints were
-    # trained with (the inverse permutation, spec 3.1), "direct" is equation 1 of the report; "tracks" matches this
+    # How the last frame's queries are matched to this frame's: "published" is what published checkpoints were trained
+    # with (the inverse permutation, docs/method.md), "direct" is equation 1 of the report; "tracks" matches this
     # frame's queries to the tracker's last output instead, so that what it has put right stays right; "memory" to what
     # each row held in the frames before (tracker/memory.py), so that an object which was missed for a while is found.
     matching: Literal["published", "direct", "tracks", "memory"] = "published"
@@ -110,7 +110,7 @@ class RefinerConfig:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How frames reach the network (spec, section 1)."""
+    """How frames reach the network."""
 
     short_side: int = 720  # pixels after resizing
     long_side: int = 1333  # pixels at the most, wins over short_side
@@ -121,11 +121,11 @@ class InputConfig:
 
 @dataclass(frozen=True)
 class DecisionConfig:
-    """From queries to segments (spec, section 5)."""
+    """From queries to segments (docs/method.md)."""
 
     score_threshold: float = 0.8  # a query below this class probability is dropped
     overlap_threshold: float = 0.8  # a query that wins less than this share of its own mask is dropped
-    # Frames that are refined and decided together unless asked otherwise; 300 is the official demo's. A track that is
+    # Frames that are refined and decided together unless options differ; 300 is the official demo's. A track that is
     # there for a small part of them is outvoted by the frames without it, so a model learned on short clips wants less.
     window: int = 300
 

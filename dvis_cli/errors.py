@@ -7,6 +7,11 @@ and what to do about it.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 
 class DvisError(Exception):
     """Something failed that the user can understand and act on. Exit code 1."""
@@ -46,3 +51,19 @@ class TrainingError(DvisError):
 
 class DvisWarning(UserWarning):
     """Something was wrong but the work went on, e.g. a truncated file whose readable frames were kept."""
+
+
+@contextmanager
+def warnings_to(show: Callable[[str], None]) -> Iterator[None]:
+    """Hand every `DvisWarning` of the block to `show`, as one line; leave other libraries' warnings alone."""
+
+    def show_ours(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
+        if issubclass(category, DvisWarning):
+            show(" ".join(str(message).split()))
+        else:
+            others(message, category, *rest, **options)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DvisWarning)
+        others, warnings.showwarning = warnings.showwarning, show_ours
+        yield

@@ -5,21 +5,75 @@ One place for both, so that every room writes and counts alike. The standard lib
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import itertools
 import os
+import re
+import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from .errors import OutputError
 
-PARTIAL = ".partial-"  # `.NAME.partial-<pid>-<random>`: a file or folder that is being written
+_LONGEST_STEM = 120  # bytes: leaves room for the rest of a hidden name in the usual 255
+_TOKEN = uuid.uuid4().hex[:8]  # of this process: in a container every run may have the same pid
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[
+    :6
+]  # on a shared disk, pids of others mean nothing
+_counter = itertools.count()
+
+# OSError covers what Python's own files raise and, by inheritance, FFmpeg's errno-based errors.
+_ADVICE = {
+    errno.ENOSPC: "no space left on the disk; free some space or choose another output folder",
+    errno.EDQUOT: "disk quota used up; free some space or choose another output folder",
+    errno.EACCES: "no permission; choose an output folder that you may write to",
+    errno.EPERM: "no permission; choose an output folder that you may write to",
+    errno.EROFS: "no permission, the disk is read-only; choose another output folder",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter output folder",
+}
 
 
-def partial_path(target: Path) -> Path:
-    """A hidden name beside `target`, which no other writer uses."""
-    return target.with_name(f".{target.name}{PARTIAL}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of the block into an `OutputError` that names `path` and what to do."""
+    try:
+        yield
+    except OSError as error:
+        why = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+        raise OutputError(f"cannot write {path}: {why}") from error
+
+
+def partial_path(target: Path, role: str = "partial") -> Path:
+    """A hidden name beside `target`, `.NAME.<role>-<pid>-<random>-<host>`, which no other writer uses."""
+    mark = f"{os.getpid()}-{_TOKEN}{next(_counter):x}-{_HOST}"
+    return target.with_name(_hidden_prefix(target, role) + mark)
+
+
+def abandoned(target: Path, role: str) -> list[Path]:
+    """The `partial_path`s of `target` whose process is gone, oldest first."""
+    pattern = re.compile(re.escape(_hidden_prefix(target, role)) + r"(\d+)-([0-9A-Za-z]+)(?:-([0-9a-f]{6}))?")
+    found = []
+    with suppress(OSError):
+        for path in target.parent.iterdir():
+            match = pattern.fullmatch(path.name)
+            if match and match[3] in (None, _HOST) and not _in_use(int(match[1]), match[2]):
+                found.append((path.stat().st_mtime, path))
+    return [path for _, path in sorted(found)]
+
+
+def _hidden_prefix(target: Path, role: str) -> str:
+    stem = target.name
+    if len(os.fsencode(stem)) > _LONGEST_STEM:  # shortened, and still different for different targets
+        stem = f"{stem[: _LONGEST_STEM // 4]}-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:12]}"
+    return f".{stem}.{role}-"
+
+
+def _in_use(pid: int, mark: str) -> bool:
+    return mark.startswith(_TOKEN) if pid == os.getpid() else process_alive(pid)
 
 
 @contextmanager
@@ -30,10 +84,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """
     partial = partial_path(target)
     try:
-        yield partial
-        partial.replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+        with output_errors(target):
+            yield partial
+            partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -87,6 +140,8 @@ def process_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    except OverflowError:  # no pid at all
+        return False
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except (OSError, IndexError):  # no /proc here: signals are all there is

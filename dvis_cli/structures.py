@@ -1,16 +1,27 @@
 """The records that travel between stages, with their shapes. Stages share these and nothing else.
 
-One glossary for the whole package:
+One glossary for the whole package. Sizes:
 
     B       videos in a batch (1 at inference)
-    T       frames of a chunk, window or clip
+    T       frames of a chunk, window or horizon
     Q       queries of a frame (100 for ResNet-50, 200 for Swin-L)
     C       channels of a query and of the mask features (256)
-    S       views of a video: scales, mirrored or not
+    S       views of a video
     K       classes (124 for VIPSeg); logits have K + 1, the last one means "no object"
     L       pyramid levels of the pixel decoder, coarse first (strides 32, 16, 8)
-    H W     pixels: of the padded network input, or of the output where a docstring says so
+    H W     pixels: of the padded network input, or of the output, as the docstring has it
     h w     H/4, W/4: the stride of the mask features
+
+Words:
+
+    query     a vector that stands for something in a frame; with a class head a class, with mask features a mask
+    track     a row of queries through time: query q of every frame is the same object
+    view      a way in which the frames go through the network: a scale, mirrored or not
+    tube      one thing through the frames of a horizon: one query of one view, or several that are the same object
+    window    the frames that the refiner sees at once
+    horizon   the frames whose classes and masks are decided together; at least a window
+    segment   an object with an id, or all that a stuff class covers, in the finished video
+    void      pixels of no segment, id 0
 
 Pixel data from the outside is `uint8` RGB in numpy; everything inside the networks is a float tensor.
 Times are seconds, sizes are pixels, boxes are `(x, y, width, height)`.
@@ -18,14 +29,32 @@ Times are seconds, sizes are pixels, boxes are `(x, y, width, height)`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
     from torch import Tensor
+
+
+class Record:
+    """A dataclass whose `repr` prints the shapes of arrays and tensors, not their numbers."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = (f"{one.name}={_shown(getattr(self, one.name))}" for one in fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _shown(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if isinstance(value, dict):
+        return f"{{{', '.join(map(str, value))}}}"
+    return repr(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +82,8 @@ class VideoInfo:
     start: float = 0.0  # presentation time of the first delivered frame on the source's own clock
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+@dataclass(frozen=True, slots=True, repr=False)
+class Frame(Record):
     """One decoded frame, upright and with square pixels."""
 
     index: int  # 0, 1, 2, ... over the delivered frames
@@ -80,8 +109,8 @@ class View:
     mirrored: bool = False  # left and right exchanged
 
 
-@dataclass(frozen=True, slots=True)
-class SegmenterOutput:
+@dataclass(frozen=True, slots=True, repr=False)
+class SegmenterOutput(Record):
     """What the segmenter found in each of T frames, independently."""
 
     queries: Tensor  # (T, Q, C) after the decoder's final norm
@@ -89,16 +118,16 @@ class SegmenterOutput:
     class_logits: Tensor  # (T, Q, K+1)
 
 
-@dataclass(frozen=True, slots=True)
-class TrackerState:
+@dataclass(frozen=True, slots=True, repr=False)
+class TrackerState(Record):
     """All that the tracker remembers between two frames."""
 
     matched: Tensor  # (B, Q, C) the last frame's segmenter queries in track order
     output: Tensor  # (B, Q, C) the last frame's tracker output before the final norm
 
 
-@dataclass(frozen=True, slots=True)
-class Tracks:
+@dataclass(frozen=True, slots=True, repr=False)
+class Tracks(Record):
     """Queries in track order: row q is the same object in every frame."""
 
     queries: Tensor  # (B, T, Q, C) after the final norm
@@ -106,88 +135,12 @@ class Tracks:
     indices: Tensor  # (B, T, Q) int64: which segmenter query of the frame was put in row q
 
 
-@dataclass(frozen=True, slots=True)
-class RefinedTracks:
+@dataclass(frozen=True, slots=True, repr=False)
+class RefinedTracks(Record):
     """Tracks corrected with the whole window in view."""
 
     queries: Tensor  # (B, T, Q, C) after the final norm
     class_logits: Tensor  # (B, Q, K+1), one distribution per query and window
-
-
-class CellMasks(Protocol):
-    """Masks of N queries in one frame, the output divided into n x m cells of at most R x S pixels."""
-
-    low: Tensor  # (N, n, m): no pixel of the cell is less likely than this, up to rounding
-    high: Tensor  # (N, n, m): nor likelier than this
-
-    @property
-    def pixels(self) -> Tensor:
-        """(n, m) int64: pixels of each cell; may be 0."""
-        ...
-
-    @property
-    def block(self) -> tuple[int, int]:
-        """(R, S)."""
-        ...
-
-    def blocks(self, query: int, cells: Tensor) -> Tensor:
-        """(k, R * S): the probabilities of a query in k cells (k,) int64, numbered row by row; 0 beyond a cell."""
-        ...
-
-    def picture(self, blocks: Tensor) -> Tensor:
-        """(n * m, R * S) values by cells to (height, width)."""
-        ...
-
-
-class FrameMasks(Protocol):
-    """The masks of N queries in one frame, made when they are asked for: some queries, or some rows, at a time."""
-
-    def __len__(self) -> int: ...
-
-    def probabilities(self, part: slice) -> Tensor:
-        """(n, height, width) float32 in 0..1 at the output size, of the queries of `part`."""
-        ...
-
-    def logits(self, part: slice) -> Tensor:
-        """(n, height, width) float32 at the output size, positive inside the mask."""
-        ...
-
-    def band(self, rows: slice) -> Tensor:
-        """(N, rows, width): what `probabilities` gives for all queries, in some rows of the output only."""
-        ...
-
-    def cells(self) -> CellMasks | None:
-        """The same probabilities, by cells; None where masks can only be made whole."""
-        ...
-
-
-class Tubes(Protocol):
-    """What is known of each query over one horizon: all that a task decides from.
-
-    Made from one scale by `scale.py`, from several by `multiscale.py`. A tube is one query of one scale, or
-    several that are the same object; its number in the horizon is called its query all the same.
-    """
-
-    @property
-    def class_probs(self) -> Tensor:
-        """(Q, K+1) float32, "no object" last. Rows need not add up to 1 (offline: `offline_class_probs`)."""
-        ...
-
-    @property
-    def weights(self) -> Tensor:
-        """(Q,) float32 in 0..1: how much the class probabilities of a tube count as its score."""
-        ...
-
-    def masks(self, place: int, queries: Tensor) -> FrameMasks:
-        """The masks of `queries` (N,) int64 in the frame at `place` (0, 1, ...) of the horizon."""
-        ...
-
-    def names(self, queries: Tensor) -> list[int]:
-        """A number for each of `queries` (N,) int64 that it had in earlier horizons, too.
-
-        To be asked once a horizon, for the queries that the task keeps.
-        """
-        ...
 
 
 @dataclass(slots=True)
@@ -200,8 +153,8 @@ class Segment:
     query: int | None = None  # of instance segmentation: the row of the tracks that it comes from
 
 
-@dataclass(frozen=True, slots=True)
-class PanopticFrame:
+@dataclass(frozen=True, slots=True, repr=False)
+class PanopticFrame(Record):
     """One finished frame. Of semantic segmentation, too: there a segment is all that a class covers."""
 
     index: int
@@ -212,8 +165,8 @@ class PanopticFrame:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceFrame:
+@dataclass(frozen=True, slots=True, repr=False)
+class InstanceFrame(Record):
     """One finished frame of instance segmentation. Masks may overlap."""
 
     index: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dvis_cli.loading import load_model
-from dvis_cli.model import DvisModel
-from dvis_cli.structures import Frame, Geometry
+from dvis_cli.run.loading import load_model
+from dvis_cli.run.model import DvisModel
+from dvis_cli.run.settings import RunSettings
+from dvis_cli.run.video import SegmentedVideo
+from dvis_cli.structures import Frame, Geometry, VideoInfo, View
 from dvis_cli.video.preprocess import preprocess
+from dvis_cli.video.views import preprocess_views
 
 FOLDER = Path(__file__).parent / "data" / "goldens"
 NETWORKS = ("swin", "r50")
@@ -55,10 +59,24 @@ class Golden:
         """(T, 3, 96, 160), preprocessed."""
         return torch.stack([preprocess(rgb, GEOMETRY) for rgb in self.frames])
 
-    def source(self) -> list[tuple[Frame, torch.Tensor]]:
-        """What a run takes."""
-        pairs = zip(self.frames, self.tensors(), strict=True)
-        return [(Frame(i, i / 10, rgb), tensor) for i, (rgb, tensor) in enumerate(pairs)]
+    def source(
+        self, views: Sequence[View] = (View(GEOMETRY),), frames: np.ndarray | None = None
+    ) -> list[tuple[Frame, list[torch.Tensor]]]:
+        """Frames, the recorded ones unless others are given, with the networks' inputs."""
+        frames = self.frames if frames is None else frames
+        return [(Frame(i, i / 10, rgb), preprocess_views(rgb, views)) for i, rgb in enumerate(frames)]
+
+    def video(
+        self,
+        settings: RunSettings,
+        source: Iterable[tuple[Frame, Sequence[torch.Tensor]]] | None = None,
+        views: Sequence[View] = (View(GEOMETRY),),
+        on_progress: Callable[[str, int], None] | None = None,
+    ) -> SegmentedVideo:
+        """The recorded frames, or others, on their way through the network."""
+        info = VideoInfo("golden", "golden", 150, 90, 10.0, None, None, False)
+        source = self.source(views) if source is None else source
+        return SegmentedVideo(info, source, self.model, views, settings, on_progress)
 
 
 def error(ours: torch.Tensor, recorded: np.ndarray) -> float:

@@ -11,13 +11,13 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from dvis_cli.challenge.vipseg import VIPSEG
 from dvis_cli.cli import dataset, export
 from dvis_cli.cli.evaluate import evaluate
 from dvis_cli.cli.validate import validate
 from dvis_cli.datasets.categories import vipseg_by_id
 from dvis_cli.datasets.vipseg import VIPSeg
 from dvis_cli.structures import PanopticFrame, Segment
-from dvis_cli.writers.vipseg_submission import SubmissionVideoWriter, write_pred_json
 
 HEIGHT, WIDTH = 24, 32
 CLASSES = {255: 66, 700: 28, 90000: 60, 90001: 60, 123456: 48}  # segment id -> category id
@@ -90,11 +90,11 @@ def make_run(folder: Path, dataset: VIPSeg, shift: int = 0) -> Path:
     numbers = {number: position + 1 for position, number in enumerate(CLASSES)}
     segments = [Segment(numbers[n], vipseg_by_id()[c], 0.9) for n, c in CLASSES.items()]
     for video in dataset.videos:
-        with SubmissionVideoWriter(folder, video.video_id) as writer:
+        with VIPSEG.writer(folder, video.video_id) as writer:
             for index, frame in enumerate(video.frames):
                 ids = np.vectorize({0: 0, **numbers}.get)(id_map(index, shift)).astype(np.int32)
                 rgb = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
                 writer.add(PanopticFrame(index, index / 25, rgb, ids, name=frame.stem))
             writer.finish(segments)
-    write_pred_json(folder, [video.video_id for video in dataset.videos])
+    VIPSEG.complete(folder, [video.video_id for video in dataset.videos])
     return folder

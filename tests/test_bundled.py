@@ -13,7 +13,7 @@ import torch
 from dvis_cli.checkpoints.files import read_tensors
 from dvis_cli.checkpoints.registry import bundled_folder, demo_video, known_model
 from dvis_cli.errors import CheckpointError
-from dvis_cli.loading import load_model, save_weights
+from dvis_cli.run.loading import load_model, save_weights
 
 LITE = bundled_folder() / "dvis-lite.safetensors"
 

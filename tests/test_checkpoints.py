@@ -21,7 +21,7 @@ from dvis_cli.checkpoints.keymap import is_ignored, to_official, to_ours
 from dvis_cli.checkpoints.registry import known_model, known_models
 from dvis_cli.checkpoints.shapes import config_from_shapes
 from dvis_cli.errors import CheckpointError, UsageError
-from dvis_cli.loading import (
+from dvis_cli.run.loading import (
     categories_of,
     inspect_weights,
     load_model,
@@ -29,8 +29,8 @@ from dvis_cli.loading import (
     read_config,
     save_weights,
 )
-from dvis_cli.model import DvisModel
-from dvis_cli.noise import random_model
+from dvis_cli.run.model import DvisModel
+from dvis_cli.run.noise import random_model
 
 GOLDEN = FOLDER / "r50" / "weights_offline.safetensors"
 

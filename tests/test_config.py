@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dvis_cli.checkpoints.registry import known_models
 from dvis_cli.config import ModelConfig, ResNetConfig, SwinConfig, load_yaml, model_config, to_document
 from dvis_cli.errors import ConfigError
-from dvis_cli.loading import read_config
+from dvis_cli.run.loading import read_config
 
 
 def test_every_registered_configuration_survives_yaml() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import small_vipseg
 
+from dvis_cli.challenge.scoring import evaluate
+from dvis_cli.challenge.tables import methods, score_document
 from dvis_cli.datasets.vipseg import VIPSeg
 from dvis_cli.errors import DatasetError, OutputError, UsageError
-from dvis_cli.evaluation import evaluate, score_document
-from dvis_cli.evaluation.ablation import methods
 
 DATA = Path(__file__).parent / "data" / "metrics"
 

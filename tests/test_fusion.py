@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dvis_cli.fusion.grid import CoarseGrid, OverlapSums, soft_iou
-from dvis_cli.fusion.masks import mean_masks
 from dvis_cli.fusion.matching import Candidates, Weights, affinities, group
 from dvis_cli.fusion.names import TubeNames
 from dvis_cli.fusion.tubes import FusedTubes, fuse
+from dvis_cli.layers.masks import mean_masks
 from dvis_cli.structures import Geometry, View
 
 CLASSES = 6

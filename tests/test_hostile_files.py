@@ -21,7 +21,7 @@ from goldens import FOLDER
 from safetensors.torch import load_file, save_file
 
 from dvis_cli.errors import DvisError
-from dvis_cli.loading import inspect_weights
+from dvis_cli.run.loading import inspect_weights
 
 MARK = Path(os.environ.get("TMPDIR", "/tmp")) / f"dvis-canary-{os.getpid()}"
 TOUCH = f"import pathlib; pathlib.Path({str(MARK)!r}).touch()"
@@ -220,7 +220,7 @@ def test_they_take_no_memory(tmp_path: Path) -> None:
         made(path) if callable(made) else path.write_bytes(made)
     code = (
         "import resource, sys, warnings; from pathlib import Path\n"
-        "from dvis_cli.errors import DvisError; from dvis_cli.loading import load_model\n"
+        "from dvis_cli.errors import DvisError; from dvis_cli.run.loading import load_model\n"
         "warnings.simplefilter('ignore')\n"
         "begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for path in sorted(Path(sys.argv[1]).iterdir()):\n"

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from dvis_cli.checkpoints.label_sets import label_set
 from dvis_cli.errors import CheckpointError, DvisWarning
-from dvis_cli.loading import inspect_weights, load_model, save_weights
-from dvis_cli.model import DvisModel
+from dvis_cli.run.loading import inspect_weights, load_model, save_weights
+from dvis_cli.run.model import DvisModel
 
 pytest.importorskip("transformers")
 KINDS = ("swin-t", "swin-l", "resnet")

@@ -10,9 +10,9 @@ from bruteforce_metrics import Video, brute_pq, brute_stq, brute_vpq, random_vid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dvis_cli.challenge.metrics import STQ, VPQ, frame_overlap
 from dvis_cli.datasets.categories import vipseg_categories
 from dvis_cli.errors import DatasetError
-from dvis_cli.metrics import STQ, VPQ, frame_overlap
 from dvis_cli.structures import Category
 
 CATEGORIES = tuple(Category(i, f"class {i}", isthing=i < 4, color=(0, 0, 0)) for i in range(6))

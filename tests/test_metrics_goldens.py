@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dvis_cli.challenge.scoring import Evaluation, evaluate
 from dvis_cli.datasets.vipseg import VIPSeg
-from dvis_cli.evaluation import Evaluation, evaluate
 
 DATA = Path(__file__).parent / "data" / "metrics"
 WINDOWS = (1, 2, 4, 6, 8)

@@ -14,24 +14,26 @@ from dvis_cli.config import DecisionConfig, TrackerConfig
 from dvis_cli.errors import UsageError
 from dvis_cli.layers.attention import Attention
 from dvis_cli.layers.deformable import DeformableAttention
-from dvis_cli.loading import categories_of, pick_device, pick_precision
-from dvis_cli.model import DvisModel, RunSettings
-from dvis_cli.noise import random_model
-from dvis_cli.pipeline import check_settings
 from dvis_cli.refiner.presence import judge_presence, odds_of_something
-from dvis_cli.scale import QueryState, ScaleNetwork
-from dvis_cli.structures import SegmenterOutput
+from dvis_cli.run.loading import categories_of
+from dvis_cli.run.model import DvisModel
+from dvis_cli.run.noise import random_model
+from dvis_cli.run.options import SegmentOptions
+from dvis_cli.run.placement import pick_device, pick_precision
+from dvis_cli.run.scales import Scales
+from dvis_cli.run.settings import RunSettings, settings_for
+from dvis_cli.run.state import QueryState
+from dvis_cli.structures import SegmenterOutput, View
 from dvis_cli.tracker.matching import match_direct, match_published
 from dvis_cli.tracker.tracker import ReferringTracker
-from dvis_cli.video_run import start_run
 
 ALLOWED_PIXELS = 5
 
 
 def run(golden: Golden, **settings) -> tuple[np.ndarray, list[tuple[int, bool, int]]]:
     """Ids (T, H, W) and (id, isthing, contiguous class) of the segments."""
-    video = start_run(golden.model, GEOMETRY, RunSettings(**settings))
-    ids = np.stack([frame.ids for frame in video.frames(golden.source())])
+    video = golden.video(RunSettings(**settings))
+    ids = np.stack([frame.ids for frame in video])
     index = {category.id: i for i, category in enumerate(golden.model.categories)}
     return ids, [(s.id, s.category.isthing, index[s.category.id]) for s in video.segments]
 
@@ -127,8 +129,8 @@ def test_batch_equals_single(golden: Golden) -> None:
 
 def test_windows_and_horizons_keep_ids(golden: Golden) -> None:
     """Cut into small horizons, an id never changes its class and the frames all come out in order."""
-    video = start_run(golden.model, GEOMETRY, RunSettings(mode="offline", window=2, horizon=2))
-    frames = list(video.frames(golden.source()))
+    video = golden.video(RunSettings(mode="offline", window=2, horizon=2))
+    frames = list(video)
     assert [frame.index for frame in frames] == list(range(len(golden.frames)))
     classes: dict[int, int] = {}
     for frame in frames:
@@ -147,8 +149,8 @@ def test_frames_come_out_while_the_video_is_read(golden: Golden) -> None:
             read.append(item)
             yield item
 
-    video = start_run(golden.model, GEOMETRY, RunSettings(mode="online", window=2, horizon=2))
-    for position, _ in enumerate(video.frames(source())):
+    video = golden.video(RunSettings(mode="online", window=2, horizon=2), source())
+    for position, _ in enumerate(video):
         assert len(read) <= position + 4
     assert position + 1 == len(read) == 3 * len(golden.frames)
 
@@ -170,13 +172,12 @@ def test_the_last_short_window_sees_the_frames_before_it(golden: Golden) -> None
 
 def test_one_frame(golden: Golden) -> None:
     for mode in ("minvis", "online", "offline"):
-        video = start_run(golden.model, GEOMETRY, RunSettings(mode=mode))
-        frames = list(video.frames(golden.source()[:1]))
+        frames = list(golden.video(RunSettings(mode=mode), golden.source()[:1]))
         assert len(frames) == 1 and frames[0].ids.shape == (90, 150)
 
 
 def test_no_frames(golden: Golden) -> None:
-    assert list(start_run(golden.model, GEOMETRY, RunSettings(mode="online")).frames([])) == []
+    assert list(golden.video(RunSettings(mode="online"), [])) == []
 
 
 def test_permuting_segmenter_queries_permutes_frame_forward(golden: Golden) -> None:
@@ -272,12 +273,9 @@ def test_bf16_stays_close_to_fp32() -> None:
 # --- settings ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"window": 0}, {"score_threshold": 1.2}, {"memory_budget": -1}, {"window": 400}, {"batch": 0}]
-)
-def test_settings_are_checked(wrong: dict) -> None:
-    with pytest.raises(UsageError):
-        RunSettings(mode="online", **wrong)
+def test_a_horizon_is_at_least_a_window() -> None:
+    with pytest.raises(UsageError, match="horizon=300 must not be shorter than window=400"):
+        RunSettings(mode="online", window=400)
 
 
 def test_devices_and_precisions() -> None:
@@ -305,11 +303,13 @@ def test_tracks_may_be_matched_to_tracks() -> None:
 
 
 def test_a_model_says_how_many_frames_it_decides_together() -> None:
-    decision = DecisionConfig(window=12)
-    assert (check_settings(decision=decision).window, check_settings(decision=decision).horizon) == (12, 12)
-    assert check_settings(4, decision=decision).horizon == 12
-    assert check_settings(40, decision=decision).horizon == 40
-    assert check_settings().window == 300
+    model = tiny()
+    assert settings_for(model, SegmentOptions()).window == 300
+    model.config = dataclasses.replace(model.config, decision=DecisionConfig(window=12))
+    settings = settings_for(model, SegmentOptions())
+    assert (settings.window, settings.horizon) == (12, 12)
+    assert settings_for(model, SegmentOptions(window=4)).horizon == 12
+    assert settings_for(model, SegmentOptions(window=40)).horizon == 40
 
 
 def test_blended_masks_lie_between_the_trackers_and_the_refiners(
@@ -362,11 +362,11 @@ def test_a_track_that_is_not_there_has_an_empty_mask(golden: Golden, monkeypatch
     def masks(presence: int) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         refiner = dataclasses.replace(config.refiner, presence=presence)
         monkeypatch.setattr(golden.model, "config", dataclasses.replace(config, refiner=refiner))
-        network = ScaleNetwork(golden.model, GEOMETRY, RunSettings(mode="offline", window=2), 2**20)
-        network.add(list(golden.tensors()))
+        network = Scales(golden.model, [View(GEOMETRY)], RunSettings(mode="offline", window=2))
+        network.add(list(golden.tensors()[:, None]))
         tubes, frames = network.tubes(), range(len(golden.frames))
         probabilities = [tubes.masks(frame, every).probabilities(slice(None)) for frame in frames]
-        verdicts = [network.state.present(frame, every) for frame in frames]
+        verdicts = [network.scales[0].state.present(frame, every) for frame in frames]
         network.close()
         return torch.stack(probabilities), verdicts
 

@@ -10,12 +10,12 @@ import torch
 from goldens import GEOMETRY, Golden
 
 from dvis_cli.errors import UsageError
-from dvis_cli.model import DvisModel, RunSettings
-from dvis_cli.multiscale import MultiScaleNetwork
-from dvis_cli.structures import Frame, Geometry, Segment, View
+from dvis_cli.run.model import DvisModel
+from dvis_cli.run.options import SegmentOptions
+from dvis_cli.run.settings import RunSettings
+from dvis_cli.structures import Geometry, Segment, View
 from dvis_cli.video.preprocess import preprocess
-from dvis_cli.video.views import Scales, choose_scales, plan_views, preprocess_views
-from dvis_cli.video_run import VideoRun, make_task, start_multiscale_run, start_run
+from dvis_cli.video.views import plan_views, preprocess_views
 
 LARGER = Geometry(output=(90, 150), resized=(108, 180), padded=(128, 192))
 ALLOWED_PIXELS = 20  # of 67500 or more, where a rounding decides
@@ -32,20 +32,9 @@ def run(
 def run_frames(
     golden: Golden, views: list[View], settings: RunSettings, frames: np.ndarray | None = None
 ) -> tuple[list, list[Segment]]:
-    """Finished frames and segments; one view goes without fusion."""
-    frames = golden.frames if frames is None else frames
-    if len(views) == 1:
-        video = start_run(golden.model, views[0].geometry, settings)
-        inputs = [preprocess(rgb, views[0].geometry) for rgb in frames]
-    else:
-        video = start_multiscale_run(golden.model, views, settings)
-        inputs = [preprocess_views(rgb, views) for rgb in frames]
-    return collect(video, frames, inputs)
-
-
-def collect(video: VideoRun, frames: np.ndarray, inputs: list) -> tuple[list, list[Segment]]:
-    source = [(Frame(i, i / 10, rgb), item) for i, (rgb, item) in enumerate(zip(frames, inputs, strict=True))]
-    return list(video.frames(source)), video.segments
+    """Finished frames and segments."""
+    video = golden.video(settings, golden.source(views, frames), views)
+    return list(video), video.segments
 
 
 def assert_same_up_to_numbering(one, other) -> None:
@@ -120,13 +109,11 @@ def with_permuted_queries(model: DvisModel) -> DvisModel:
 def test_the_order_of_one_scale_s_queries_changes_nothing(golden: Golden, permuted: int) -> None:
     settings, views = RunSettings("offline"), [View(GEOMETRY), View(LARGER)]
     plain = run(golden, views, settings)
-    network = MultiScaleNetwork(golden.model, views, settings, 2**20)
-    scale = network.scales[permuted]
+    video = golden.video(settings, views=views)
+    scale = video.network.scales[permuted]
     scale.model = scale.state.model = with_permuted_queries(golden.model)
-    video = VideoRun(network, make_task(golden.model, GEOMETRY.output, settings), settings)
-    inputs = [preprocess_views(rgb, views) for rgb in golden.frames]
-    frames, segments = collect(video, golden.frames, inputs)
-    assert_same_up_to_numbering(plain, (np.stack([frame.ids for frame in frames]), segments))
+    ids = np.stack([frame.ids for frame in video])
+    assert_same_up_to_numbering(plain, (ids, video.segments))
 
 
 def test_a_mirrored_video_gives_mirrored_results(golden: Golden) -> None:
@@ -141,13 +128,9 @@ def test_a_mirrored_video_gives_mirrored_results(golden: Golden) -> None:
 def test_ids_keep_their_class_over_horizons(golden: Golden) -> None:
     views = [View(GEOMETRY), View(LARGER)]
     settings = RunSettings("online", window=2, horizon=2)
-    video = start_multiscale_run(golden.model, views, settings)
-    inputs = [preprocess_views(rgb, views) for rgb in golden.frames]
-    source = [
-        (Frame(i, i / 10, rgb), x) for i, (rgb, x) in enumerate(zip(golden.frames, inputs, strict=True))
-    ]
+    video = golden.video(settings, views=views)
     classes: dict[int, int] = {}
-    for frame in video.frames(source):
+    for frame in video:
         assert set(np.unique(frame.ids)) - {0} == set(frame.segments)
         for n, segment in frame.segments.items():
             assert classes.setdefault(n, segment.category.id) == segment.category.id
@@ -158,8 +141,7 @@ def test_progress_tells_of_every_frame_in_every_stage(golden: Golden) -> None:
     seen: list[tuple[str, int]] = []
     views = [View(GEOMETRY), View(LARGER)]
     settings = RunSettings("online", window=2, horizon=2)
-    video = start_multiscale_run(golden.model, views, settings, lambda *progress: seen.append(progress))
-    collect(video, golden.frames, [preprocess_views(rgb, views) for rgb in golden.frames])
+    list(golden.video(settings, views=views, on_progress=lambda *progress: seen.append(progress)))
     for stage in ("network", "fusion", "masks"):
         assert [n for name, n in seen if name == stage] == list(range(1, len(golden.frames) + 1))
 
@@ -167,7 +149,7 @@ def test_progress_tells_of_every_frame_in_every_stage(golden: Golden) -> None:
 def test_no_frames_and_no_objects(golden: Golden) -> None:
     views = [View(GEOMETRY), View(LARGER)]
     settings = RunSettings("offline", score_threshold=1.0)
-    assert list(start_multiscale_run(golden.model, views, settings).frames([])) == []
+    assert list(golden.video(settings, [], views)) == []
     ids, segments = run(golden, views, settings, golden.frames[:1])
     assert not ids.any() and not segments
 
@@ -183,12 +165,15 @@ def test_mirroring_turns_the_picture_and_leaves_the_padding(golden: Golden) -> N
 
 
 def test_scales_are_put_in_an_order_of_their_own() -> None:
-    assert choose_scales(720) == Scales((720,))
-    assert choose_scales(720, 360, flip=True) == Scales((360,), True)
-    assert choose_scales(720, tta=True) == choose_scales(720, scales=[800, 720]) == Scales((720, 800))
-    assert choose_scales(180, tta=True) == Scales((180, 200))
-    assert choose_scales(720, 360, tta=True) == Scales((400, 360))
-    assert choose_scales(720, scales=[480, 640, 800]) == choose_scales(720, scales=(800, 480, 640))
+    def chosen(own: int, **options) -> tuple[int, ...]:
+        return SegmentOptions(**options).short_sides(own)
+
+    assert chosen(720) == (720,)
+    assert chosen(720, short_side=360, flip=True) == (360,)
+    assert chosen(720, tta=True) == chosen(720, scales=(800, 720)) == (720, 800)
+    assert chosen(180, tta=True) == (180, 200)
+    assert chosen(720, short_side=360, tta=True) == (400, 360)
+    assert chosen(720, scales=(480, 640, 800)) == chosen(720, scales=(800, 480, 640))
 
 
 @pytest.mark.parametrize(
@@ -203,12 +188,12 @@ def test_scales_are_put_in_an_order_of_their_own() -> None:
 )
 def test_scales_that_make_no_sense(options: dict, word: str) -> None:
     with pytest.raises(UsageError, match=word):
-        choose_scales(720, **options)
+        SegmentOptions(**options)
 
 
 def test_views_of_a_wide_video_meet_at_the_limit() -> None:
-    assert len(plan_views(720, 1280, Scales((720, 800)))) == 2
-    assert len(plan_views(500, 1280, Scales((720, 800)))) == 1
-    views = plan_views(500, 1280, Scales((720, 800), True))
+    assert len(plan_views(720, 1280, (720, 800))) == 2
+    assert len(plan_views(500, 1280, (720, 800))) == 1
+    views = plan_views(500, 1280, (720, 800), True)
     assert [view.mirrored for view in views] == [False, True]
     assert views[0].geometry.resized == (521, 1333)

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvis_cli.datasets.categories import vipseg_categories
-from dvis_cli.layers.masks import FeatureMasks, mask_probabilities
-from dvis_cli.scale import offline_class_probs
+from dvis_cli.layers.masks import FrameMasks, ViewMasks, mask_probabilities
+from dvis_cli.run.state import offline_class_probs
 from dvis_cli.structures import Geometry
+from dvis_cli.tasks.chosen import Chosen
 from dvis_cli.tasks.panoptic import (
     Identities,
-    KeptQueries,
     WinnerCounts,
     WinnerMaps,
     keep_queries,
@@ -30,16 +30,16 @@ GEOMETRIES = [
 ]
 
 
-def kept_queries(scores: torch.Tensor, classes: list[int] | None = None) -> KeptQueries:
+def kept_queries(scores: torch.Tensor, classes: list[int] | None = None) -> Chosen:
     count = len(scores)
-    return KeptQueries(torch.arange(count), torch.tensor(classes or [0] * count), scores)
+    return Chosen(torch.arange(count), torch.tensor(classes or [0] * count), scores)
 
 
 def decide(embeds, features, kept, geometry, overlap=0.8) -> tuple[np.ndarray, list]:
     """The streaming decision over all frames: ids (T, H, W) and segments."""
     maps = WinnerMaps(kept)
     winners = [
-        maps.frame(FeatureMasks(e, f, geometry)) if len(e) else np.zeros(geometry.output, np.uint8)
+        maps.frame(FrameMasks([ViewMasks(e, f, geometry)])) if len(e) else np.zeros(geometry.output, np.uint8)
         for e, f in zip(embeds, features, strict=True)
     ]
     identities = Identities(CATEGORIES)
@@ -48,7 +48,7 @@ def decide(embeds, features, kept, geometry, overlap=0.8) -> tuple[np.ndarray, l
 
 
 def decide_plainly(embeds, features, kept, geometry, overlap=0.8) -> tuple[np.ndarray, list]:
-    """Section 5 of the specification, word by word, with every mask of the video in memory."""
+    """The definition word by word, with every mask of the video in memory."""
     logits = torch.einsum("tnc,tchw->tnhw", embeds, features)
     masks = F.interpolate(logits, geometry.padded, mode="bilinear", align_corners=False)
     masks = masks[:, :, : geometry.resized[0], : geometry.resized[1]].sigmoid()
@@ -99,7 +99,7 @@ def test_many_kept_queries_need_sixteen_bits() -> None:
     geometry = GEOMETRIES[0]
     embeds = torch.zeros(300, 4)
     embeds[299] = 5.0
-    winner = WinnerMaps(kept).frame(FeatureMasks(embeds, torch.ones(4, 8, 16), geometry))
+    winner = WinnerMaps(kept).frame(FrameMasks([ViewMasks(embeds, torch.ones(4, 8, 16), geometry)]))
     assert winner.dtype == np.uint16 and (winner == 300).all()
 
 
@@ -137,13 +137,13 @@ def test_identities_over_horizons() -> None:
     identities = Identities(CATEGORIES)
     scores = torch.tensor([0.9, 0.9, 0.9])
     first = identities.table(
-        KeptQueries(torch.tensor([2, 5, 7]), torch.tensor([thing, stuff, stuff]), scores),
+        Chosen(torch.tensor([2, 5, 7]), torch.tensor([thing, stuff, stuff]), scores),
         counts(10, 10, 10),
         0.8,
     )
     assert first.tolist() == [0, 1, 2, 2]
     second = identities.table(
-        KeptQueries(torch.tensor([2, 5, 9]), torch.tensor([thing, other, stuff]), scores - 0.05),
+        Chosen(torch.tensor([2, 5, 9]), torch.tensor([thing, other, stuff]), scores - 0.05),
         counts(30, 10, 0),
         0.8,
     )
@@ -169,7 +169,7 @@ def test_hidden_queries_stay_void() -> None:
 def test_a_band_is_a_part_of_the_whole(seed, geometry, edges) -> None:
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(6, geometry.padded[0] // 4, geometry.padded[1] // 4, generator=generator)
-    masks = FeatureMasks(torch.randn(5, 6, generator=generator), features, geometry)
+    masks = FrameMasks([ViewMasks(torch.randn(5, 6, generator=generator), features, geometry)])
     height = geometry.output[0]
     first, last = sorted(int(edge * (height - 1)) for edge in edges)
     band = masks.band(slice(first, last + 1))
@@ -186,13 +186,14 @@ SIZES = [
 ]
 
 
-def smooth_masks(seed: int, count: int, geometry: Geometry, contrast: float) -> FeatureMasks:
+def smooth_masks(seed: int, count: int, geometry: Geometry, contrast: float) -> FrameMasks:
     """Masks with wide insides and soft borders, as a trained model's."""
     generator = torch.Generator().manual_seed(seed)
     height, width = geometry.padded[0] // 4, geometry.padded[1] // 4
     coarse = torch.randn(1, 6, height // 6 + 1, width // 6 + 1, generator=generator)
     features = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)[0]
-    return FeatureMasks(torch.randn(count, 6, generator=generator) * contrast, features, geometry)
+    embeds = torch.randn(count, 6, generator=generator) * contrast
+    return FrameMasks([ViewMasks(embeds, features, geometry)])
 
 
 @settings(max_examples=60, deadline=None)

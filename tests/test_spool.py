@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvis_cli.errors import OutputError
-from dvis_cli.spool import Spool
+from dvis_cli.run.spool import Spool
 
 SHAPES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=12)
 
@@ -59,7 +59,7 @@ def test_the_file_has_no_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_process_leaves_nothing(tmp_path: Path, how: int) -> None:
     code = (
-        "import numpy as np, sys, time\nfrom dvis_cli.spool import Spool\n"
+        "import numpy as np, sys, time\nfrom dvis_cli.run.spool import Spool\n"
         f"s = Spool(0, {str(tmp_path)!r}); s.put(0, np.ones(1000000)); print('ready', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(

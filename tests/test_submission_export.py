@@ -14,18 +14,11 @@ import pytest
 import small_vipseg
 from small_vipseg import HEIGHT, WIDTH
 
+from dvis_cli.challenge.vipseg import VIPSEG, frame_annotation
 from dvis_cli.datasets.categories import vipseg_by_id
-from dvis_cli.datasets.validation import validate_submission
 from dvis_cli.datasets.vipseg import VIPSeg
 from dvis_cli.errors import DatasetError, OutputError
 from dvis_cli.structures import PanopticFrame, Segment
-from dvis_cli.submission import export_vipseg
-from dvis_cli.writers.vipseg_submission import (
-    SubmissionVideoWriter,
-    finished_videos,
-    frame_annotation,
-    write_pred_json,
-)
 
 FIRST, SECOND = small_vipseg.NAMES
 
@@ -74,49 +67,49 @@ def test_annotation_is_measured_on_the_map() -> None:
 
 def test_a_run_is_a_submission(dataset: VIPSeg, tmp_path: Path) -> None:
     run = small_vipseg.make_run(tmp_path / "run", dataset)
-    assert validate_submission(run, dataset).problems == []
-    assert finished_videos(run) == set(small_vipseg.NAMES)
+    assert VIPSEG.validate(run, dataset).problems == []
+    assert VIPSEG.finished(run) == set(small_vipseg.NAMES)
 
 
 def test_a_run_resumes_per_video(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with SubmissionVideoWriter(run, "a") as writer:
+    with VIPSEG.writer(run, "a") as writer:
         writer.add(frame("0"))
         writer.finish([TREE])
-    with pytest.raises(RuntimeError), SubmissionVideoWriter(run, "b") as writer:
+    with pytest.raises(RuntimeError), VIPSEG.writer(run, "b") as writer:
         writer.add(frame("0"))
         raise RuntimeError
-    assert finished_videos(run) == {"a"}
+    assert VIPSEG.finished(run) == {"a"}
     assert [path.name for path in (run / "pan_pred").iterdir()] == ["a"]
     with pytest.raises(OutputError, match=r"1 videos are not finished in .*: b"):
-        write_pred_json(run, ["a", "b"])
-    with pytest.raises(OutputError, match="already exists"), SubmissionVideoWriter(run, "a"):
+        VIPSEG.complete(run, ["a", "b"])
+    with pytest.raises(OutputError, match="already exists"), VIPSEG.writer(run, "a"):
         pass
-    with SubmissionVideoWriter(run, "b") as writer:
+    with VIPSEG.writer(run, "b") as writer:
         writer.add(frame("0"))
         writer.finish([TREE])
-    written = write_pred_json(run, ["b", "a"])
+    written = VIPSEG.complete(run, ["b", "a"])
     assert [v["video_id"] for v in json.loads(written.read_text())["annotations"]] == ["b", "a"]
-    assert json.loads(write_pred_json(run, []).read_text()) == {"annotations": []}
+    assert json.loads(VIPSEG.complete(run, []).read_text()) == {"annotations": []}
 
 
 def test_a_video_whose_part_is_lost_is_done_again(tmp_path: Path) -> None:
     for _ in range(2):
-        with SubmissionVideoWriter(tmp_path, "a") as writer:
+        with VIPSEG.writer(tmp_path, "a") as writer:
             writer.add(frame("0"))
             writer.finish([TREE])
         (tmp_path / ".videos" / "a.json").unlink()
-    assert finished_videos(tmp_path) == set()
+    assert VIPSEG.finished(tmp_path) == set()
     (tmp_path / "pan_pred" / "a" / "mine.txt").write_text("")
-    with pytest.raises(OutputError, match="not ours"), SubmissionVideoWriter(tmp_path, "a"):
+    with pytest.raises(OutputError, match="not ours"), VIPSEG.writer(tmp_path, "a"):
         pass
 
 
 def test_names_stay_in_the_folder(tmp_path: Path) -> None:
     for name in ("../a", "", "..", "/a"):
         with pytest.raises(OutputError, match="cannot be the name"):
-            SubmissionVideoWriter(tmp_path, name)
-    with SubmissionVideoWriter(tmp_path, "a") as writer:
+            VIPSEG.writer(tmp_path, name)
+    with VIPSEG.writer(tmp_path, "a") as writer:
         for stem in ("../0", "x/0"):
             with pytest.raises(OutputError):
                 writer.add(frame(stem))
@@ -129,20 +122,20 @@ def test_names_stay_in_the_folder(tmp_path: Path) -> None:
 def test_export_of_segment_outputs_is_valid(dataset: VIPSeg, tmp_path: Path) -> None:
     for name in small_vipseg.NAMES:
         segment_output(tmp_path / "out", name)
-    report = export_vipseg([tmp_path / "out"], tmp_path / "s.zip", workers=2)
-    assert (report.videos, report.frames, report.unnamed) == (2, 6, ())
-    assert validate_submission(tmp_path / "s.zip", dataset).problems == []
+    report = VIPSEG.export([tmp_path / "out"], tmp_path / "s.zip", workers=2)
+    assert (report.videos, report.frames, report.unnamed) == (2, 6, [])
+    assert VIPSEG.validate(tmp_path / "s.zip", dataset).problems == []
 
 
 def test_bytes_do_not_depend_on_time_order_or_workers(tmp_path: Path) -> None:
     for name in small_vipseg.NAMES:
         segment_output(tmp_path / "out", name)
     runs = [tmp_path / "out" / name for name in small_vipseg.NAMES]
-    export_vipseg(runs, tmp_path / "a.zip")
+    VIPSEG.export(runs, tmp_path / "a.zip")
     for path in (tmp_path / "out").rglob("*"):
         os.utime(path, (time.time() + 1e6,) * 2)
-    export_vipseg(runs[::-1], tmp_path / "b.zip", workers=2)
-    export_vipseg([tmp_path / "a.zip"], tmp_path / "c.zip")  # a submission is a run too
+    VIPSEG.export(runs[::-1], tmp_path / "b.zip", workers=2)
+    VIPSEG.export([tmp_path / "a.zip"], tmp_path / "c.zip")  # a submission is a run too
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "c.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
@@ -154,8 +147,8 @@ def test_bytes_do_not_depend_on_time_order_or_workers(tmp_path: Path) -> None:
 def test_run_folders_and_outputs_mix(dataset: VIPSeg, tmp_path: Path) -> None:
     run = small_vipseg.make_run(tmp_path / "run", dataset)
     with pytest.raises(DatasetError, match=r"video '12_first' is in .* and in "):
-        export_vipseg([run, segment_output(tmp_path / "out", FIRST)], tmp_path / "s.zip")
-    report = export_vipseg([run, segment_output(tmp_path / "out", "extra")], tmp_path / "s.zip")
+        VIPSEG.export([run, segment_output(tmp_path / "out", FIRST)], tmp_path / "s.zip")
+    report = VIPSEG.export([run, segment_output(tmp_path / "out", "extra")], tmp_path / "s.zip")
     assert report.videos == 3
 
 
@@ -165,9 +158,9 @@ def test_bad_runs_are_named_and_leave_nothing(tmp_path: Path) -> None:
     target.parent.mkdir()
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match=r"empty holds no results: expected segments\.json"):
-        export_vipseg([tmp_path / "empty"], target)
+        VIPSEG.export([tmp_path / "empty"], target)
     with pytest.raises(DatasetError, match="nowhere does not exist"):
-        export_vipseg([tmp_path / "nowhere"], target)
+        VIPSEG.export([tmp_path / "nowhere"], target)
 
     def spoil(key: str, value: object, message: str) -> None:
         bad = tmp_path / "bad" / SECOND
@@ -177,19 +170,19 @@ def test_bad_runs_are_named_and_leave_nothing(tmp_path: Path) -> None:
         document["frames"][1][key] = value
         (bad / "segments.json").write_text(json.dumps(document))
         with pytest.raises(DatasetError, match=message):
-            export_vipseg([good, bad], target)
+            VIPSEG.export([good, bad], target)
 
     spoil("source_name", "../../evil", "not a plain name")
     spoil("source_name", "00000000", "two frames have the same source name")
     spoil("file_name", "/etc/passwd", "not a plain name")
-    spoil("file_name", "000009.png", r"000009\.png cannot be read")
+    spoil("file_name", "000009.png", r"000009\.png is missing")
     spoil("file_name", None, "made without PNGs")
     (tmp_path / "bad" / SECOND / "segments.json").write_text('{"frames": 3}')
     with pytest.raises(DatasetError, match="not one of dvis segment"):
-        export_vipseg([tmp_path / "bad"], target)
+        VIPSEG.export([tmp_path / "bad"], target)
     small_vipseg.save_ids(good / "panoptic" / "000001.png", np.full((4, 4), 99))
     with pytest.raises(DatasetError, match="frame 00000001: id 99 is in the PNG and not in the json"):
-        export_vipseg([good], target)
+        VIPSEG.export([good], target)
     assert list(target.parent.iterdir()) == []
 
 

@@ -13,12 +13,11 @@ import pytest
 import small_vipseg
 from small_vipseg import HEIGHT, WIDTH
 
-from dvis_cli.datasets.problems import KINDS, ValidationReport
-from dvis_cli.datasets.submission import open_submission
-from dvis_cli.datasets.validation import validate_submission
+from dvis_cli.challenge.archive import open_archive
+from dvis_cli.challenge.problems import KINDS, ValidationReport
+from dvis_cli.challenge.vipseg import VIPSEG
 from dvis_cli.datasets.vipseg import VIPSeg
 from dvis_cli.errors import DatasetError, UsageError
-from dvis_cli.submission import export_vipseg
 
 FIRST, SECOND = small_vipseg.NAMES
 FRAME = "pan_pred/12_first/00000001.png"
@@ -69,7 +68,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> VIPSeg:
 def good(dataset: VIPSeg, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     run = small_vipseg.make_run(folder / "run", dataset, shift=1)
-    export_vipseg([run], folder / "good.zip")
+    VIPSEG.export([run], folder / "good.zip")
     return folder / "good.zip"
 
 
@@ -78,14 +77,14 @@ def kinds(report: ValidationReport) -> list[str]:
 
 
 def test_a_good_submission_is_valid(good: Path, dataset: VIPSeg) -> None:
-    report = validate_submission(good, dataset)
+    report = VIPSEG.validate(good, dataset)
     assert report.problems == [] and report.ok
     assert (report.videos, report.frames) == (2, 6)
-    assert validate_submission(good.parent / "run", dataset, workers=2).problems == []
+    assert VIPSEG.validate(good.parent / "run", dataset, workers=2).problems == []
 
 
 def test_the_recorded_submission_is_valid() -> None:
-    assert validate_submission(DATA / "pred", VIPSeg.open(DATA, "val")).problems == []
+    assert VIPSEG.validate(DATA / "pred", VIPSeg.open(DATA, "val")).problems == []
 
 
 def paint(**values: int) -> Callable[[Package, Path], None]:
@@ -194,7 +193,7 @@ def test_each_corruption_is_reported_rightly(name: str, good: Path, dataset: VIP
     spoil, expected, message = SPOILT[name]
     package = Package(good)
     spoil(package, tmp_path)
-    report = validate_submission(package.write(tmp_path / "bad.zip"), dataset)
+    report = VIPSEG.validate(package.write(tmp_path / "bad.zip"), dataset)
     assert kinds(report) == expected
     assert message in "\n".join(map(str, report.problems))
     assert not report.ok
@@ -207,15 +206,15 @@ def test_all_problems_come_at_once(good: Path, dataset: VIPSeg, tmp_path: Path) 
     package.frames[0]["segments_info"][2]["category_id"] = "tree"
     bad = package.write(tmp_path / "bad.zip")
     expected = ["class-change", "missing-png", "missing-video", "unknown-category"]
-    assert kinds(validate_submission(bad, dataset)) == expected  # no PNG: its areas cannot be compared
-    assert kinds(validate_submission(bad, dataset, workers=2)) == expected
+    assert kinds(VIPSEG.validate(bad, dataset)) == expected  # no PNG: its areas cannot be compared
+    assert kinds(VIPSEG.validate(bad, dataset, workers=2)) == expected
 
 
 def test_what_the_scorer_ignores_is_told_but_valid(good: Path, dataset: VIPSeg, tmp_path: Path) -> None:
     package = Package(good)
     package.document["annotations"].append({"video_id": "99_extra", "annotations": []})
     package.files["notes.txt"] = b"hello"
-    report = validate_submission(package.write(tmp_path / "extra.zip"), dataset)
+    report = VIPSEG.validate(package.write(tmp_path / "extra.zip"), dataset)
     assert kinds(report) == ["extra-file", "extra-video"] and report.ok
 
 
@@ -226,14 +225,14 @@ def test_both_box_conventions_are_taken(good: Path, dataset: VIPSeg, tmp_path: P
             for segment in frame["segments_info"]:
                 x, y, width, height = segment["bbox"]
                 segment["bbox"] = [x, y, width - 1, height - 1]
-    assert validate_submission(package.write(tmp_path / "x.zip"), dataset).problems == []
+    assert VIPSEG.validate(package.write(tmp_path / "x.zip"), dataset).problems == []
 
 
 def test_not_a_zip_is_one_problem(good: Path, dataset: VIPSeg, tmp_path: Path) -> None:
     (tmp_path / "cut.zip").write_bytes(good.read_bytes()[:-200])
-    assert kinds(validate_submission(tmp_path / "cut.zip", dataset)) == ["archive"]
+    assert kinds(VIPSEG.validate(tmp_path / "cut.zip", dataset)) == ["archive"]
     with pytest.raises(DatasetError, match=r"gone\.zip does not exist"):
-        validate_submission(tmp_path / "gone.zip", dataset)
+        VIPSEG.validate(tmp_path / "gone.zip", dataset)
 
 
 def test_flipped_bytes_in_the_zip_are_found(good: Path, dataset: VIPSeg, tmp_path: Path) -> None:
@@ -241,7 +240,7 @@ def test_flipped_bytes_in_the_zip_are_found(good: Path, dataset: VIPSeg, tmp_pat
     place = data.index(b"IDAT") + 12
     data[place] ^= 255
     (tmp_path / "flip.zip").write_bytes(data)
-    assert kinds(validate_submission(tmp_path / "flip.zip", dataset)) == ["damaged-png"]
+    assert kinds(VIPSEG.validate(tmp_path / "flip.zip", dataset)) == ["damaged-png"]
 
 
 def test_nested_zip_says_where_pred_json_is(good: Path, dataset: VIPSeg, tmp_path: Path) -> None:
@@ -249,7 +248,7 @@ def test_nested_zip_says_where_pred_json_is(good: Path, dataset: VIPSeg, tmp_pat
     package.files = {f"run/{name}": data for name, data in package.files.items()}
     package.files["run/pred.json"] = json.dumps(package.document).encode()
     package.document = None
-    report = validate_submission(package.write(tmp_path / "nested.zip"), dataset)
+    report = VIPSEG.validate(package.write(tmp_path / "nested.zip"), dataset)
     assert "at the top of the zip (it is at run/pred.json)" in str(report.problems[0])
 
 
@@ -258,10 +257,10 @@ def test_zip_bombs_are_refused_unread(good: Path, dataset: VIPSeg, tmp_path: Pat
     package.files[FRAME] = package.files[FRAME] + bytes(50_000_000)
     bomb = package.write(tmp_path / "bomb.zip")
     assert bomb.stat().st_size < 200_000
-    report = validate_submission(bomb, dataset)
+    report = VIPSEG.validate(bomb, dataset)
     assert "unpacks to 500" in str(report.problems[0])
     with pytest.raises(DatasetError, match="unpacks to"):
-        open_submission(bomb).read(FRAME, 1000)
+        open_archive(bomb).read(FRAME, 1000)
 
 
 def test_a_huge_picture_is_not_decoded(good: Path, dataset: VIPSeg, tmp_path: Path) -> None:
@@ -269,7 +268,7 @@ def test_a_huge_picture_is_not_decoded(good: Path, dataset: VIPSeg, tmp_path: Pa
     data = bytearray(package.files[FRAME])
     data[16:24] = (60000).to_bytes(4, "big") * 2
     package.files[FRAME] = bytes(data)
-    report = validate_submission(package.write(tmp_path / "huge.zip"), dataset)
+    report = VIPSEG.validate(package.write(tmp_path / "huge.zip"), dataset)
     assert kinds(report) == ["size"] and "60000x60000" in str(report.problems[0])
 
 

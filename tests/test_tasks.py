@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from goldens import GEOMETRY, Golden
+from goldens import Golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvis_cli.coco_masks import decode, encode
 from dvis_cli.datasets.categories import vipseg_categories
-from dvis_cli.layers.masks import FeatureMasks
-from dvis_cli.model import RunSettings
+from dvis_cli.layers.masks import FrameMasks, ViewMasks
+from dvis_cli.run.settings import RunSettings
 from dvis_cli.structures import Frame, Geometry, InstanceFrame, Segment
 from dvis_cli.tasks import semantic
-from dvis_cli.tasks.instance import ChosenTubes, InstanceTask, TubeIdentities, choose_tubes
+from dvis_cli.tasks.chosen import Chosen
+from dvis_cli.tasks.instance import InstanceTask, TubeIdentities, choose_tubes
 from dvis_cli.tasks.semantic import SemanticTask
-from dvis_cli.video_run import start_run
 from dvis_cli.writers.instance_picture import instance_map
 
 CATEGORIES = vipseg_categories()
@@ -40,11 +40,11 @@ class RandomTubes:
     def weights(self) -> torch.Tensor:
         return torch.ones(len(self.class_probs))
 
-    def names(self, queries: torch.Tensor) -> list[int]:
+    def numbers(self, queries: torch.Tensor) -> list[int]:
         return queries.tolist()
 
-    def masks(self, place: int, queries: torch.Tensor) -> FeatureMasks:
-        return FeatureMasks(self.embeds[place][queries], self.features[place], self.geometry)
+    def masks(self, index: int, queries: torch.Tensor) -> FrameMasks:
+        return FrameMasks([ViewMasks(self.embeds[index][queries], self.features[index], self.geometry)])
 
 
 def decide(task, tubes: RandomTubes, frames: int) -> list:
@@ -93,9 +93,9 @@ def test_choose_tubes() -> None:
     assert choose_tubes(probs, 10, 0.3).queries.tolist() == [0], "0.3 itself is not above 0.3"
 
 
-def chosen(*tubes: tuple[int, int, float]) -> ChosenTubes:
+def chosen(*tubes: tuple[int, int, float]) -> Chosen:
     queries, classes, scores = zip(*tubes, strict=True)
-    return ChosenTubes(torch.tensor(queries), torch.tensor(classes), torch.tensor(scores))
+    return Chosen(torch.tensor(queries), torch.tensor(classes), torch.tensor(scores))
 
 
 def test_tubes_over_horizons() -> None:
@@ -110,12 +110,10 @@ def test_tubes_over_horizons() -> None:
 
 def test_instances_of_a_long_video(golden: Golden) -> None:
     """Cut into horizons: frames in order, at most top_k tubes in a frame, ids that keep query and class."""
-    run = start_run(
-        golden.model,
-        GEOMETRY,
-        RunSettings(mode="offline", task="instance", top_k=5, window=2, horizon=2, score_threshold=0.0),
+    run = golden.video(
+        RunSettings(mode="offline", task="instance", top_k=5, window=2, horizon=2, score_threshold=0.0)
     )
-    frames = list(run.frames(golden.source()))
+    frames = list(run)
     assert [frame.index for frame in frames] == list(range(len(golden.frames)))
     known = {}
     for frame in frames:
@@ -131,8 +129,8 @@ def test_instances_of_a_long_video(golden: Golden) -> None:
 
 def test_no_frames(golden: Golden) -> None:
     for task in ("instance", "semantic"):
-        run = start_run(golden.model, GEOMETRY, RunSettings(mode="online", task=task))
-        assert list(run.frames([])) == [] and run.segments == []
+        run = golden.video(RunSettings(mode="online", task=task), [])
+        assert list(run) == [] and run.segments == []
 
 
 def test_the_picture_of_instances() -> None:
@@ -192,8 +190,8 @@ def test_maps_against_whole_sums(seed, queries, geometry, rows) -> None:
 
 def test_maps_do_not_depend_on_batches(golden: Golden) -> None:
     def maps(**settings) -> np.ndarray:
-        run = start_run(golden.model, GEOMETRY, RunSettings(mode="online", task="semantic", **settings))
-        return np.stack([frame.ids for frame in run.frames(golden.source())])
+        run = golden.video(RunSettings(mode="online", task="semantic", **settings))
+        return np.stack([frame.ids for frame in run])
 
     assert (maps(batch=1) != maps(batch=3, memory_budget=0)).sum() <= 10
 

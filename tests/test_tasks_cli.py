@@ -17,10 +17,10 @@ from PIL import Image
 from small_vipseg import NAMES, make_dataset
 from test_tasks_goldens import check_tubes, recorded_tubes
 
+from dvis_cli.challenge.outputs import output_tubes, read_output
+from dvis_cli.challenge.vspw import VSPW
+from dvis_cli.challenge.ytvis import YTVIS
 from dvis_cli.coco_masks import decode
-from dvis_cli.datasets.instances import open_instance_truth
-from dvis_cli.datasets.outputs import output_tubes, read_output
-from dvis_cli.submission import export_vspw, export_ytvis
 
 ALLOWED_PIXELS = 10
 FAST = ("--short-side", 64, "--quiet")
@@ -218,7 +218,7 @@ def test_every_way_to_a_submission_gives_the_same(dvis, tmp_path: Path, dataset:
 
 def truth_as_predictions(dataset: Path, folder: Path) -> tuple[Path, Path]:
     """Results that repeat the truth: results.json, and maps."""
-    truth = open_instance_truth(dataset, "val")
+    truth = YTVIS.open_truth(dataset, "val")
     entries = [
         {
             "video_id": video.number,
@@ -232,7 +232,7 @@ def truth_as_predictions(dataset: Path, folder: Path) -> tuple[Path, Path]:
         for tube in reader.tubes()
     ]
     (folder / "results.json").write_text(json.dumps(entries))
-    from dvis_cli.datasets.semantics import open_semantic_truth
+    from dvis_cli.challenge.vspw_truth import open_semantic_truth
 
     for video in open_semantic_truth(dataset, "val").videos:
         for place, stem in enumerate(video.stems):
@@ -287,7 +287,7 @@ def test_exports_refuse_what_does_not_fit(dvis, tmp_path: Path, dataset: Path, c
     assert code == 0 and json.loads(out)["videos"] == {"clip": 1} and "--gt" in err
     code, _, err = dvis("export", "ytvis", tmp_path / "v", "-o", target)
     assert code == 1 and "--overwrite" in err
-    report = export_ytvis([target], tmp_path / "again.zip")
+    report = YTVIS.export([target], tmp_path / "again.zip")
     assert report.tubes == 20
     with zipfile.ZipFile(tmp_path / "again.zip") as archive:
         assert json.loads(archive.read("results.json")) == json.loads(target.read_text())
@@ -301,7 +301,7 @@ def test_exports_refuse_what_does_not_fit(dvis, tmp_path: Path, dataset: Path, c
     assert code == 0 and "000000" in err and (tmp_path / "maps" / "clip" / "000004.png").is_file()
     code, _, err = dvis("export", "vspw", tmp_path / "s", "-o", tmp_path / "maps")
     assert code == 1 and "already exists" in err
-    assert export_vspw([tmp_path / "maps"], tmp_path / "maps.zip").frames == 5
+    assert VSPW.export([tmp_path / "maps"], tmp_path / "maps.zip").frames == 5
 
 
 def test_recorded_networks_at_another_output_size(dvis, tmp_path: Path, clip: Path) -> None:

@@ -11,15 +11,14 @@ import pytest
 from PIL import Image
 from small_vipseg import HEIGHT, NAMES, WIDTH, id_map, make_dataset
 
+from dvis_cli.challenge.formats import task_of_submission
+from dvis_cli.challenge.problems import KINDS
+from dvis_cli.challenge.scoring import evaluate
+from dvis_cli.challenge.tables import score_document
+from dvis_cli.challenge.vspw import VSPW
+from dvis_cli.challenge.ytvis import YTVIS
 from dvis_cli.coco_masks import decode, encode
-from dvis_cli.datasets.instances import open_instance_truth
-from dvis_cli.datasets.kinds import kind_of_submission
-from dvis_cli.datasets.problems import KINDS
-from dvis_cli.datasets.results import find_predictions, validate_results
-from dvis_cli.datasets.semantics import open_semantic_truth, pair_maps, validate_maps
 from dvis_cli.errors import DatasetError
-from dvis_cli.evaluation.instance import evaluate_instances, instance_document
-from dvis_cli.evaluation.semantic import evaluate_semantic
 
 SIZE = (6, 8)
 
@@ -73,7 +72,7 @@ def results(tmp_path: Path, *entries: Any) -> Path:
 
 
 def test_a_youtube_vis_json(ytvis: Path, tmp_path: Path) -> None:
-    truth = open_instance_truth(ytvis, "val")
+    truth = YTVIS.open_truth(ytvis, "val")
     assert [(v.number, v.name, v.size, v.stems) for v in truth.videos] == [
         (2, "a", SIZE, ("00", "05")),
         (5, "b", SIZE, ("00", "05")),
@@ -82,8 +81,8 @@ def test_a_youtube_vis_json(ytvis: Path, tmp_path: Path) -> None:
     assert first.category_id == 1 and second.category_id == 4 and second.frames[1] is None
     for code in (*first.frames, second.frames[0]):
         assert np.array_equal(decode([code], SIZE)[0], box_mask()), "polygon and runs are the same box"
-    evaluation = evaluate_instances(results(tmp_path, tube()), truth)
-    document = instance_document(evaluation)
+    evaluation = evaluate(results(tmp_path, tube()), truth)
+    document = score_document(evaluation)
     assert document["ap"] == pytest.approx(50) and document["classes"] == 2
     assert [row["ap"] for row in document["per_class"]] == pytest.approx([0, 100])
 
@@ -103,7 +102,7 @@ def test_damaged_youtube_vis_jsons(tmp_path: Path, changes: dict[str, Any], word
     path = tmp_path / "bad.json"
     path.write_text(json.dumps(ytvis_json(**changes)))
     with pytest.raises(DatasetError, match=word):
-        open_instance_truth(path, "val")
+        YTVIS.open_truth(path, "val")
 
 
 @pytest.mark.parametrize(
@@ -122,22 +121,22 @@ def test_damaged_segmentations(tmp_path: Path, segmentation: Any) -> None:
     annotation = {"id": 1, "video_id": 5, "category_id": 4, "segmentations": [segmentation, None]}
     path = tmp_path / "bad.json"
     path.write_text(json.dumps(ytvis_json(annotations=[annotation])))
-    truth = open_instance_truth(path, "val")
+    truth = YTVIS.open_truth(path, "val")
     with pytest.raises(DatasetError, match="video 'b'"):
         truth.readers[1].tubes()
 
 
 def test_a_folder_needs_a_json(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"val\.json"):
-        open_instance_truth(tmp_path, "val")
+        YTVIS.open_truth(tmp_path, "val")
     (tmp_path / "val.json").write_text(json.dumps(ytvis_json(annotations=None)))
-    truth = open_instance_truth(tmp_path, "val")
+    truth = YTVIS.open_truth(tmp_path, "val")
     with pytest.raises(DatasetError, match="no annotations"):
-        evaluate_instances(tmp_path, truth)
+        evaluate(tmp_path, truth)
 
 
 def test_the_things_of_a_vipseg_split(tmp_path: Path) -> None:
-    truth = open_instance_truth(make_dataset(tmp_path, frames=2).root, "val")
+    truth = YTVIS.open_truth(make_dataset(tmp_path, frames=2).root, "val")
     assert [video.number for video in truth.videos] == [1, 2] and truth.videos[0].name == NAMES[0]
     tubes = truth.readers[0].tubes()
     assert len(tubes) == 3 and {category.isthing for category in truth.categories} == {True}
@@ -166,19 +165,19 @@ BAD_ENTRIES = [
 
 @pytest.mark.parametrize("entry, kind", BAD_ENTRIES)
 def test_what_is_wrong_with_an_entry(ytvis: Path, tmp_path: Path, entry: Any, kind: str) -> None:
-    truth = open_instance_truth(ytvis, "val")
+    truth = YTVIS.open_truth(ytvis, "val")
     path = results(tmp_path, tube(), tube(video=2), entry)
-    report = validate_results(path, truth)
+    report = YTVIS.validate(path, truth)
     assert [problem.kind for problem in report.problems] == [kind] and kind in KINDS and not report.ok
     with pytest.raises(DatasetError):
-        [predicted.tubes() for predicted in find_predictions(path, truth)]
+        [predicted.tubes() for predicted in YTVIS.pairs(path, truth)]
 
 
 def test_valid_results(ytvis: Path, tmp_path: Path) -> None:
-    truth = open_instance_truth(ytvis, "val")
-    report = validate_results(results(tmp_path, tube()), truth)
+    truth = YTVIS.open_truth(ytvis, "val")
+    report = YTVIS.validate(results(tmp_path, tube()), truth)
     assert report.ok and [problem.kind for problem in report.problems] == ["no-tubes"]
-    many = validate_results(results(tmp_path, *[tube()] * 101, tube(video=2)), truth)
+    many = YTVIS.validate(results(tmp_path, *[tube()] * 101, tube(video=2)), truth)
     assert many.ok and [problem.kind for problem in many.problems] == ["many-tubes"]
 
 
@@ -186,10 +185,10 @@ def test_valid_results(ytvis: Path, tmp_path: Path) -> None:
 def test_files_that_are_no_results(ytvis: Path, tmp_path: Path, text: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(text)
-    report = validate_results(path, open_instance_truth(ytvis, "val"))
+    report = YTVIS.validate(path, YTVIS.open_truth(ytvis, "val"))
     assert [problem.kind for problem in report.problems] == ["archive"]
     with pytest.raises(DatasetError, match="does not exist"):
-        validate_results(tmp_path / "nothing", open_instance_truth(ytvis, "val"))
+        YTVIS.validate(tmp_path / "nothing", YTVIS.open_truth(ytvis, "val"))
 
 
 # --- class maps -------------------------------------------------------------------------------------------
@@ -212,31 +211,31 @@ def maps(tmp_path: Path) -> Path:
 
 
 def test_three_layouts_of_one_truth(maps: Path, tmp_path: Path) -> None:
-    plain = open_semantic_truth(maps, "val")
+    plain = VSPW.open_truth(maps, "val")
     for stem in ("00", "05"):
         classes = np.array(Image.open(maps / "a" / f"{stem}.png")).astype(int)
         shifted = np.where(classes == 255, 0, classes + 1)
         shifted[0, 0] = 255 if classes[0, 0] == 255 else shifted[0, 0]
         save_map(tmp_path / "vspw" / "data" / "a" / "mask" / f"{stem}.png", shifted)
     (tmp_path / "vspw" / "val.txt").write_text("a\n")
-    published = open_semantic_truth(tmp_path / "vspw", "val")
+    published = VSPW.open_truth(tmp_path / "vspw", "val")
     assert published.class_ids == tuple(range(124))
     for place in range(2):
         ours, theirs = plain.videos[0].read(place), published.videos[0].read(place)
         assert np.array_equal(ours, theirs) and ours.min() == -1
     with pytest.raises(DatasetError, match="train"):
-        open_semantic_truth(tmp_path / "vspw", "train")
-    result = evaluate_semantic(tmp_path / "pred", published).result
+        VSPW.open_truth(tmp_path / "vspw", "train")
+    result = evaluate(tmp_path / "pred", published).results["semantic"]
     assert result.miou == result.accuracy == 1.0
 
 
 def test_the_classes_of_a_vipseg_split(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, frames=1)
-    classes = open_semantic_truth(tmp_path, "val").videos[0].read(0)
+    classes = VSPW.open_truth(tmp_path, "val").videos[0].read(0)
     ids = id_map(0)
     table = {255: 66, 700: 28, 90000: 60, 90001: 60, 123456: 48, 0: -1}
     assert np.array_equal(classes, np.vectorize(table.get)(ids))
-    assert open_semantic_truth(dataset.json_path, "").class_ids == tuple(range(124))
+    assert VSPW.open_truth(dataset.json_path, "").class_ids == tuple(range(124))
 
 
 def spoil(pred: Path, how: str) -> None:
@@ -259,30 +258,30 @@ def spoil(pred: Path, how: str) -> None:
     "how", ["missing-png", "missing-video", "damaged-png", "size", "png-channels", "unknown-class"]
 )
 def test_what_is_wrong_with_maps(maps: Path, tmp_path: Path, how: str) -> None:
-    truth, pred = open_semantic_truth(maps, "val"), tmp_path / "pred"
-    assert validate_maps(pred, truth).problems == []
+    truth, pred = VSPW.open_truth(maps, "val"), tmp_path / "pred"
+    assert VSPW.validate(pred, truth).problems == []
     spoil(pred, how)
-    report = validate_maps(pred, truth)
+    report = VSPW.validate(pred, truth)
     assert how in {problem.kind for problem in report.problems} and not report.ok and how in KINDS
     if how != "unknown-class":
         with pytest.raises(DatasetError):
-            [list(pair.frames()) for pair in pair_maps(pred, truth)]
-            evaluate_semantic(pred, truth)
+            [list(pair.frames()) for pair in VSPW.pairs(pred, truth)]
+            evaluate(pred, truth)
 
 
 def test_extra_maps_are_harmless(maps: Path, tmp_path: Path) -> None:
     save_map(tmp_path / "pred" / "a" / "07.png", np.zeros((6, 8)))
     save_map(tmp_path / "pred" / "z" / "07.png", np.zeros((6, 8)))
-    report = validate_maps(tmp_path / "pred", open_semantic_truth(maps, "val"))
+    report = VSPW.validate(tmp_path / "pred", VSPW.open_truth(maps, "val"))
     assert report.ok and {problem.kind for problem in report.problems} == {"extra-video", "extra-file"}
 
 
 def test_kinds_of_submissions(maps: Path, tmp_path: Path) -> None:
-    assert kind_of_submission(tmp_path / "pred") == "semantic"
-    assert kind_of_submission(results(tmp_path, tube())) == "instance"
+    assert task_of_submission(tmp_path / "pred") == "semantic"
+    assert task_of_submission(results(tmp_path, tube())) == "instance"
     (tmp_path / "run").mkdir()
     results(tmp_path / "run", tube())
-    assert kind_of_submission(tmp_path / "run") == "instance"
+    assert task_of_submission(tmp_path / "run") == "instance"
     (tmp_path / "vip" / "pan_pred" / "a").mkdir(parents=True)
     for folder in ("vip", "nothing"):
-        assert kind_of_submission(tmp_path / folder) == "panoptic"
+        assert task_of_submission(tmp_path / folder) == "panoptic"

@@ -7,8 +7,7 @@ import pytest
 from goldens import GEOMETRY, Golden
 
 from dvis_cli.coco_masks import decode
-from dvis_cli.model import RunSettings
-from dvis_cli.video_run import start_run
+from dvis_cli.run.settings import RunSettings
 
 ALLOWED_PIXELS = 10
 SCORE = 1e-4
@@ -16,8 +15,8 @@ SCORE = 1e-4
 
 def run(golden: Golden, **settings):
     """The frames of the recorded video, and the segments."""
-    video = start_run(golden.model, GEOMETRY, RunSettings(score_threshold=0.0, **settings))
-    return list(video.frames(golden.source())), video.segments
+    video = golden.video(RunSettings(score_threshold=0.0, **settings))
+    return list(video), video.segments
 
 
 def recorded_tubes(golden: Golden, prefix: str) -> list[tuple[float, int, int | None, np.ndarray]]:

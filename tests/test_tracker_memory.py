@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvis_cli.config import TrackerConfig
-from dvis_cli.loading import load_model
-from dvis_cli.model import DvisModel, RunSettings
-from dvis_cli.scale import QueryState
+from dvis_cli.run.loading import load_model
+from dvis_cli.run.model import DvisModel
+from dvis_cli.run.settings import RunSettings
+from dvis_cli.run.state import QueryState
 from dvis_cli.structures import SegmenterOutput
 from dvis_cli.tracker.matching import match_direct
 from dvis_cli.tracker.memory import orders_with_memory

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from small_training import MODEL, write_recipe
 
-from dvis_cli.loading import load_model
+from dvis_cli.run.loading import load_model
 
 pytest.importorskip("lightning")
 PAGE = (Path(__file__).parent.parent / "docs" / "training.md").read_text()

@@ -9,13 +9,13 @@ import pytest
 import torch
 from goldens import FOLDER, Golden
 
-from dvis_cli.loading import to_official
-from dvis_cli.model import DvisModel
+from dvis_cli.run.loading import to_official
+from dvis_cli.run.model import DvisModel
 from dvis_cli.structures import Geometry
-from dvis_cli.training.losses import Criterion, Losses, PointSettings
-from dvis_cli.training.matcher import CostWeights, Matcher
+from dvis_cli.training.losses import Criterion, Losses, MatchedMasks, PointSettings
+from dvis_cli.training.matcher import CostWeights, Matcher, MatchingRule
 from dvis_cli.training.points import Draw, uniform_draw
-from dvis_cli.training.stages import MatchingRule, RefinerStage, SegmenterStage, TrackerStage
+from dvis_cli.training.stages import RefinerStage, SegmenterStage, TrackerStage
 from dvis_cli.training.targets import ClipTargets, FrozenFeatures
 from dvis_cli.video.preprocess import preprocess
 
@@ -51,25 +51,25 @@ def targets() -> ClipTargets:
     ids = torch.zeros((3, *SIZE), dtype=torch.int16)
     for n, mask in enumerate(torch.from_numpy(ARRAYS["masks"])):
         ids[mask] = n + 1
-    return ClipTargets(ids, torch.from_numpy(ARRAYS["classes"]))
+    return ClipTargets.of(ids, torch.from_numpy(ARRAYS["classes"]))
 
 
 def replay(name: str) -> tuple[Draw, list]:
-    """The recorded draws in their order; the list counts what is asked for."""
-    asked: list = []
+    """The recorded draws in their order; the list counts them."""
+    drawn: list = []
 
     def draw(masks: int, points: int) -> torch.Tensor:
-        recorded = torch.from_numpy(ARRAYS[f"{name}.draw{len(asked)}"])
+        recorded = torch.from_numpy(ARRAYS[f"{name}.draw{len(drawn)}"])
         assert recorded.shape == (masks, points, 2)
-        asked.append((masks, points))
+        drawn.append((masks, points))
         return recorded
 
-    return draw, asked
+    return draw, drawn
 
 
 def compute(name: str, network: DvisModel) -> tuple[Losses, list, list]:
     stage, convention, guided = name.split(".")
-    draw, asked = replay(name)
+    draw, drawn = replay(name)
     matcher = RecordingMatcher(CostWeights(), POINTS)
     matcher.made = []
     criterion = Criterion(CostWeights(), PointSettings(POINTS))
@@ -77,14 +77,14 @@ def compute(name: str, network: DvisModel) -> tuple[Losses, list, list]:
     geometry = Geometry(SIZE, SIZE, SIZE)
     frames = torch.stack([preprocess(rgb, geometry) for rgb in ARRAYS["frames"]])
     if stage == "minvis":
-        losses = SegmenterStage(network, matcher, criterion).losses(frames[None], [targets()], [draw])
-        return losses, matcher.made, asked
+        losses = SegmenterStage(network, matcher, criterion).losses(frames[None], [targets()], [draw], rule)
+        return losses, matcher.made, drawn
     with torch.no_grad():
         output = network.segmenter(frames)
     inputs = FrozenFeatures(output.queries[None], output.mask_features[None])
     kind = TrackerStage if stage == "online" else RefinerStage
     losses = kind(network, matcher, criterion).losses(inputs, [targets()], [draw], rule)
-    return losses, matcher.made, asked
+    return losses, matcher.made, drawn
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -93,8 +93,8 @@ def test_recorded_losses(name: str) -> None:
     network = Golden.load("swin").model
     part = getattr(network, PART[name.split(".")[0]]).requires_grad_(True)
     try:
-        losses, assignments, asked = compute(name, network)
-        assert len(asked) == recorded["n_draws"]
+        losses, assignments, drawn = compute(name, network)
+        assert len(drawn) == recorded["n_draws"]
         assert losses.keys() == recorded["losses"].keys()
         for key, value in recorded["losses"].items():
             assert losses[key].item() == pytest.approx(value, rel=1e-4), key
@@ -115,18 +115,18 @@ def test_recorded_losses(name: str) -> None:
 
 
 def test_dice_of_an_absent_object_can_be_left_out() -> None:
-    """An object that is not in a frame still counts in the mask loss, which asks for an empty mask."""
+    """An object that is not in a frame still counts in the mask loss, which has an empty mask as target."""
     ids = torch.zeros(2, 8, 8, dtype=torch.int16)
     ids[0, 2:6, 2:6] = 1
     masks = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0))
-    rows, wanted = torch.tensor([0, 1]), torch.tensor([1, 1])  # in the frame with it, in the one without
-    points = PointSettings(count=50)
+    rows, wanted, present = torch.tensor([0, 1]), torch.tensor([1, 1]), torch.tensor([True, False])
 
     def losses(n: int, empty_dice: bool) -> tuple[float, float]:
-        draw = uniform_draw(1, torch.device("cpu"))
-        criterion = Criterion(CostWeights(), points, empty_dice=empty_dice)
-        mask, dice = criterion.mask_losses(masks[:n], ids, rows[:n], wanted[:n], [(n, draw)], tall=1)
-        return mask.item(), dice.item()
+        """Sums over the first n masks."""
+        criterion = Criterion(CostWeights(), PointSettings(count=50), empty_dice=empty_dice)
+        matched = MatchedMasks(masks[:n], ids, rows[:n], wanted[:n], present[:n], [n])
+        mask, dice = criterion.mask_losses(matched, [uniform_draw(1, torch.device("cpu"))])
+        return n * mask.item(), n * dice.item()
 
     assert losses(2, True)[0] == losses(2, False)[0] > losses(1, False)[0]
     assert losses(2, True)[1] > losses(2, False)[1] > 0

@@ -1,4 +1,4 @@
-"""Who is asked for which object when tracks lose theirs: scripted tracks, whose masks are exact."""
+"""Which query is assigned to which object when tracks lose theirs: scripted tracks, whose masks are exact."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from small_training import MODEL
 
 from dvis_cli.config import model_config
 from dvis_cli.errors import ConfigError
-from dvis_cli.model import DvisModel
+from dvis_cli.run.model import DvisModel
 from dvis_cli.structures import Category
 from dvis_cli.training.clip_settings import ClipSettings
 from dvis_cli.training.losses import Criterion, PointSettings
-from dvis_cli.training.matcher import Asked, CostWeights, Matcher, Predicted
-from dvis_cli.training.ownership import HandoverRule, handed_over
+from dvis_cli.training.matcher import ClipAssignment, CostWeights, Matcher, MatchingRule, Predicted
+from dvis_cli.training.ownership import handed_over
 from dvis_cli.training.points import Draw, uniform_draw
 from dvis_cli.training.settings import TrainSettings
-from dvis_cli.training.stages import MatchingRule, RefinerStage, TrackerStage
+from dvis_cli.training.stages import RefinerStage, TrackerStage
 from dvis_cli.training.targets import ClipTargets, FrozenFeatures
 
 OBJECTS, QUERIES, SIDE = 3, 5, 16
@@ -29,7 +29,7 @@ NOTHING = -1
 
 def clip_of(
     script: list[list[int]], hidden: tuple[tuple[int, int], ...] = ()
-) -> tuple[Predicted, torch.Tensor, ClipTargets]:
+) -> tuple[Predicted, ClipTargets]:
     """A clip whose queries cover, in frame t, the objects `script[t]` (NOTHING: no mask).
 
     Args:
@@ -48,73 +48,77 @@ def clip_of(
         for query, n in enumerate(row):
             if n != NOTHING:
                 embeds[frame, query, n] = 1.0
-    targets = ClipTargets(ids, torch.arange(OBJECTS))
+    targets = ClipTargets.of(ids, torch.arange(OBJECTS))
     logits = torch.zeros(frames, QUERIES, OBJECTS + 1)
-    return Predicted(logits, embeds), features, targets
+    return Predicted(logits, embeds, features), targets
 
 
 def matching() -> tuple[Matcher, Draw]:
     return Matcher(CostWeights(), points=64), uniform_draw(0, torch.device("cpu"))
 
 
-def asked_of(script: list[list[int]], patience: int, hidden: tuple[tuple[int, int], ...] = ()) -> Asked:
+def assigned_of(
+    script: list[list[int]], patience: int, hidden: tuple[tuple[int, int], ...] = ()
+) -> ClipAssignment:
     matcher, draw = matching()
-    return handed_over(matcher, *clip_of(script, hidden), draw, HandoverRule(patience))
+    return handed_over(matcher, *clip_of(script, hidden), draw, MatchingRule(patience=patience))
 
 
-def owners(asked: Asked) -> list[dict[int, int]]:
+def owners(assigned: ClipAssignment) -> list[dict[int, int]]:
     """Of each frame, object -> query; empty masks left out."""
     return [
         {n: q for q, n in zip(pair.queries.tolist(), pair.objects.tolist(), strict=True) if n < OBJECTS}
-        for pair in asked.masks
+        for pair in assigned.masks
     ]
 
 
-def emptied(asked: Asked) -> list[set[int]]:
-    """Of each frame, the queries that are asked for an empty mask."""
-    return [set(pair.queries[pair.objects == OBJECTS].tolist()) for pair in asked.masks]
+def emptied(assigned: ClipAssignment) -> list[set[int]]:
+    """Of each frame, the queries whose target is an empty mask."""
+    return [set(pair.queries[pair.objects == OBJECTS].tolist()) for pair in assigned.masks]
 
 
-def classes(asked: Asked) -> dict[int, int]:
-    assert asked.classes is not None
-    return dict(zip(asked.classes.queries.tolist(), asked.classes.objects.tolist(), strict=True))
+def classes(assigned: ClipAssignment) -> dict[int, int]:
+    assert assigned.classes is not None
+    return dict(zip(assigned.classes.queries.tolist(), assigned.classes.objects.tolist(), strict=True))
 
 
 def test_steady_tracks_keep_their_objects() -> None:
-    asked = asked_of([[0, 1, 2, NOTHING, NOTHING]] * 6, patience=1)
-    assert owners(asked) == [{0: 0, 1: 1, 2: 2}] * 6
-    assert emptied(asked) == [set()] * 6
-    assert classes(asked) == {0: 0, 1: 1, 2: 2}
+    assigned = assigned_of([[0, 1, 2, NOTHING, NOTHING]] * 6, patience=1)
+    assert owners(assigned) == [{0: 0, 1: 1, 2: 2}] * 6
+    assert emptied(assigned) == [set()] * 6
+    assert classes(assigned) == {0: 0, 1: 1, 2: 2}
 
 
 @pytest.mark.parametrize("patience", [0, 1, 2, 9])
 def test_an_object_goes_over_after_so_many_misses(patience: int) -> None:
     before, after = [0, 1, 2, NOTHING, NOTHING], [NOTHING, 1, 2, 0, NOTHING]
-    asked = asked_of([before] * 3 + [after] * 5, patience)
+    assigned = assigned_of([before] * 3 + [after] * 5, patience)
     keeps = min(3 + patience, 8)
-    assert [frame[0] for frame in owners(asked)] == [0] * keeps + [3] * (8 - keeps)
-    # The one that takes over is not asked to be silent, nor to hide what it alone sees while the owner misses it.
-    assert 3 not in set().union(*emptied(asked)[3:])
-    assert (3 in classes(asked)) == (keeps < 8)
+    assert [frame[0] for frame in owners(assigned)] == [0] * keeps + [3] * (8 - keeps)
+    # The one that takes over has no empty mask as target, nor to hide what it alone sees while the owner misses it.
+    assert 3 not in set().union(*emptied(assigned)[3:])
+    assert (3 in classes(assigned)) == (keeps < 8)
 
 
-def test_two_that_swap_are_first_asked_to_swap_back() -> None:
-    asked = asked_of([[0, 1, 2, NOTHING, NOTHING]] * 2 + [[1, 0, 2, NOTHING, NOTHING]] * 3, patience=1)
-    assert [(frame[0], frame[1]) for frame in owners(asked)] == [(0, 1)] * 3 + [(1, 0)] * 2
+def test_two_that_swap_keep_their_objects_at_first() -> None:
+    assigned = assigned_of([[0, 1, 2, NOTHING, NOTHING]] * 2 + [[1, 0, 2, NOTHING, NOTHING]] * 3, patience=1)
+    assert [(frame[0], frame[1]) for frame in owners(assigned)] == [(0, 1)] * 3 + [(1, 0)] * 2
 
 
 def test_a_second_mask_of_a_covered_object_is_to_be_empty_only_for_owners() -> None:
     lost = [[0, 1, 2, NOTHING, NOTHING]] * 2 + [[NOTHING, 1, 2, 0, NOTHING]] * 4
-    asked = asked_of([*lost, [0, 1, 2, 0, 0]], patience=0)
-    assert owners(asked)[-1][0] == 3
-    assert emptied(asked)[-1] == {0}  # it owned the object once; query 4 never did, and its class says so
+    assigned = assigned_of([*lost, [0, 1, 2, 0, 0]], patience=0)
+    assert owners(assigned)[-1][0] == 3
+    assert emptied(assigned)[-1] == {
+        0
+    }  # it owned the object once; query 4 never did, and its class is no-object
 
 
 def test_absence_is_no_miss_and_nobody_owns_before_the_first_sight() -> None:
     hidden = tuple((frame, 0) for frame in (0, 3, 4))
     script = [[NOTHING, 1, 2, NOTHING, NOTHING]] + [[0, 1, 2, NOTHING, NOTHING]] * 2
     script += [[NOTHING, 1, 2, NOTHING, NOTHING]] * 2 + [[0, 1, 2, NOTHING, NOTHING]]
-    found = owners(asked_of(script, 0, hidden))
+    found = owners(assigned_of(script, 0, hidden))
     assert 0 not in found[0]
     assert [frame[0] for frame in found[1:]] == [0] * 5
 
@@ -125,13 +129,13 @@ def test_absence_is_no_miss_and_nobody_owns_before_the_first_sight() -> None:
     st.integers(0, 3),
 )
 def test_owners_are_one_to_one(script: list[list[int]], patience: int) -> None:
-    asked = asked_of(script, patience)
-    for pair in asked.masks:
+    assigned = assigned_of(script, patience)
+    for pair in assigned.masks:
         assert len(set(pair.queries.tolist())) == len(pair.queries)
         seen = [n for n in pair.objects.tolist() if n < OBJECTS]
         assert len(set(seen)) == len(seen)
-    ever = {q for frame in owners(asked) for q in frame.values()}
-    assert set(classes(asked)) == ever
+    ever = {q for frame in owners(assigned) for q in frame.values()}
+    assert set(classes(assigned)) == ever
 
 
 def test_endless_patience_is_equation_4() -> None:
@@ -139,8 +143,8 @@ def test_endless_patience_is_equation_4() -> None:
     script = [torch.randperm(QUERIES, generator=generator).clamp(max=OBJECTS).tolist() for _ in range(5)]
     script = [[n if n < OBJECTS else NOTHING for n in row] for row in script]
     matcher, draw = matching()
-    equation = owners(Asked(matcher.first_appearance(*clip_of(script), draw)))
-    assert owners(asked_of(script, patience=99)) == equation
+    equation = owners(ClipAssignment(matcher.first_appearance(*clip_of(script), draw, MatchingRule())))
+    assert owners(assigned_of(script, patience=99)) == equation
 
 
 @pytest.mark.parametrize("stage", ["tracker", "refiner"])
@@ -150,7 +154,7 @@ def test_both_stages_learn_from_it(stage: str) -> None:
         model_config(MODEL, "test"), num_classes=OBJECTS, mode="offline" if stage == "refiner" else "online"
     )
     network = DvisModel(config, tuple(Category(i, f"class {i}", True, (0, 0, 0)) for i in range(OBJECTS)))
-    _, _, targets = clip_of([[0, 1, 2, NOTHING, NOTHING]] * 3)
+    _, targets = clip_of([[0, 1, 2, NOTHING, NOTHING]] * 3)
     inputs = FrozenFeatures(torch.randn(1, 3, 8, 32), torch.randn(1, 3, 32, 4, 4))
     matcher, draw = matching()
     rules = (TrackerStage if stage == "tracker" else RefinerStage)(

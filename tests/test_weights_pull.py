@@ -580,7 +580,7 @@ def test_add_and_use_by_name(server: Server, tmp_path: Path, dvis) -> None:
     assert dvis("weights", "add", source, "--as", "recorded")[0] == 2
     assert dvis("weights", "add", source, "--as", "other", "--classes", "coco")[0] == 2
     assert dvis("weights", "add", source, "--as", "other", "--classes", "cocoa")[0] == 2
-    from dvis_cli.loading import load_model
+    from dvis_cli.run.loading import load_model
 
     assert load_model("recorded").config.name == "recorded"
     code, out, _ = dvis("weights", "info", "recorded", "--json")
@@ -605,7 +605,7 @@ def test_a_folder_of_transformers(server: Server, tmp_path: Path, dvis) -> None:
         "dvis.json",
         "model.safetensors",
     ]
-    from dvis_cli.loading import load_model
+    from dvis_cli.run.loading import load_model
 
     model = load_model("m")
     assert (model.config.name, model.config.input.short_side) == ("m", 96)

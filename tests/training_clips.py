@@ -11,8 +11,9 @@ from small_vipseg import HEIGHT
 
 from dvis_cli.config import InputConfig
 from dvis_cli.datasets.categories import vipseg_categories
+from dvis_cli.training.clip_settings import ClipSettings
 from dvis_cli.training.clip_sources import ClipSource, open_source
-from dvis_cli.training.clips import ClipDataset, ClipSample, ClipSettings
+from dvis_cli.training.clips import ClipDataset, ClipSample
 
 PLAIN = {"short_sides": (HEIGHT,), "flip": False}
 INDEX = {category.id: index for index, category in enumerate(vipseg_categories())}

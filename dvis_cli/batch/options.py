@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from dvis_cli.checkpoints.registry import default_model, known_model, looks_like_file
 from dvis_cli.errors import UsageError
+from dvis_cli.run.options import option
 
 EngineName = Literal["local", "ray"]
 ENGINES: tuple[EngineName, ...] = ("local", "ray")
@@ -44,6 +45,22 @@ class VideoSettings:
         return [path for path in (weights, Path(config) if config else None) if path is not None]
 
 
+def parse_shard(text: str | None, name: str = "--shard") -> tuple[int, int] | None:
+    """`3/16` is the third of sixteen parts. Raises `UsageError`."""
+    if text is None:
+        return None
+    first, slash, second = text.partition("/")
+    if not (slash and first.strip().isdecimal() and second.strip().isdecimal()):
+        raise UsageError(f"{name} {text!r}: expected I/N, such as 3/16 for the third of sixteen parts")
+    part, parts = int(first), int(second)
+    if not 1 <= part <= parts:
+        raise UsageError(f"{name} {text!r}: I must lie in 1..N (a Slurm array from 1 to N fits)")
+    return part, parts
+
+
+PANEL = "Many videos"  # of the options in `dvis segment --help`
+
+
 @dataclass(frozen=True)
 class BatchOptions:
     """Who does the work, and when to stop.
@@ -51,26 +68,45 @@ class BatchOptions:
     Raises UsageError when a value makes no sense.
     """
 
-    engine: EngineName = "local"
-    jobs: int | None = None  # workers; None: one a GPU, or one on a CPU (local), what the cluster has (ray)
+    engine: EngineName = option("local", "Who works on many videos.", panel=PANEL)
+    # None: one a GPU, or one on a CPU (local), what the cluster has (ray)
+    jobs: int | None = option(None, "Workers, one model each. Default: one a GPU, or one.", panel=PANEL)
+    # () takes all videos
+    include: tuple[str, ...] = option(
+        (), "Only these files of folders; repeat.", metavar="PATTERN", panel=PANEL
+    )
+    exclude: tuple[str, ...] = option(
+        (), "Not these files of folders; repeat.", metavar="PATTERN", panel=PANEL
+    )
+    retry_failed: bool = option(
+        False, "Try again what failed in an earlier run.", flags=("--retry-failed",), panel=PANEL
+    )
+    fail_fast: bool = option(False, "Stop at the first failure.", flags=("--fail-fast",), panel=PANEL)
+    max_failures: int | None = option(None, "Stop after this many failed videos.", panel=PANEL)
+    # instead of the names' order
+    shuffle: bool = option(False, "A fixed order without meaning.", flags=("--shuffle",), panel=PANEL)
+    # (I, N), 1 <= I <= N
+    shard: tuple[int, int] | None = option(
+        None, "Only part I of N, for schedulers.", metavar="I/N", parse=parse_shard, panel=PANEL
+    )
+    watch: bool = option(False, "Go on looking for new videos.", flags=("--watch",), panel=PANEL)
+    # "auto", "ray://host:10001"; None starts Ray on this machine
+    ray_address: str | None = option(
+        None, "A running Ray cluster, or 'auto'.", metavar="ADDRESS", panel=PANEL
+    )
+    ray_cpus: float = option(1.0, "CPUs that Ray reserves for a worker.", panel=PANEL)
+    # None: 1 where the cluster has any
+    ray_gpus: float | None = option(None, "GPUs that Ray reserves for a worker.", panel=PANEL)
     threads: int | None = None  # CPU threads of one worker's network; None: the cores divided by the workers
-    ray_address: str | None = None  # "auto", "ray://host:10001"; None starts Ray on this machine
-    ray_cpus: float = 1.0  # CPUs that Ray reserves for a worker
-    ray_gpus: float | None = None  # GPUs that Ray reserves for a worker; None: 1 where the cluster has any
-    include: tuple[str, ...] = ()  # patterns of names or paths to take in folders; () takes all videos
-    exclude: tuple[str, ...] = ()  # patterns to leave out
-    retry_failed: bool = False  # try again what failed in an earlier run
     max_tries: int = 3  # of a video whose worker died, or whose network did
-    max_failures: int | None = None  # stop after this many failed videos; 1 is --fail-fast
-    shuffle: bool = False  # a fixed order without meaning, instead of the names'
-    shard: tuple[int, int] | None = None  # (I, N), 1 <= I <= N: do only part I of N
-    watch: bool = False  # go on looking for new videos
     watch_every: float = 5.0  # seconds between looks
     settle: float = 5.0  # seconds that a watched file must not have changed
     watch_idle: float | None = None  # seconds without work after which watching ends; None: never
     stall: float = 3600.0  # seconds without a frame after which a worker counts as dead
 
     def __post_init__(self) -> None:
+        if self.fail_fast:
+            object.__setattr__(self, "max_failures", 1)
         if self.engine not in ENGINES:
             raise UsageError(f"engine {self.engine!r}: choose one of {', '.join(ENGINES)}")
         for name in ("jobs", "threads", "max_tries", "max_failures"):
@@ -84,19 +120,6 @@ class BatchOptions:
             raise UsageError(f"shard {self.shard[0]}/{self.shard[1]}: expected I/N with I from 1 to N")
         if self.watch and self.shuffle:
             raise UsageError("--watch takes videos as they come: leave out --shuffle")
-
-
-def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """`3/16` is the third of sixteen parts. Raises `UsageError`."""
-    if text is None:
-        return None
-    first, slash, second = text.partition("/")
-    if not (slash and first.strip().isdecimal() and second.strip().isdecimal()):
-        raise UsageError(f"--shard {text!r}: expected I/N, such as 3/16 for the third of sixteen parts")
-    part, parts = int(first), int(second)
-    if not 1 <= part <= parts:
-        raise UsageError(f"--shard {text!r}: I must lie in 1..N (a Slurm array from 1 to N fits)")
-    return part, parts
 
 
 def in_shard(key: str, shard: tuple[int, int] | None) -> bool:

@@ -34,7 +34,7 @@ from .places import (
 from .places import join as join_url
 
 if TYPE_CHECKING:
-    from dvis_cli.model import DvisModel
+    from dvis_cli.run.model import DvisModel
 
 Say = Callable[[Message], None]
 _SYNCS = 16  # files that are on their way to the disk at once
@@ -58,8 +58,8 @@ class Worker:
         """Load the model. Raises `DvisError` when it cannot be loaded."""
         import torch
 
-        from dvis_cli.allocator import keep_freed_memory
-        from dvis_cli.loading import load_model
+        from dvis_cli.run.loading import load_model
+        from dvis_cli.run.placement import keep_freed_memory
 
         started = time.monotonic()
         keep_freed_memory()
@@ -119,8 +119,6 @@ class Worker:
             results = folder / "result"
             document = self._segment(path, results, task, say)
             made = next(results.iterdir())
-            if str(path) != task.source:
-                _name_source(made, document, task.source)
             if out is None:
                 publish(made, join_url(task.out, task.key))
             else:
@@ -128,16 +126,20 @@ class Worker:
             return document
 
     def _segment(self, source: Path, out: Path, task: Task, say: Say) -> dict[str, Any]:
-        from dvis_cli.pipeline import save_video
+        from dvis_cli.run.options import SegmentOptions
+        from dvis_cli.run.video import save_video
         from dvis_cli.video import open_video
 
-        save = dict(self._settings.save)
-        save["overwrite"] = bool(save.get("overwrite")) or task.replace
-        opening = {name: save[name] for name in ("folder_fps",) if name in save}
-        total = open_video(source, save.get("selection"), **opening).info.frames
+        options = SegmentOptions(**self._settings.save)
+        options = replace(options, overwrite=options.overwrite or task.replace)
+        total = open_video(source, options.selection, folder_fps=options.folder_fps).info.frames
         progress = _Progress(self.number, task, total, say)
+        # segments.json names what the user named, not the temporary file that stands for it.
+        named = None if str(source) == task.source else _as_utf8(task.source)
         name = Path(task.key).name
-        return save_video(source, out, self._model, name=name, on_progress=progress, **save)
+        return save_video(
+            source, out, self._model, options, name=name, source_path=named, on_progress=progress
+        )
 
 
 class _Progress:
@@ -195,16 +197,6 @@ def _alias(source: Path, folder: Path) -> Path:
 def _as_utf8(text: str) -> str:
     """Text with its invalid bytes spelled out."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _name_source(folder: Path, document: dict[str, Any], name: str) -> None:
-    """Let segments.json name what the user named, not the temporary file that stood for it."""
-    from dvis_cli.writers.segments_json import write_json
-
-    document["source"]["path"] = _as_utf8(name)
-    path = folder / "segments.json"
-    if path.exists():
-        write_json(path, document)
 
 
 def _put_in_place(made: Path, target: Path, replace: bool) -> None:

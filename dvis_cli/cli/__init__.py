@@ -68,7 +68,7 @@ def main() -> None:
     except MemoryError:
         _fail("out of memory: lower --short-side or --window", 1)
     except Exception as error:
-        if hasattr(error, "format_message"):  # what the parser has to say
+        if hasattr(error, "format_message"):  # a usage error of the parser
             _fail(error.format_message(), getattr(error, "exit_code", 2))
         _fail(f"unexpected {type(error).__name__}: {error} (a bug; --debug shows where)", 1)
 

@@ -1,4 +1,4 @@
-"""What every command says and how: progress and warnings on stderr, results on stdout.
+"""What every command prints: progress and warnings on stderr, results on stdout.
 
 On a terminal progress is a live rich bar; anywhere else it is a plain line now and then, so that a log
 file stays readable. `quiet` leaves only errors.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
+
+from dvis_cli.errors import warnings_to
 
 PLAIN_LINE_EVERY_S = 10.0
 FIRST_LINE_AFTER_S = 2.0
@@ -49,22 +49,9 @@ class Reporter:
         if not self.quiet:
             print(f"warning: {text}", file=sys.stderr, flush=True)
 
-    @contextmanager
-    def warnings_as_lines(self) -> Iterator[None]:
-        """Show `DvisWarning`s as lines of ours; leave other libraries' warnings alone."""
-        from dvis_cli.errors import DvisWarning
-
-        def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
-            if issubclass(category, DvisWarning):
-                self.warn(str(message))
-            else:
-                original(message, category, *rest, **options)
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", DvisWarning)
-            original = warnings.showwarning
-            warnings.showwarning = show
-            yield
+    def warnings_as_lines(self) -> AbstractContextManager[None]:
+        """Show `DvisWarning`s as lines of ours."""
+        return warnings_to(self.warn)
 
     def progress(self, label: str, total: int | None, unit: str = "frames") -> Progress:
         """A progress display to be used as a context manager.
@@ -105,8 +92,13 @@ class Progress:
         self.done += count
         self.show()
 
+    def advance_named(self, name: str, total: int | None = None) -> None:
+        """One more unit is done, `name`; `total` where it was not known before."""
+        self.total = self.total if total is None else total
+        self.advance()
+
     def begin_at(self, done: int) -> None:
-        """Count from here and now: what went before says nothing of the rate."""
+        """Count from here and now: what went before does not count in the rate."""
         self.done = self.begun_at = done
         self.started = time.monotonic()
 

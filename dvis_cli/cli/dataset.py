@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dvis_cli.run.units import parse_size
+
 from .console import Progress, Reporter, print_json
-from .units import parse_size
 
 if TYPE_CHECKING:
     from dvis_cli.datasets.prepare import VideoReport
@@ -30,7 +31,7 @@ def prepare_vipseg(
 ) -> None:
     """Make the 720P layout and its json from raw VIPSeg, like the official one. Run again to resume."""
     from dvis_cli.datasets import prepare
-    from dvis_cli.datasets.parallel import usable_cores
+    from dvis_cli.files import usable_cores
 
     reporter = Reporter(quiet)
     with reporter.progress("prepare", prepare.listed_videos(raw, split), "videos") as progress:
@@ -66,9 +67,9 @@ def synth(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Make synthetic videos with their truth, in the 720P layout. Run again to resume or to add videos."""
-    from dvis_cli.datasets.parallel import usable_cores
     from dvis_cli.datasets.synthetic.settings import Settings
     from dvis_cli.datasets.synthetic.writing import write_dataset
+    from dvis_cli.files import usable_cores
 
     height, width = parse_size(size, "--size")
     settings = Settings(height, width, frames, seed, split, difficulty)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,10 +11,6 @@ from dvis_cli.errors import UsageError
 
 from .console import Reporter, print_json
 from .segment import TaskChoice
-
-if TYPE_CHECKING:
-    from dvis_cli.datasets.vipseg import VIPSeg
-
 
 DEFAULT_METRICS = "vpq,stq"
 
@@ -55,26 +51,26 @@ def evaluate(
 
     With --task instance or semantic, ground truth may also be a YouTube-VIS json, or VSPW's maps.
     """
-    from dvis_cli.datasets.parallel import usable_cores
+    from dvis_cli.challenge.formats import FORMATS
+    from dvis_cli.challenge.scoring import evaluate as evaluate_run
+    from dvis_cli.challenge.tables import methods, score_document, write_csv
+    from dvis_cli.files import usable_cores
 
-    if task is not TaskChoice.panoptic:
-        from .task_scores import evaluate_task
+    from .score_display import print_scores
 
-        if metric != DEFAULT_METRICS:
-            raise UsageError(f"--metric {metric} is for --task panoptic; {task.value} has scores of its own")
-        evaluate_task(
-            task.value, runs, gt, split, workers or usable_cores(), csv=csv, json_output=json_output,
-            per_class=per_class, per_video=per_video, quiet=quiet,
-        )  # fmt: skip
-        return
-    from dvis_cli.datasets.vipseg import VIPSeg
-    from dvis_cli.evaluation import check_metrics
-    from dvis_cli.evaluation.ablation import methods
-    from dvis_cli.evaluation.tables import write_csv
-
-    metrics = check_metrics([name.strip() for name in metric.split(",") if name.strip()])
-    dataset = VIPSeg.open(gt, split) if gt.is_dir() else VIPSeg.from_json(gt)
-    documents = [_score(run, dataset, metrics, workers or usable_cores(), Reporter(quiet)) for run in runs]
+    if task is not TaskChoice.panoptic and metric != DEFAULT_METRICS:
+        raise UsageError(f"--metric {metric} is for --task panoptic; {task.value} has scores of its own")
+    metrics = [name.strip() for name in metric.split(",") if name.strip()]
+    form = FORMATS[task.value]
+    truth = form.open_truth(gt, split)
+    total, reporter = len(form.lengths(truth)), Reporter(quiet)
+    documents = []
+    for run in runs:
+        with reporter.progress(run.name or str(run), total, "videos") as progress:
+            scores = evaluate_run(
+                run, truth, metrics, workers=workers or usable_cores(), on_video=progress.advance_named
+            )
+        documents.append(score_document(scores))
     if compare:
         for document, method in zip(documents, methods(runs), strict=True):
             document["method"] = method
@@ -83,22 +79,5 @@ def evaluate(
     several = compare or len(documents) > 1
     if json_output:
         print_json({"runs": documents} if several else documents[0])
-        return
-    from . import score_display
-
-    score_display.print_comparison(documents)
-    for document in documents:
-        score_display.print_details(document, several, per_class, per_video)
-
-
-def _score(
-    run: Path, dataset: VIPSeg, metrics: tuple[str, ...], workers: int, reporter: Reporter
-) -> dict[str, Any]:
-    from dvis_cli.evaluation import evaluate as evaluate_run
-    from dvis_cli.evaluation.tables import score_document
-
-    with reporter.progress(run.name or str(run), len(dataset.videos), "videos") as progress:
-        evaluation = evaluate_run(
-            run, dataset, metrics, workers=workers, on_video=lambda _: progress.advance()
-        )
-    return score_document(evaluation)
+    else:
+        print_scores(documents, several, per_class, per_video)

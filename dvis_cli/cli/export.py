@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .console import Reporter, print_json
+
+if TYPE_CHECKING:
+    from dvis_cli.challenge.format import PngFormat
 
 app = typer.Typer(help="Results in the form that a scoring server reads.", no_args_is_help=True)
 
@@ -30,24 +33,9 @@ def vipseg(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
 ) -> None:
     """Make a VIPSeg submission: pred.json and pan_pred/ in one zip. Check it with dvis validate."""
-    from dvis_cli.datasets.parallel import usable_cores
-    from dvis_cli.submission import export_vipseg, find_videos
+    from dvis_cli.challenge.vipseg import VIPSEG
 
-    reporter = Reporter(quiet)
-    with reporter.progress("export", len(find_videos(runs)), "videos") as progress:
-        report = export_vipseg(
-            runs, output, overwrite, workers or usable_cores(), on_video=lambda _: progress.advance()
-        )
-    _warn_of_numbers(reporter, report.unnamed)
-    if json_output:
-        print_json({
-            "file": str(report.path),
-            "videos": report.videos,
-            "frames": report.frames,
-            "numbered_videos": list(report.unnamed),
-        })  # fmt: skip
-    else:
-        typer.echo(f"{report.path}: {report.videos} videos, {report.frames} frames")
+    _export_pngs(VIPSEG, runs, output, overwrite, workers, json_output, Reporter(quiet))
 
 
 @app.command("ytvis")
@@ -69,14 +57,12 @@ def ytvis(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
 ) -> None:
     """Make a YouTube-VIS or OVIS submission: results.json. Check it with dvis validate."""
-    from dvis_cli.datasets.instances import open_instance_truth
-    from dvis_cli.submission.ytvis import export_ytvis, find_results
+    from dvis_cli.challenge.ytvis import YTVIS
 
     reporter = Reporter(quiet)
-    truth = open_instance_truth(gt, split) if gt is not None else None
-    folders, _ = find_results(runs)
-    with reporter.progress("export", len(folders), "videos") as progress:
-        report = export_ytvis(runs, output, truth, overwrite, on_video=lambda _: progress.advance())
+    truth = YTVIS.open_truth(gt, split) if gt is not None else None
+    with reporter.progress("export", None, "videos") as progress:
+        report = YTVIS.export(runs, output, truth, overwrite, on_video=progress.advance_named)
     if report.numbers and truth is None:
         reporter.warn("videos are numbered 1, 2, ... by name; with --gt they get the dataset's numbers")
     if json_output:
@@ -99,26 +85,35 @@ def vspw(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
 ) -> None:
     """Make a VSPW submission: <video>/<stem>.png, class ids. Check it with dvis validate."""
-    from dvis_cli.submission.vspw import count_videos, export_vspw
+    from dvis_cli.challenge.vspw import VSPW
 
-    reporter = Reporter(quiet)
-    with reporter.progress("export", count_videos(runs), "videos") as progress:
-        report = export_vspw(runs, output, overwrite, on_video=lambda _: progress.advance())
-    _warn_of_numbers(reporter, report.unnamed)
+    _export_pngs(VSPW, runs, output, overwrite, 1, json_output, Reporter(quiet))
+
+
+def _export_pngs(
+    form: PngFormat[Any],
+    runs: list[Path],
+    output: Path,
+    overwrite: bool,
+    workers: int | None,
+    json_output: bool,
+    reporter: Reporter,
+) -> None:
+    from dvis_cli.files import usable_cores
+
+    with reporter.progress("export", None, "videos") as progress:
+        report = form.export(runs, output, overwrite, workers or usable_cores(), progress.advance_named)
+    if report.unnamed:
+        reporter.warn(
+            f"{len(report.unnamed)} videos do not come from image folders ({report.unnamed[0]}, ...): their "
+            "frames are called 000000, 000001, ..., which a ground truth's names may not be"
+        )
     if json_output:
         print_json({
             "file": str(report.path),
             "videos": report.videos,
             "frames": report.frames,
-            "numbered_videos": list(report.unnamed),
+            "numbered_videos": report.unnamed,
         })  # fmt: skip
     else:
         typer.echo(f"{report.path}: {report.videos} videos, {report.frames} frames")
-
-
-def _warn_of_numbers(reporter: Reporter, unnamed: tuple[str, ...]) -> None:
-    if unnamed:
-        reporter.warn(
-            f"{len(unnamed)} videos do not come from image folders ({unnamed[0]}, ...): their "
-            "frames are called 000000, 000001, ..., which a ground truth's names may not be"
-        )

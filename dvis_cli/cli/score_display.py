@@ -10,13 +10,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dvis_cli.evaluation.tables import GROUPS, MEANS, headline
+from dvis_cli.challenge.tables import GROUPS, MEANS, headline
 
 NOTHING = "-"
 
 
-def print_comparison(documents: Sequence[dict[str, Any]]) -> None:
-    """One row for each run: VPQ, VPQ1, VPQ2, VPQ4, VPQ6, STQ; with methods, as in the report's table 3."""
+def print_scores(documents: Sequence[dict[str, Any]], headed: bool, per_class: bool, per_video: bool) -> None:
+    """One row for each run, then what was chosen of each; with `headed`, runs have headings and no totals."""
+    _print_headlines(documents)
+    for document in documents:
+        _print_details(document, headed, per_class, per_video)
+
+
+def _print_headlines(documents: Sequence[dict[str, Any]]) -> None:
+    """VPQ, VPQ1, VPQ2, VPQ4, VPQ6, STQ and the like; with methods, as in the report's table 3."""
     rows = [headline(document) for document in documents]
     compared = "method" in documents[0]
     table = _table([*(["Method"] if compared else []), "Run", *rows[0], *(["Gain"] if compared else [])])
@@ -38,8 +45,7 @@ def _gain(first: dict[str, float | None], row: dict[str, float | None]) -> str:
     return NOTHING if value is None or base is None else f"{value - base:+.{3 if key == 'STQ' else 1}f}"
 
 
-def print_details(document: dict[str, Any], headed: bool, per_class: bool, per_video: bool) -> None:
-    """Everything else about one run; with `headed`, its name and only the tables that were asked for."""
+def _print_details(document: dict[str, Any], headed: bool, per_class: bool, per_video: bool) -> None:
     console = _console()
     if headed:
         if not (per_class or per_video):
@@ -49,10 +55,10 @@ def print_details(document: dict[str, Any], headed: bool, per_class: bool, per_v
         _print_totals(console, document)
     if per_class:
         console.print()
-        console.print(_class_table(document))
+        console.print(_class_table(document) if "task" in document else _panoptic_classes(document))
     if per_video:
         console.print()
-        console.print(_video_table(document))
+        console.print(_video_table(document) if "task" in document else _panoptic_videos(document))
 
 
 def _print_totals(console: Console, document: dict[str, Any]) -> None:
@@ -66,8 +72,10 @@ def _print_totals(console: Console, document: dict[str, Any]) -> None:
             f"\nSTQ {stq['stq']:.4f}  AQ {stq['aq']:.4f}  SQ {stq['sq']:.4f}  ({stq['classes']} classes)",
             highlight=False,
         )
-    counts = f"{document['videos']} videos, {document['frames']} frames, {document['seconds']:.1f} s"
-    console.print(counts, highlight=False)
+    counts = f"{document['videos']} videos, {document['frames']} frames"
+    if "task" in document:
+        counts = f"\n{counts}, {document['classes']} classes"
+    console.print(f"{counts}, {document['seconds']:.1f} s", highlight=False)
 
 
 def _window_table(vpq: dict[str, Any]) -> Table:
@@ -94,6 +102,28 @@ def _print_empty(console: Console, document: dict[str, Any]) -> None:
 
 
 def _class_table(document: dict[str, Any]) -> Table:
+    """Of instances or classes."""
+    if document["task"] == "semantic":
+        table = _table(["Class", "Id", "IoU"])
+        for row in document["per_class"]:
+            table.add_row(row["name"], str(row["id"]), _number(100 * row["iou"]))
+        return table
+    table = _table(["Class", "Id", "AP", "AP50", "AP75", "True tubes"])
+    for row in document["per_class"]:
+        scores = [_number(row[key]) for key in ("ap", "ap50", "ap75")]
+        table.add_row(row["name"], str(row["id"]), *scores, str(row["tubes"]))
+    return table
+
+
+def _video_table(document: dict[str, Any]) -> Table:
+    rows = [(row["video_id"], headline(row)) for row in document["per_video"]]
+    table = _table(["Video", *(rows[0][1] if rows else [])])
+    for name, values in rows:
+        table.add_row(name, *(_number(value) for value in values.values()))
+    return table
+
+
+def _panoptic_classes(document: dict[str, Any]) -> Table:
     windows = list(document.get("vpq", {}).get("windows", {}))
     iou = {row["id"]: row["iou"] for row in document.get("stq", {}).get("per_class", [])}
     known = {row["id"]: row for row in document.get("vpq", {}).get("per_class", [])}
@@ -108,7 +138,7 @@ def _class_table(document: dict[str, Any]) -> Table:
     return table
 
 
-def _video_table(document: dict[str, Any]) -> Table:
+def _panoptic_videos(document: dict[str, Any]) -> Table:
     windows = list(document.get("vpq", {}).get("windows", {}))
     vpq = {row["video_id"]: row for row in document.get("vpq", {}).get("per_video", [])}
     stq = {row["video_id"]: row for row in document.get("stq", {}).get("per_video", [])}

@@ -74,13 +74,16 @@ def train(
     precision: Annotated[
         TrainPrecision, typer.Option("--precision", help="Arithmetic.")
     ] = TrainPrecision.fp32,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Loader processes for each process.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=0, help="Loader processes of each process [default: 1; GPU: up to 8]."),
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
 ) -> None:
     """Train the segmenter, the referring tracker or the temporal refiner (report, sections 2.4 and 3.1)."""
     _check_extra()
-    from dvis_cli.allocator import keep_freed_memory
+    from dvis_cli.run.placement import keep_freed_memory
     from dvis_cli.training.run import Machine
     from dvis_cli.training.train import Job, train
 
@@ -103,14 +106,14 @@ def train(
         overrides["optimizer"] = {"lr": lr}  # type: ignore[assignment]
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others of a machine are started by the first
     reporter = Reporter(quiet or not first)
-    with reporter.progress(f"train {stage.value}", None, "iterations") as progress:
+    label = f"train {stage.value}"
+    with reporter.warnings_as_lines(), reporter.progress(label, None, "iterations") as progress:
         result = train(
             job,
             run,
             Machine(device, devices, nodes, precision.value, workers),
             resume=resume,
             overrides=overrides,
-            say=reporter.say,
             on_cached=lambda done, total: progress.update(0, f"features of {done} of {total} videos"),
             on_start=lambda total: _start(progress, total),
             on_iteration=lambda iteration, figures: _show(progress, iteration, figures),
@@ -118,7 +121,7 @@ def train(
     if not first:
         return
     if json_output:
-        print_json({"stage": stage.value, "weights": str(result), "curves": str(run / "curves.csv")})
+        print_json({"stage": stage.value, "weights": str(result), "curves": str(run / "curves.png")})
     else:
         typer.echo(str(result))
 

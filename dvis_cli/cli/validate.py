@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ from .console import Reporter, print_json
 from .segment import TaskChoice
 
 if TYPE_CHECKING:
-    from dvis_cli.datasets.problems import Problem, ValidationReport
+    from dvis_cli.challenge.problems import Problem
 
 
 def validate(
@@ -35,11 +34,13 @@ def validate(
 
     VIPSeg's (pred.json), YouTube-VIS' (results.json) and VSPW's (<video>/<stem>.png).
     """
-    from dvis_cli.datasets.parallel import usable_cores
+    from dvis_cli.challenge.formats import FORMATS, task_of_submission
+    from dvis_cli.files import usable_cores
 
-    check, videos = _checker(_kind(file) if task is None else task.value, gt, split)
-    with Reporter(quiet).progress("validate", videos, "videos") as progress:
-        report = check(file, workers or usable_cores(), lambda _: progress.advance())
+    form = FORMATS[task_of_submission(file) if task is None else task.value]
+    truth = form.open_truth(gt, split)
+    with Reporter(quiet).progress("validate", len(form.lengths(truth)), "videos") as progress:
+        report = form.validate(file, truth, workers or usable_cores(), progress.advance_named)
     if json_output:
         print_json(report.to_json())
     else:
@@ -51,43 +52,8 @@ def validate(
         raise typer.Exit(1)
 
 
-Check = Callable[[Path, int, Callable[[str], None]], "ValidationReport"]
-
-
-def _checker(task: str, gt: Path, split: str) -> tuple[Check, int]:
-    """How to check a submission against a ground truth, and how many videos that has."""
-    if task == "instance":
-        from dvis_cli.datasets.instances import open_instance_truth
-        from dvis_cli.datasets.results import validate_results
-
-        tubes = open_instance_truth(gt, split)
-        return lambda file, workers, on_video: validate_results(file, tubes, workers, on_video), len(
-            tubes.videos
-        )
-    if task == "semantic":
-        from dvis_cli.datasets.semantics import open_semantic_truth, validate_maps
-
-        maps = open_semantic_truth(gt, split)
-        return lambda file, workers, on_video: validate_maps(file, maps, workers, on_video), len(maps.videos)
-    from dvis_cli.datasets.validation import validate_submission
-    from dvis_cli.datasets.vipseg import VIPSeg
-
-    dataset = VIPSeg.open(gt, split) if gt.is_dir() else VIPSeg.from_json(gt)
-    return (
-        lambda file, workers, on_video: validate_submission(file, dataset, workers, on_video),
-        len(dataset.videos),
-    )
-
-
-def _kind(file: Path) -> str:
-    """The task that a submission looks like."""
-    from dvis_cli.datasets.kinds import kind_of_submission
-
-    return kind_of_submission(file)
-
-
 def _print_problems(problems: list[Problem], show: int) -> None:
-    from dvis_cli.datasets.problems import KINDS
+    from dvis_cli.challenge.problems import KINDS
 
     for kind, meaning in KINDS.items():
         found = [problem for problem in problems if problem.kind == kind]

@@ -186,7 +186,7 @@ def add(
     from dvis_cli.checkpoints.label_sets import label_set
     from dvis_cli.checkpoints.published import Published, check_name
     from dvis_cli.checkpoints.pull import add
-    from dvis_cli.loading import inspect_weights
+    from dvis_cli.run.loading import inspect_weights
 
     reporter = Reporter()
     if classes is not None:
@@ -221,7 +221,7 @@ def info(
         found["weights"] = str(known.weights) if known.weights else None
         weights = known.weights or Path()
     if not found or found["weights"]:
-        from dvis_cli.loading import inspect_weights
+        from dvis_cli.run.loading import inspect_weights
 
         with Reporter().warnings_as_lines():
             found.update(inspect_weights(weights, facts))
@@ -306,7 +306,7 @@ def convert(
 ) -> None:
     """Write a model as one .safetensors file that carries its configuration and class list."""
     _check_target(out, overwrite)
-    from dvis_cli.loading import load_model, save_weights
+    from dvis_cli.run.loading import load_model, save_weights
 
     reporter = Reporter()
     with reporter.warnings_as_lines():
@@ -329,7 +329,7 @@ def path(
     """Print where weights lie on this machine."""
     from dvis_cli.checkpoints.home import weights_folder
     from dvis_cli.checkpoints.registry import known_model
-    from dvis_cli.loading import not_here
+    from dvis_cli.run.loading import not_here
 
     if name is None:
         typer.echo(weights_folder())
@@ -350,8 +350,8 @@ def random(
     """Write a model of noise, to measure speed and memory without trained weights."""
     _check_target(out, overwrite)
     from dvis_cli.checkpoints.registry import known_model
-    from dvis_cli.loading import categories_of, save_weights
-    from dvis_cli.noise import random_model
+    from dvis_cli.run.loading import categories_of, save_weights
+    from dvis_cli.run.noise import random_model
 
     config = known_model(model).config
     save_weights(random_model(config, categories_of(config), seed), out)

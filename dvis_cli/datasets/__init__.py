@@ -1,1 +1,1 @@
-"""VIPSeg: its label set, its layouts, and submissions to its scorer."""
+"""What training reads: VIPSeg and COCO panoptic, their label sets, synthetic scenes, augmentation."""

@@ -26,8 +26,9 @@ MASKS_PREFIX = "panoptic_"
 
 @dataclass(frozen=True, slots=True)
 class CocoImage:
-    """One image as the json describes it."""
+    """One image as the json describes it: a video of one frame to whoever reads videos."""
 
+    video_id: str  # the images' folder
     stem: str
     image_name: str
     mask_name: str
@@ -35,9 +36,13 @@ class CocoImage:
     height: int
     segments: tuple[Mapping[str, Any], ...]  # segments_info: id, category_id, iscrowd
 
+    @property
+    def frames(self) -> tuple[CocoImage, ...]:
+        return (self,)
+
 
 class CocoPanoptic:
-    """One split: `images`, `categories` (things first, contiguous order) and the way to their pictures.
+    """One split: `videos` (of one image each), `categories` (things first), and the way to their pictures.
 
     Raises:
         DatasetError: what is wrong in the json, or that a folder is missing.
@@ -53,7 +58,8 @@ class CocoPanoptic:
             if not isinstance(document, dict) or not document.get("categories"):
                 raise DatasetError("must hold images, annotations and categories")
             self.categories = parse_categories(document)
-            self.images = _parse_images(document, {category.id for category in self.categories})
+            known = {category.id for category in self.categories}
+            self.videos = _parse_images(document, images.name, known)
         except DatasetError as error:
             raise DatasetError(f"{json_path}: {error}") from error
 
@@ -76,16 +82,16 @@ class CocoPanoptic:
             masks = root / "annotations" / masks.name
         return cls(json_path, images, masks)
 
-    def read_picture(self, image: CocoImage) -> npt.NDArray[np.uint8]:
+    def read_picture(self, image: CocoImage, frame: CocoImage) -> npt.NDArray[np.uint8]:
         """(height, width, 3) uint8 RGB; DatasetError if missing, damaged or of another size."""
         return read_picture(self.image_folder / image.image_name, image.width, image.height)
 
-    def read_ids(self, image: CocoImage) -> npt.NDArray[np.uint32]:
+    def read_ids(self, image: CocoImage, frame: CocoImage) -> npt.NDArray[np.uint32]:
         """(height, width) uint32 ids, 0 = void; DatasetError if missing, damaged or of another size."""
         return read_ids(self.mask_folder / image.mask_name, image.width, image.height)
 
 
-def _parse_images(document: dict[str, Any], categories: set[int]) -> tuple[CocoImage, ...]:
+def _parse_images(document: dict[str, Any], folder: str, categories: set[int]) -> tuple[CocoImage, ...]:
     try:
         truths = {truth["image_id"]: truth for truth in document["annotations"]}
         listed = [(entry["id"], entry) for entry in document["images"]]
@@ -95,7 +101,7 @@ def _parse_images(document: dict[str, Any], categories: set[int]) -> tuple[CocoI
     for number, entry in listed:
         if number in truths:
             try:
-                images.append(_parse_image(entry, truths[number], categories))
+                images.append(_parse_image(entry, truths[number], folder, categories))
             except (KeyError, TypeError, AttributeError) as error:
                 raise DatasetError(f"image {number!r:.40}: missing or wrong entry {error}") from None
             except DatasetError as error:
@@ -103,7 +109,9 @@ def _parse_images(document: dict[str, Any], categories: set[int]) -> tuple[CocoI
     return tuple(images)
 
 
-def _parse_image(entry: dict[str, Any], truth: dict[str, Any], categories: set[int]) -> CocoImage:
+def _parse_image(
+    entry: dict[str, Any], truth: dict[str, Any], folder: str, categories: set[int]
+) -> CocoImage:
     name, mask = safe_name(entry["file_name"], "file_name"), safe_name(truth["file_name"], "file_name")
     width, height = entry["width"], entry["height"]
     for side in (width, height):
@@ -119,4 +127,4 @@ def _parse_image(entry: dict[str, Any], truth: dict[str, Any], categories: set[i
         if type(category) is not int or category not in categories:
             raise DatasetError(f"segment {segment_id} has unknown category_id {category!r:.40}")
         seen.add(segment_id)
-    return CocoImage(stem_of(name), name, mask, width, height, tuple(truth["segments_info"]))
+    return CocoImage(folder, stem_of(name), name, mask, width, height, tuple(truth["segments_info"]))

@@ -53,3 +53,17 @@ def read_json(path: Path) -> Any:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not json: {error}") from error
+
+
+def list_of(value: Any, what: str) -> list[Any]:
+    """`value` if it is a list; else DatasetError."""
+    if not isinstance(value, list):
+        raise DatasetError(f"{what} must be a list")
+    return value
+
+
+def value_of(entry: Any, key: str) -> Any:
+    """`entry[key]`; DatasetError where there is none."""
+    if not isinstance(entry, dict) or key not in entry:
+        raise DatasetError(f"an entry has no {key}")
+    return entry[key]

@@ -28,6 +28,7 @@ from dvis_cli.datasets.parallel import parallel_map
 from dvis_cli.datasets.segment_ids import SegmentIds
 from dvis_cli.datasets.vipseg import JSON_PREFIX
 from dvis_cli.errors import DatasetError, OutputError
+from dvis_cli.files import atomic_path, atomic_text
 
 HEIGHT = 720  # pixels of every converted frame
 SPLITS = ("train", "val", "test")
@@ -155,7 +156,9 @@ def convert_video(raw: Path, out: Path, task: VideoTask) -> VideoReport:
         for folder in ("images", "panomasksRGB") if task.annotated else ("images",):
             (out / folder / task.video_id).mkdir(parents=True, exist_ok=True)
         entries, differing = _convert_frames(paired, masks, out, task)
-        _write_json(_ledger(out, task.video_id), entries)
+        ledger = _ledger(out, task.video_id)
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        atomic_text(ledger, json.dumps(entries))
     except OSError as error:
         raise OutputError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
     return VideoReport(task.video_id, len(paired), False, skipped, differing)
@@ -241,10 +244,9 @@ def _open(path: Path) -> Image.Image:
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    """Write whole or not at all, in the format of the suffix, with Pillow's defaults (JPEG quality 75)."""
-    part = path.with_name(f".{path.name}.part")
-    image.save(part, format=FORMATS[path.suffix.lower()])
-    part.replace(path)
+    """Write in the format of the suffix, with Pillow's defaults (JPEG quality 75)."""
+    with atomic_path(path) as partial:
+        image.save(partial, format=FORMATS[path.suffix.lower()])
 
 
 def _ledger(out: Path, video_id: str) -> Path:
@@ -274,17 +276,5 @@ def _write_split(out: Path, split: str, names: Sequence[str]) -> None:
         {"id": c.id, "name": c.name, "isthing": int(c.isthing), "color": list(c.color)}
         for _, c in sorted(vipseg_by_id().items())
     ]
-    try:
-        _write_json(
-            out / f"{JSON_PREFIX}{split}.json",
-            {"videos": videos, "annotations": annotations, "categories": categories},
-        )
-    except OSError as error:
-        raise OutputError(f"cannot write the json of split {split}: {error}") from error
-
-
-def _write_json(path: Path, document: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(document), encoding="utf-8")
-    part.replace(path)
+    document = {"videos": videos, "annotations": annotations, "categories": categories}
+    atomic_text(out / f"{JSON_PREFIX}{split}.json", json.dumps(document))

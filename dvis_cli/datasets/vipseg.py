@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from dvis_cli.datasets.categories import vipseg_categories
 from dvis_cli.datasets.id_map import LARGEST_SIDE, read_ids
-from dvis_cli.datasets.names import read_json, safe_name, stem_of
+from dvis_cli.datasets.names import list_of, read_json, safe_name, stem_of, value_of
+from dvis_cli.datasets.pictures import read_picture
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category
 
@@ -114,6 +115,13 @@ class VIPSeg:
         """
         return read_ids(self.mask_path(video, frame), frame.width, frame.height)
 
+    def read_picture(self, video: VIPSegVideo, frame: VIPSegFrame) -> npt.NDArray[np.uint8]:
+        """(height, width, 3) uint8 RGB; DatasetError if missing, damaged or of another size."""
+        folder = self.root / "images" / video.video_id
+        paths = [folder / (frame.stem + suffix) for suffix in IMAGE_SUFFIXES]
+        path = next((path for path in paths if path.is_file()), paths[0])
+        return read_picture(path, frame.width, frame.height)
+
     def annotations(
         self, video: VIPSegVideo
     ) -> Iterator[tuple[npt.NDArray[np.uint32], tuple[Mapping[str, Any], ...]]]:
@@ -160,11 +168,11 @@ def _parse_videos(document: Any, categories: set[int]) -> tuple[VIPSegVideo, ...
     if not isinstance(document, dict) or not isinstance(document.get("videos"), list):
         raise DatasetError("must hold videos, annotations and categories")
     annotations: dict[str, Any] = {}
-    for entry in _list(document.get("annotations"), "annotations"):
-        annotations[safe_name(_get(entry, "video_id"), "video_id")] = entry
+    for entry in list_of(document.get("annotations"), "annotations"):
+        annotations[safe_name(value_of(entry, "video_id"), "video_id")] = entry
     videos: dict[str, VIPSegVideo] = {}
     for entry in document["videos"]:
-        name = safe_name(_get(entry, "video_id"), "video_id")
+        name = safe_name(value_of(entry, "video_id"), "video_id")
         if name in videos:
             raise DatasetError(f"video '{name}' is listed twice")
         try:
@@ -177,22 +185,22 @@ def _parse_videos(document: Any, categories: set[int]) -> tuple[VIPSegVideo, ...
 
 
 def _parse_frames(video: Any, annotation: Any, categories: set[int]) -> tuple[VIPSegFrame, ...]:
-    images = _list(_get(video, "images"), "images")
-    truths = _list(_get(annotation, "annotations"), "annotations")
+    images = list_of(value_of(video, "images"), "images")
+    truths = list_of(value_of(annotation, "annotations"), "annotations")
     if len(images) != len(truths):
         raise DatasetError(f"{len(images)} images but {len(truths)} annotations")
     frames = []
     for image, truth in zip(images, truths, strict=True):
-        image_id, file_name = str(_get(image, "id")), safe_name(_get(truth, "file_name"), "file_name")
+        image_id, file_name = str(value_of(image, "id")), safe_name(value_of(truth, "file_name"), "file_name")
         if str(truth.get("image_id", image_id)) != image_id:
             raise DatasetError(f"image '{image_id:.80}' stands beside annotation '{truth['image_id']!s:.80}'")
         frames.append(
             VIPSegFrame(
                 stem=stem_of(file_name),
-                width=_integer(_get(image, "width"), f"frame {file_name}: width", 1, LARGEST_SIDE),
-                height=_integer(_get(image, "height"), f"frame {file_name}: height", 1, LARGEST_SIDE),
+                width=_integer(value_of(image, "width"), f"frame {file_name}: width", 1, LARGEST_SIDE),
+                height=_integer(value_of(image, "height"), f"frame {file_name}: height", 1, LARGEST_SIDE),
                 file_name=file_name,
-                segments=_parse_segments(_get(truth, "segments_info"), categories, file_name),
+                segments=_parse_segments(value_of(truth, "segments_info"), categories, file_name),
             )
         )
     if len({frame.stem for frame in frames}) != len(frames):
@@ -202,15 +210,15 @@ def _parse_frames(video: Any, annotation: Any, categories: set[int]) -> tuple[VI
 
 def _parse_segments(entries: Any, categories: set[int], frame: str) -> tuple[Mapping[str, Any], ...]:
     seen = set()
-    for entry in _list(entries, "segments_info"):
-        number = _integer(_get(entry, "id"), f"frame {frame}: segment id", 1, LARGEST_ID)
-        category = _get(entry, "category_id")
+    for entry in list_of(entries, "segments_info"):
+        number = _integer(value_of(entry, "id"), f"frame {frame}: segment id", 1, LARGEST_ID)
+        category = value_of(entry, "category_id")
         if type(category) is not int or category not in categories:
             raise DatasetError(f"frame {frame}: segment {number} has unknown category_id {category!r:.40}")
         if number in seen:
             raise DatasetError(f"frame {frame}: segment {number} is listed twice")
         seen.add(number)
-        _integer(_get(entry, "area"), f"frame {frame}: area of segment {number}", 0, LARGEST_SIDE**2)
+        _integer(value_of(entry, "area"), f"frame {frame}: area of segment {number}", 0, LARGEST_SIDE**2)
     return tuple(entries)
 
 
@@ -218,15 +226,3 @@ def _integer(value: Any, what: str, lowest: int, highest: int) -> int:
     if type(value) is not int or not lowest <= value <= highest:
         raise DatasetError(f"{what} must be a whole number {lowest}..{highest}, not {value!r:.40}")
     return value
-
-
-def _list(value: Any, what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise DatasetError(f"{what} must be a list")
-    return value
-
-
-def _get(entry: Any, key: str) -> Any:
-    if not isinstance(entry, dict) or key not in entry:
-        raise DatasetError(f"an entry has no {key}")
-    return entry[key]

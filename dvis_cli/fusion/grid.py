@@ -48,7 +48,7 @@ class CoarseGrid:
         Averaging commutes with the product over channels, so the features are averaged, not the masks.
 
         Args:
-            view: its place in the list of views.
+            view: its index in the list of views.
             mask_embeds: (N, C).
             mask_features: (C, h, w).
 

@@ -9,7 +9,7 @@ class TubeNames:
     """Numbers for tubes that last over horizons.
 
     A query keeps its row in its own view for the whole video, so a tube is the one that its members were in
-    before. The first view's word counts first; a number is given to one tube of a horizon. A new tube has the row
+    before. The first view's query counts first; a number is given to one tube of a horizon. A new tube has the row
     of its query in the first view for a number, as without fusion, unless it has none or that number is taken.
     """
 

@@ -48,7 +48,7 @@ def fuse(
         products: (N, N) of an `OverlapSums`, in the order of the views.
         confident: class probability above which a decision keeps a tube. Views that would bring a tube below it
             are then left out of the tube, and a tube that nobody is sure of is left out altogether. None: every
-            candidate is in a tube, and a tube is what all of its members say.
+            candidate is in a tube, and a tube is the mean of all of its members.
         settings: the choices of the method.
 
     Returns:
@@ -88,7 +88,7 @@ def _draft(members: list[int], probs: Tensor, views: int, confident: float | Non
         members = [member for member in members if _is_sure(probs[member], confident)]
         if not members:
             return None
-        # They may be sure of different classes: the strongest class says what the tube is, all say where.
+        # They may be sure of different classes: the strongest class is the tube's, and its mask is the mean of all.
         labels = probs[members].argmax(dim=1)
         label = max(labels.unique().tolist(), key=lambda one: float(probs[members, one].sum()))
         mean = _mean(probs[members][labels == label])
@@ -139,11 +139,11 @@ def _tubes(
     """Candidate numbers to query numbers, in the final order."""
     queries = [query for view in views for query in view.queries.tolist()]
 
-    def place(draft: _Draft) -> tuple[int, float]:
+    def order(draft: _Draft) -> tuple[int, float]:
         first = draft.members[0]
         return (0, queries[first]) if view_of[first] == 0 else (1, -draft.score)
 
-    drafts = sorted(drafts, key=place)
+    drafts = sorted(drafts, key=order)
     members = torch.full((len(drafts), len(views)), -1, dtype=torch.int64)
     for row, draft in zip(members, drafts, strict=True):
         for number in draft.members:

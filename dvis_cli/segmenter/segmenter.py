@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from dvis_cli.config import EfficientNetLiteConfig, ModelConfig, ResNetConfig, SwinConfig
@@ -29,7 +30,8 @@ class Segmenter(nn.Module):
     def forward(self, frames: Tensor) -> SegmenterOutput:
         """frames: (T, 3, H, W) float, normalised and padded; H and W multiples of 32."""
         features = self.backbone(frames)
-        pixels = self.pixel_decoder(features)
+        with torch.autocast(frames.device.type, enabled=False):  # as the reference: always in fp32
+            pixels = self.pixel_decoder([feature.float() for feature in features])
         queries = self.query_decoder(pixels)
         return SegmenterOutput(queries, pixels.mask_features, self.query_decoder.class_head(queries))
 

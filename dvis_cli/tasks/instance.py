@@ -1,4 +1,4 @@
-"""From queries to instances (spec, section 5, VIS): the likeliest (query, class) pairs, each with a mask of its own.
+"""From queries to instances (VIS): the likeliest (query, class) pairs, each with a mask of its own.
 
 A pair is a *tube*: one object with one class through the video; masks of different tubes may overlap, and one
 query may be there with two classes. Each horizon decides which of its tubes are the `top_k` likeliest, so a video
@@ -12,70 +12,44 @@ Masks are made for the chosen tubes only and leave each frame as run lengths: a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
 
 from dvis_cli.coco_masks import coco, encode, is_empty
-from dvis_cli.structures import Category, Frame, InstanceFrame, Segment, Tubes
+from dvis_cli.layers.masks import Tubes
+from dvis_cli.structures import Category, Frame, InstanceFrame, Segment
+
+from .chosen import Chosen, SegmentList
 
 QUERIES_AT_ONCE = 8  # masks held at the output size at any moment
 _BETWEEN = "\n"  # codes hold no such character
 
 
-@dataclass(frozen=True)
-class ChosenTubes:
-    """The likeliest (query, class) pairs, likeliest first."""
-
-    queries: Tensor  # (N,) int64: rows of the tracks; a row may stand several times
-    classes: Tensor  # (N,) int64: contiguous class
-    scores: Tensor  # (N,) float32 in 0..1
-
-
-def choose_tubes(class_probs: Tensor, top_k: int, threshold: float = 0.0) -> ChosenTubes:
+def choose_tubes(class_probs: Tensor, top_k: int, threshold: float = 0.0) -> Chosen:
     """The `top_k` likeliest pairs of a query and a real class, as far as they are likelier than `threshold`.
 
     Args:
         class_probs: (Q, K+1) float32, probabilities with "no object" last.
     """
     real = class_probs[:, :-1]
-    scores, places = real.flatten().topk(min(top_k, real.numel()))
+    scores, rows = real.flatten().topk(min(top_k, real.numel()))
     sure = scores > threshold
-    scores, places = scores[sure], places[sure]
-    return ChosenTubes(places // real.shape[1], places % real.shape[1], scores)
+    scores, rows = scores[sure], rows[sure]
+    return Chosen(rows // real.shape[1], rows % real.shape[1], scores)
 
 
-@dataclass
-class TubeIdentities:
-    """Who is who over a whole video: a (name of a query, class) pair is one tube."""
+class TubeIdentities(SegmentList):
+    """Which tube is which segment: a (number of a tube, class) pair is one object."""
 
-    categories: Sequence[Category]
-    segments: list[Segment] = field(default_factory=list)
-    _by_key: dict[tuple[int, int], Segment] = field(default_factory=dict)
-    _frames: dict[int, int] = field(default_factory=dict)  # segment id -> frames that its score stands for
-
-    def name(self, tubes: ChosenTubes, frames: int, names: Sequence[int] | None = None) -> list[Segment]:
+    def name(self, tubes: Chosen, frames: int, numbers: Sequence[int] | None = None) -> list[Segment]:
         """The segments of the tubes chosen for a horizon of so many frames, in their order.
 
-        `names` are those of the queries, lasting over horizons (`Tubes.names`); None: their rows.
+        `numbers` are those of the tubes, the same in every horizon (`Tubes.numbers`); None: their rows.
         """
-        names = tubes.queries.tolist() if names is None else names
-        rows = zip(names, tubes.classes.tolist(), tubes.scores.tolist(), strict=True)
-        return [self._segment(query, index, score, frames) for query, index, score in rows]
-
-    def _segment(self, query: int, index: int, score: float, frames: int) -> Segment:
-        segment = self._by_key.get((query, index))
-        if segment is None:
-            segment = Segment(len(self.segments) + 1, self.categories[index], score, query)
-            self.segments.append(segment)
-            self._by_key[query, index] = segment
-            self._frames[segment.id] = frames
-            return segment
-        seen = self._frames[segment.id]
-        segment.score = (segment.score * seen + score * frames) / (seen + frames)
-        self._frames[segment.id] = seen + frames
-        return segment
+        numbers = tubes.queries.tolist() if numbers is None else numbers
+        rows = zip(numbers, tubes.classes.tolist(), tubes.scores.tolist(), strict=True)
+        return [self.segment((number, index), index, score, frames, number) for number, index, score in rows]
 
 
 class InstanceTask:
@@ -112,23 +86,23 @@ class InstanceDecision:
     def __init__(self, task: InstanceTask, tubes: Tubes) -> None:
         self._task, self._tubes = task, tubes
         self._chosen = choose_tubes(tubes.class_probs, task.top_k, task.score_threshold)
-        self._names = tubes.names(self._chosen.queries)
+        self._numbers = tubes.numbers(self._chosen.queries)
         self._frames = 0
         self._segments: list[Segment] = []
 
-    def frame(self, place: int) -> np.ndarray:
+    def frame(self, index: int) -> np.ndarray:
         """(n,) uint8: the run-length codes of all tubes, one a line."""
         self._frames += 1
         codes: list[str] = []
         if len(self._chosen.queries):
-            masks = self._tubes.masks(place, self._chosen.queries)
+            masks = self._tubes.masks(index, self._chosen.queries)
             for first in range(0, len(masks), QUERIES_AT_ONCE):
                 inside = masks.logits(slice(first, first + QUERIES_AT_ONCE)) > 0
                 codes += encode(inside.cpu().numpy())
         return np.frombuffer(_BETWEEN.join(codes).encode("ascii"), np.uint8)
 
     def close(self) -> None:
-        self._segments = self._task.identities.name(self._chosen, self._frames, self._names)
+        self._segments = self._task.identities.name(self._chosen, self._frames, self._numbers)
 
     def finish(self, frame: Frame, stored: np.ndarray) -> InstanceFrame:
         codes = stored.tobytes().decode("ascii").split(_BETWEEN) if self._segments else []

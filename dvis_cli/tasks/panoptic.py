@@ -1,4 +1,4 @@
-"""From queries to a panoptic video (spec, section 5), one frame at a time.
+"""From queries to a panoptic video (VPS), one frame at a time.
 
 Three decisions are made per query for all frames together: is it an object at all, is it hidden by others,
 which id does it get. So one pass over the frames is enough that keeps a winner map per frame and three
@@ -8,27 +8,22 @@ counts per query; the ids are then a look-up table.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dvis_cli.structures import Category, CellMasks, Frame, FrameMasks, PanopticFrame, Segment, Tubes
+from dvis_cli.layers.cells import Cells
+from dvis_cli.layers.masks import FrameMasks, Tubes
+from dvis_cli.structures import Category, Frame, PanopticFrame, Segment
+
+from .chosen import Chosen, SegmentList
 
 QUERIES_AT_ONCE = 8  # masks held at the output size at any moment
 MAX_KEPT = 2**16 - 1  # what a winner map can number
 SURE = 0.5  # probability from which on a pixel is in a mask
 ROUNDING = 1e-6  # a bound of probabilities is not relied upon closer than this
-
-
-@dataclass(frozen=True)
-class KeptQueries:
-    """The queries that stand for something, strongest class each."""
-
-    queries: Tensor  # (N,) int64: rows of the tracks
-    classes: Tensor  # (N,) int64: contiguous class
-    scores: Tensor  # (N,) float32 in 0..1
 
 
 @dataclass
@@ -40,7 +35,7 @@ class WinnerCounts:
     assigned: np.ndarray  # both
 
 
-def keep_queries(class_probs: Tensor, threshold: float) -> KeptQueries:
+def keep_queries(class_probs: Tensor, threshold: float) -> Chosen:
     """Select the queries whose strongest class is real and likelier than `threshold`.
 
     Args:
@@ -49,13 +44,13 @@ def keep_queries(class_probs: Tensor, threshold: float) -> KeptQueries:
     scores, classes = class_probs.max(dim=1)
     keep = (classes != class_probs.shape[1] - 1) & (scores > threshold)
     kept = keep.nonzero().squeeze(1)
-    return KeptQueries(kept, classes[kept], scores[kept])
+    return Chosen(kept, classes[kept], scores[kept])
 
 
 class WinnerMaps:
     """Makes the winner map of one frame after the other and counts pixels on the way."""
 
-    def __init__(self, kept: KeptQueries) -> None:
+    def __init__(self, kept: Chosen) -> None:
         count = len(kept.queries)
         if count > MAX_KEPT:
             raise ValueError(f"{count} queries kept, a winner map numbers at most {MAX_KEPT}")
@@ -100,8 +95,8 @@ class WinnerMaps:
         self.counts.own += torch.stack(own).cpu().numpy()
         return winner, best >= SURE * self.scores[winner]  # the winner's own probability is at least 0.5
 
-    def _by_cells(self, cells: CellMasks) -> tuple[Tensor, Tensor]:
-        """The same from bounds where they say enough: masks are made along borders and where several compete."""
+    def _by_cells(self, cells: Cells) -> tuple[Tensor, Tensor]:
+        """The same from bounds where they decide: masks are made along borders and where several compete."""
         scores = self.scores[:, None, None]
         rivals = cells.high * scores >= (cells.low * scores).amax(0) - ROUNDING  # (N, n, m): may win here
         full = cells.low >= SURE + ROUNDING
@@ -114,71 +109,48 @@ class WinnerMaps:
         code = decided.int().flatten()[:, None].repeat(1, cells.block[0] * cells.block[1])
         best = torch.zeros(code.shape, device=code.device)
         for n, score in enumerate(self.scores):
-            places = made[n].flatten().nonzero()[:, 0]
-            mask = cells.blocks(n, places)
+            chosen = made[n].flatten().nonzero()[:, 0]
+            mask = cells.blocks(n, chosen)
             inside = mask >= SURE
             own[n] += inside.count_nonzero()
-            value = mask * (score * rivals[n].flatten()[places])[:, None]
-            before = best.index_select(0, places)
+            value = mask * (score * rivals[n].flatten()[chosen])[:, None]
+            before = best.index_select(0, chosen)
             better = value > before
-            best.index_copy_(0, places, torch.maximum(value, before))
-            mine = code.index_select(0, places).masked_fill_(better, 2 * n)
-            code.index_copy_(0, places, mine.masked_fill_(better & inside, 2 * n + 1))
+            best.index_copy_(0, chosen, torch.maximum(value, before))
+            mine = code.index_select(0, chosen).masked_fill_(better, 2 * n)
+            code.index_copy_(0, chosen, mine.masked_fill_(better & inside, 2 * n + 1))
         self.counts.own += own.cpu().numpy()
         code = cells.picture(code)
         return code >> 1, (code & 1).bool()
 
 
-@dataclass
-class Identities:
-    """Who is who over a whole video: a (name of a query, class) pair is one object, a stuff class is one segment.
-
-    A long video is decided in several horizons; an object that was there before keeps its id.
-    """
-
-    categories: Sequence[Category]
-    segments: list[Segment] = field(default_factory=list)
-    _by_key: dict[tuple[int, int], Segment] = field(default_factory=dict)
-    _weights: dict[int, int] = field(default_factory=dict)  # segment id -> pixels that its score stands for
+class Identities(SegmentList):
+    """Which tube is which segment: a (number of a tube, class) pair is one object, a stuff class is one segment."""
 
     def table(
         self,
-        kept: KeptQueries,
+        kept: Chosen,
         counts: WinnerCounts,
         overlap_threshold: float,
-        names: Sequence[int] | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """Decide which kept queries are visible enough and number them.
+        """Decide which kept tubes are visible enough and number them.
 
         Args:
-            names: of the kept queries, lasting over horizons (`Tubes.names`); None: their rows.
+            numbers: of the kept tubes, the same in every horizon (`Tubes.numbers`); None: their rows.
 
         Returns:
             (N + 1,) int32: winner map value to segment id; 0 stays void.
         """
         ids = np.zeros(len(kept.queries) + 1, np.int32)
-        names = kept.queries.tolist() if names is None else names
-        rows = zip(names, kept.classes.tolist(), kept.scores.tolist(), strict=True)
-        for n, (name, index, score) in enumerate(rows):
+        numbers = kept.queries.tolist() if numbers is None else numbers
+        rows = zip(numbers, kept.classes.tolist(), kept.scores.tolist(), strict=True)
+        for n, (number, index, score) in enumerate(rows):
             if counts.assigned[n] == 0 or counts.won[n] / counts.own[n] < overlap_threshold:
                 continue
-            ids[n + 1] = self._segment(name, index, score, int(counts.assigned[n])).id
+            key = (number if self.categories[index].isthing else -1, index)
+            ids[n + 1] = self.segment(key, index, score, int(counts.assigned[n])).id
         return ids
-
-    def _segment(self, name: int, index: int, score: float, pixels: int) -> Segment:
-        category = self.categories[index]
-        key = (name, index) if category.isthing else (-1, index)
-        segment = self._by_key.get(key)
-        if segment is None:
-            segment = Segment(len(self.segments) + 1, category, score)
-            self.segments.append(segment)
-            self._by_key[key] = segment
-            self._weights[segment.id] = pixels
-            return segment
-        seen = self._weights[segment.id]
-        segment.score = (segment.score * seen + score * pixels) / (seen + pixels)
-        self._weights[segment.id] = seen + pixels
-        return segment
 
 
 class PanopticTask:
@@ -216,21 +188,21 @@ class PanopticDecision:
         self._task, self._tubes = task, tubes
         kept = keep_queries(tubes.class_probs, task.score_threshold)
         self._kept = replace(kept, scores=kept.scores * tubes.weights[kept.queries])
-        self._names = tubes.names(kept.queries)
+        self._numbers = tubes.numbers(kept.queries)
         self._maps = WinnerMaps(self._kept)
         self._table = np.zeros(1, np.int32)
         self._by_id: dict[int, Segment] = {}
 
-    def frame(self, place: int) -> np.ndarray:
+    def frame(self, index: int) -> np.ndarray:
         """(height, width): the winner map."""
         if len(self._kept.queries) == 0:
             return np.zeros(self._task.size, self._maps.dtype)
-        return self._maps.frame(self._tubes.masks(place, self._kept.queries))
+        return self._maps.frame(self._tubes.masks(index, self._kept.queries))
 
     def close(self) -> None:
         identities = self._task.identities
         self._table = identities.table(
-            self._kept, self._maps.counts, self._task.overlap_threshold, self._names
+            self._kept, self._maps.counts, self._task.overlap_threshold, self._numbers
         )
         self._by_id = {segment.id: segment for segment in identities.segments}
 

@@ -1,4 +1,4 @@
-"""From queries to a class for every pixel (spec, section 5, VSS), one frame at a time.
+"""From queries to a class for every pixel (VSS), one frame at a time.
 
     class(pixel) = arg-max over real classes k of  sum over queries q of  P(q, k) * mask(q, pixel)
 
@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dvis_cli.structures import Category, Frame, FrameMasks, PanopticFrame, Segment, Tubes
+from dvis_cli.layers.masks import FrameMasks, Tubes
+from dvis_cli.structures import Category, Frame, PanopticFrame, Segment
 
 BAND_BYTES = 64 * 2**20  # of masks and class sums at any moment
 MAX_CLASSES = 2**16 - 1  # what a map can number
@@ -62,9 +63,9 @@ class SemanticDecision:
         self._weights = tubes.class_probs[:, :-1].float().T.contiguous()  # (K, Q)
         self._queries = torch.arange(self._weights.shape[1], device=self._weights.device)
 
-    def frame(self, place: int) -> np.ndarray:
+    def frame(self, index: int) -> np.ndarray:
         """(height, width): the map, class index + 1."""
-        masks = self._tubes.masks(place, self._queries)
+        masks = self._tubes.masks(index, self._queries)
         height, width = self._task.size
         ids = np.empty((height, width), self._task.dtype)
         step = max(1, BAND_BYTES // (4 * width * sum(self._weights.shape)))

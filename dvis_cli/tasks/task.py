@@ -12,14 +12,15 @@ from typing import Protocol
 
 import numpy as np
 
-from dvis_cli.structures import FinishedFrame, Frame, Segment, Tubes
+from dvis_cli.layers.masks import Tubes
+from dvis_cli.structures import FinishedFrame, Frame, Segment
 
 
 class Decision(Protocol):
     """What is decided over one horizon."""
 
-    def frame(self, place: int) -> np.ndarray:
-        """Look at the frame at `place` of the horizon; called once for each, in order.
+    def frame(self, index: int) -> np.ndarray:
+        """Look at a frame of the horizon (0, 1, ...); called once for each, in order.
 
         Returns:
             what must be kept of it, of any shape and type.

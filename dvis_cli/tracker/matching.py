@@ -32,11 +32,12 @@ def match_published(reference: Tensor, current: Tensor) -> Tensor:
 
 
 def _distance(rows: Tensor, columns: Tensor) -> Tensor:
-    """(Q, Q) float32: 1 - cosine similarity; NaN, as from broken features, counts as 0."""
-    rows, columns = rows.detach().float(), columns.detach().float()
-    rows = rows / (rows.norm(dim=1, keepdim=True) + 1e-6)
-    columns = columns / (columns.norm(dim=1, keepdim=True) + 1e-6)
-    return (1 - rows @ columns.T).nan_to_num(nan=0.0)
+    """(Q, Q) float32, whatever the autocast: 1 - cosine similarity; NaN, as from broken features, counts as 0."""
+    with torch.autocast(rows.device.type, enabled=False):
+        rows, columns = rows.detach().float(), columns.detach().float()
+        rows = rows / (rows.norm(dim=1, keepdim=True) + 1e-6)
+        columns = columns / (columns.norm(dim=1, keepdim=True) + 1e-6)
+        return (1 - rows @ columns.T).nan_to_num(nan=0.0)
 
 
 def assign(cost: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What happens between iterations: checkpoints, the record of the curves, validation."""
+"""What happens between iterations: the log of losses and scores, and validation."""
 
 from __future__ import annotations
 
@@ -10,50 +10,40 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from .curves import Curves, draw_curves
+from dvis_cli.files import atomic_path
+
+from .curves import draw_curves
 from .losses import process_mean
 from .module import StageModule
 from .validation import HeldOut
 
 OnIteration = Callable[[int, dict[str, float]], None]  # iteration, named figures
-RECORD_EVERY = 10  # iterations a row of the curves averages
+LOG_EVERY = 10  # iterations that a row of the log averages
 
 
-class Checkpoints(lightning.Callback):
-    """Writes everything needed to go on; the last one is replaced only by a whole new one."""
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoint files, written beside the target and renamed: the last is whole at any time."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any
-    ) -> None:
-        assert isinstance(module, StageModule)
-        step = trainer.global_step
-        if step % module.settings.checkpoint_every and step != module.settings.iterations:
-            return
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        trainer.save_checkpoint(partial)  # on all processes
-        if trainer.is_global_zero:
-            partial.replace(self.path)
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(Path(path)) as partial:
+            torch.save(checkpoint, partial)
 
 
 class Record(lightning.Callback):
-    """Averages losses over a few iterations into the curves, TensorBoard, and the progress display."""
+    """Averages losses over a few iterations for Lightning's loggers and the progress display."""
 
     def __init__(self, run: Path, on_iteration: OnIteration) -> None:
         self.run, self.on_iteration = run, on_iteration
-        self.curves: Curves | None = None
         self.sums: dict[str, Tensor] = {}
         self.count = 0
         self.since = time.monotonic()
-        self.skipped = Counter[str]()  # reason -> clips that could not be used
+        self.skipped = Counter[str]()  # reason -> draws that gave no clip
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.curves = Curves(self.run, resumed_at=trainer.global_step)
         self.since = time.monotonic()
 
     def on_train_batch_end(
@@ -70,10 +60,8 @@ class Record(lightning.Callback):
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
         self.count += 1
         step = trainer.global_step
-        if step % RECORD_EVERY == 0 or step == module.settings.iterations:
-            figures = self._figures(trainer, module)
-            self.write(trainer, step, figures)
-            self.on_iteration(step, figures)
+        if step % LOG_EVERY == 0 or step == module.settings.iterations:
+            self.write(trainer, step, self._figures(trainer, module))
         else:
             self.on_iteration(step, {})
 
@@ -83,11 +71,10 @@ class Record(lightning.Callback):
             draw_curves(self.run, f"{module.stage}, {module.network.config.name}")
 
     def write(self, trainer: lightning.Trainer, step: int, figures: dict[str, float]) -> None:
-        """Keep figures of an iteration."""
-        if self.curves is not None:
-            self.curves.add({"iteration": step, **figures})
-            if trainer.logger is not None:
-                trainer.logger.log_metrics(figures, step)
+        """Hand the figures of an iteration on; only the first process logs and displays."""
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step)
+        self.on_iteration(step, figures)
 
     def _figures(self, trainer: lightning.Trainer, module: StageModule) -> dict[str, float]:
         """Means since the last row, over all processes; the parts are summed over the layers."""
@@ -97,7 +84,6 @@ class Record(lightning.Callback):
         for name, value in zip(self.sums, means, strict=True):
             kind = "_".join(name.split("_")[:2])
             figures[kind] = figures.get(kind, 0.0) + value
-            figures[f"last_{kind}"] = value if name == kind else figures.get(f"last_{kind}", 0.0)
         figures["lr"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         frames = module.settings.batch * module.settings.clip.frames
         figures["images_per_s"] = self.count * frames / seconds
@@ -120,8 +106,6 @@ class Validate(lightning.Callback):
             return
         began = time.monotonic()
         if trainer.is_global_zero:
-            scores = self.held_out.scores(module.network)
-            self.record.write(trainer, step, scores)
-            self.record.on_iteration(step, scores)
+            self.record.write(trainer, step, self.held_out.scores(module.network))
         trainer.strategy.barrier()
         self.record.since += time.monotonic() - began  # no part of the training's speed

@@ -17,12 +17,11 @@ class ClipSettings:
     crop: tuple[int, ...] | None = None  # (height, width) of a random crop, one per clip; refiner: 608 x 608
     flip: bool = True  # mirror half of the clips, left and right
     reverse: bool = False  # play half of the clips backwards; published: the refiner's
-    spread: int = 1  # each next frame is 1..spread frames later; 1 = consecutive frames
     color: float = 0.0  # strength 0..1 of changed brightness, contrast, saturation and tint, one per clip
     motion: float = 1.0  # strength of the camera motion that makes clips of single images, 0 = none
 
     def __post_init__(self) -> None:
-        for name, value in (("frames", self.frames), ("long_side", self.long_side), ("spread", self.spread)):
+        for name, value in (("frames", self.frames), ("long_side", self.long_side)):
             if value < 1:
                 raise ConfigError(f"clips.{name}={value} must be at least 1")
         if not self.short_sides or min(self.short_sides) < 1:

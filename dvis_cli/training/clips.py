@@ -6,9 +6,9 @@ and of restarts does not change what is seen. What cannot be read is replaced by
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,14 +19,14 @@ from torch.utils.data import Dataset
 
 from dvis_cli.config import InputConfig
 from dvis_cli.datasets import augment
+from dvis_cli.datasets.coco_panoptic import CocoPanoptic
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category
-from dvis_cli.training.clip_settings import ClipSettings
-from dvis_cli.training.clip_sources import ClipSource, Mixture, SourceReport, check_source
-from dvis_cli.training.targets import ClipBatch, ClipTargets, FrozenFeatures
 from dvis_cli.video.preprocess import plan_geometry
 
-__all__ = ["ClipDataset", "ClipSample", "ClipSettings", "collate", "start_worker"]
+from .clip_settings import ClipSettings
+from .clip_sources import ClipSource, Mixture, check_source, nothing_usable
+from .targets import ClipBatch, ClipTargets, FrozenFeatures
 
 DRAWS = 100  # of one clip, before a dataset counts as unusable
 UNREADABLE_IMAGE, UNREADABLE_MASK = "unreadable image", "unreadable mask"
@@ -35,7 +35,7 @@ MIXED_SIZES, EMPTY = "frames of different sizes", "no object in the clip"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipSample:
-    """One clip as it comes from the dataset: not yet padded, pixels still uint8; or a frozen segmenter's words."""
+    """One clip as it comes from the dataset, not yet padded: uint8 pixels, or a frozen segmenter's output."""
 
     frames: npt.NDArray[np.uint8] | None  # (T, H, W, 3) RGB
     cached: FrozenFeatures | None  # of this one clip, B = 1
@@ -91,19 +91,10 @@ class ClipDataset(Dataset[ClipSample]):
         self.reports = tuple(check_source(one, settings, categories) for one in self.sources)
         for report, one in zip(self.reports, self.sources, strict=True):
             if not report.usable:
-                raise _nothing_usable(report, one, categories)
+                raise nothing_usable(report, one, categories)
         self._until = np.cumsum(weights)[:-1] / np.sum(weights)  # of 0..1, where a source's share ends
         self.length = sum(len(r.usable) for r in self.reports) if length is None else length
-        self._met: Counter[str] = Counter()
         self._lookup: npt.NDArray[np.int16] | None = None
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Reason -> count: videos left out at the start, and draws that failed in this process."""
-        total = Counter(self._met)
-        for report in self.reports:
-            total.update(report.skipped)
-        return dict(total)
 
     def __len__(self) -> int:
         return self.length
@@ -123,28 +114,35 @@ class ClipDataset(Dataset[ClipSample]):
                 return self._draw(index, np.random.default_rng((self.seed, index, draw)), tuple(skipped))
             except Skip as skip:
                 skipped.append(str(skip))
-                self._met[str(skip).partition(":")[0]] += 1
         raise UnusableDataError(f"no clip could be made in {DRAWS} draws; the last one: {skipped[-1]}")
 
     def _draw(self, index: int, rng: np.random.Generator, skipped: tuple[str, ...]) -> ClipSample:
-        part, video = self._choose(rng)
-        source, report = self.sources[part], self.reports[part]
-        picked = [0] if source.still else draw_frames(source.frames(video), self.settings, rng)
-        video_id, first = source.names(video, picked[0])
-        ids, objects = self._read_maps(source, report.classes, video, picked)
-        frames = self._read_pictures(source, video, picked)
-        size = _resized(ids[0].shape, self.settings, rng)
-        if source.still and self.settings.frames > 1:
-            clip, maps = self._animated(frames[0], ids[0], size, rng)
+        part, number = self._choose(rng)
+        source: Any = self.sources[part]
+        settings, input = self.settings, self.input
+        video, still = source.videos[number], isinstance(source, CocoPanoptic)
+        picked = video.frames if still else video.frames[draw_frames(len(video.frames), settings.frames, rng)]
+        ids, objects = self._read_maps(part, video, picked)
+        try:
+            frames = [source.read_picture(video, frame) for frame in picked]
+        except DatasetError as error:
+            raise Skip(f"{UNREADABLE_IMAGE}: {error}") from None
+        short = settings.short_sides[int(rng.integers(len(settings.short_sides)))]
+        height, width = ids[0].shape
+        size = plan_geometry(height, width, short, settings.long_side).resized
+        if still and settings.frames > 1:
+            red, green, blue = (round(value) for value in input.mean)
+            fill = (red, green, blue)
+            clip, maps = augment.animate(frames[0], ids[0], size, settings.frames, rng, settings.motion, fill)
         else:
             clip = np.stack([augment.resize_picture(frame, size) for frame in frames])
             maps = np.stack([augment.resize_ids(one, size) for one in ids])
         clip, maps, backwards = self._augmented(clip, maps, rng)
         targets = numbered_targets(maps, objects)
         if not len(targets.classes):
-            raise Skip(f"{EMPTY}: {video_id}/{first}")
-        name = f"{video_id}/{source.names(video, picked[-1])[1] if backwards else first}"
-        return ClipSample(clip.copy(), None, targets, name, index, self.input, skipped)
+            raise Skip(f"{EMPTY}: {video.video_id}/{picked[0].stem}")
+        name = f"{video.video_id}/{picked[-1 if backwards else 0].stem}"
+        return ClipSample(clip.copy(), None, targets, name, index, input, skipped)
 
     def _choose(self, rng: np.random.Generator) -> tuple[int, int]:
         """Numbers of a source and of a video in it."""
@@ -153,34 +151,26 @@ class ClipDataset(Dataset[ClipSample]):
         return part, usable[int(rng.integers(len(usable)))]
 
     def _read_maps(
-        self, source: ClipSource, classes: Mapping[int, int], video: int, picked: Sequence[int]
+        self, part: int, video: Any, frames: Sequence[Any]
     ) -> tuple[list[npt.NDArray[np.int16]], list[int]]:
         """Maps of n + 1 for segment n in ascending id order, and each segment's class."""
+        source, classes = self.sources[part], self.reports[part].classes
         known: dict[int, int] = {}
-        for frame in picked:
-            for segment in source.segments(video, frame):
-                if not segment.get("iscrowd") and segment["category_id"] in classes:
-                    known.setdefault(segment["id"], classes[segment["category_id"]])
+        for segment in (segment for frame in frames for segment in frame.segments):
+            if not segment.get("iscrowd") and segment["category_id"] in classes:
+                known.setdefault(segment["id"], classes[segment["category_id"]])
         numbers = sorted(known)
         maps = []
-        for frame in picked:
-            crowd = [s["id"] for s in source.segments(video, frame) if s.get("iscrowd")]
+        for frame in frames:
+            crowd = [segment["id"] for segment in frame.segments if segment.get("iscrowd")]
             try:
                 truth = source.read_ids(video, frame)
             except DatasetError as error:
                 raise Skip(f"{UNREADABLE_MASK}: {error}") from None
             maps.append(self._numbered(truth, numbers, crowd))
             if maps[-1].shape != maps[0].shape:
-                raise Skip(f"{MIXED_SIZES}: {'/'.join(source.names(video, frame))}")
+                raise Skip(f"{MIXED_SIZES}: {video.video_id}/{frame.stem}")
         return maps, [known[number] for number in numbers]
-
-    def _read_pictures(
-        self, source: ClipSource, video: int, picked: Sequence[int]
-    ) -> list[npt.NDArray[np.uint8]]:
-        try:
-            return [source.read_picture(video, frame) for frame in picked]
-        except DatasetError as error:
-            raise Skip(f"{UNREADABLE_IMAGE}: {error}") from None
 
     def _numbered(
         self, truth: npt.NDArray[np.uint32], numbers: Sequence[int], crowd: Sequence[int]
@@ -195,18 +185,6 @@ class ClipDataset(Dataset[ClipSample]):
             return table[truth]
         finally:
             table[numbers] = 0
-
-    def _animated(
-        self,
-        rgb: npt.NDArray[np.uint8],
-        ids: npt.NDArray[np.int16],
-        size: tuple[int, int],
-        rng: np.random.Generator,
-    ) -> tuple[augment.Frames, augment.Ids]:
-        red, green, blue = (round(value) for value in self.input.mean)
-        return augment.animate(
-            rgb, ids, size, self.settings.frames, rng, self.settings.motion, (red, green, blue)
-        )
 
     def _augmented(
         self, clip: augment.Frames, maps: augment.Ids, rng: np.random.Generator
@@ -228,19 +206,10 @@ class ClipDataset(Dataset[ClipSample]):
         return {**self.__dict__, "_lookup": None}
 
 
-def draw_frames(available: int, settings: ClipSettings, rng: np.random.Generator) -> list[int]:
-    """Ascending numbers of a clip's frames; each is 1..spread after the one before, as far as they reach.
-
-    Args:
-        available: frames of the video, at least `settings.frames`.
-        settings: `frames` and `spread` are used.
-        rng: source of the draws.
-    """
-    steps = rng.integers(1, settings.spread + 1, settings.frames - 1)
-    while steps.sum() > available - 1:
-        steps[steps.argmax()] -= 1
-    start = int(rng.integers(available - int(steps.sum())))
-    return [start, *(start + np.cumsum(steps)).tolist()]
+def draw_frames(available: int, frames: int, rng: np.random.Generator) -> slice:
+    """Consecutive frames of a video that has `frames` or more."""
+    start = int(rng.integers(available - frames + 1))
+    return slice(start, start + frames)
 
 
 def start_worker(worker: int) -> None:
@@ -258,13 +227,13 @@ def collate(samples: Sequence[ClipSample]) -> ClipBatch:
     height, width = (
         -(-max(sample.targets.ids.shape[side] for sample in samples) // divisor) * divisor for side in (1, 2)
     )
-    whole = samples[0].cached is None
+    targets = [sample.targets for sample in samples]
     return ClipBatch(
-        frames=_padded_frames(samples, height, width) if whole else None,
-        cached=None if whole else _padded_features(samples, height, width),
+        frames=None if samples[0].cached else _padded_frames(samples, height, width),
+        cached=_padded_features(samples, height, width) if samples[0].cached else None,
+        # Padding is void: the areas stay.
         targets=tuple(
-            ClipTargets(_padded(sample.targets.ids, height, width), sample.targets.classes)
-            for sample in samples
+            ClipTargets(_padded(one.ids, height, width), one.classes, one.areas) for one in targets
         ),
         indices=tuple(sample.index for sample in samples),
         names=tuple(sample.name for sample in samples),
@@ -297,11 +266,6 @@ def _padded_features(samples: Sequence[ClipSample], height: int, width: int) -> 
     )
 
 
-def _resized(size: tuple[int, ...], settings: ClipSettings, rng: np.random.Generator) -> tuple[int, int]:
-    short = settings.short_sides[int(rng.integers(len(settings.short_sides)))]
-    return plan_geometry(size[0], size[1], short, settings.long_side).resized
-
-
 def numbered_targets(maps: augment.Ids, objects: Sequence[int]) -> ClipTargets:
     """Targets of the objects that are left in a clip, numbered without gaps in the same order."""
     counts = np.bincount(maps.ravel(), minlength=len(objects) + 1)
@@ -309,18 +273,4 @@ def numbered_targets(maps: augment.Ids, objects: Sequence[int]) -> ClipTargets:
     table = np.zeros(len(objects) + 1, np.int16)
     table[left + 1] = np.arange(1, len(left) + 1)
     classes = np.asarray(objects, np.int64)[left]
-    return ClipTargets(torch.from_numpy(table[maps]), torch.from_numpy(classes))
-
-
-def _nothing_usable(report: SourceReport, source: ClipSource, categories: Sequence[Category]) -> DatasetError:
-    if not len(source):
-        return DatasetError(f"{report.source} lists no video; there is nothing to train on")
-    if not report.classes:
-        theirs = ", ".join(f"{c.id} {c.name}" for c in source.categories[:5])
-        ours = ", ".join(f"{c.id} {c.name}" for c in categories[:5])
-        return DatasetError(
-            f"{report.source} shares no class with the model, by id and name: its classes begin with {theirs};"
-            f" the model's with {ours}. Give the model the dataset's class list"
-        )
-    why = "; ".join(f"{count} videos have {reason}" for reason, count in report.skipped.items())
-    return DatasetError(f"{report.source} has no video to train on: {why}")
+    return ClipTargets.of(torch.from_numpy(table[maps]), torch.from_numpy(classes))

@@ -1,61 +1,41 @@
-"""What training wrote down: a CSV that survives interruptions, and a picture of its columns."""
+"""The log of a run read back, and a picture of it.
+
+Lightning's `CSVLogger` writes `RUN/log/version_<n>/metrics.csv`, a new version each time a run is resumed.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-NAME = "curves.csv"
+from dvis_cli.files import atomic_path
+
+LOG = "log"
 PICTURE = "curves.png"
 SMOOTHED_OVER = 50  # rows, at the most, that a point of a curve averages
 
 
-class Curves:
-    """`RUN/curves.csv`: a row per logged iteration. Rows after the iteration resumed from are dropped."""
-
-    def __init__(self, run: Path, resumed_at: int = 0) -> None:
-        self.path = run / NAME
-        self.columns: list[str] = []
-        if resumed_at and self.path.is_file():
-            rows = [row for row in read_curves(run) if row["iteration"] <= resumed_at]
-            if rows:
-                self.columns = list(dict.fromkeys(name for row in rows for name in row))
-            self._rewrite(rows)
-        else:
-            self.path.unlink(missing_ok=True)
-
-    def add(self, row: Mapping[str, float]) -> None:
-        """Append a row; columns that appear later are added to the file's head."""
-        new = [name for name in row if name not in self.columns]
+def read_log(run: Path) -> list[dict[str, float]]:
+    """The rows of all versions; what a resumed version did again replaces the rows before it."""
+    rows: list[dict[str, float]] = []
+    for path in sorted((run / LOG).glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name[8:])):
+        new = list(_rows(path))
         if new:
-            rows = read_curves(self.path.parent) if self.path.is_file() else []
-            self.columns += new
-            self._rewrite(rows)
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns, restval="").writerow(dict(row))
-
-    def _rewrite(self, rows: list[dict[str, float]]) -> None:
-        partial = self.path.with_name(f".{NAME}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(self.path)
+            rows = [row for row in rows if row["step"] < new[0]["step"]] + new
+    return rows
 
 
-def read_curves(run: Path) -> list[dict[str, float]]:
-    """The rows of a run's CSV; a cell that is empty is left out, a row cut short by a crash, too."""
-    with (run / NAME).open(newline="", encoding="utf-8") as file:
-        rows = []
+def _rows(path: Path) -> Iterator[dict[str, float]]:
+    """Without empty cells, and without a row cut short by a crash."""
+    with path.open(newline="", encoding="utf-8") as file:
         for cells in csv.DictReader(file):
             try:
-                row = {name: float(cell) for name, cell in cells.items() if name and cell}
+                row = {name: float(cell) for name, cell in cells.items() if cell}
             except (TypeError, ValueError):
                 continue
-            if "iteration" in row:
-                rows.append(row)
-        return rows
+            if "step" in row:
+                yield row
 
 
 def draw_curves(run: Path, title: str) -> Path:
@@ -65,7 +45,7 @@ def draw_curves(run: Path, title: str) -> Path:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = read_curves(run)
+    rows = read_log(run)
     panels = [("loss", ["loss", "loss_ce", "loss_mask", "loss_dice"]), ("learning rate", ["lr"])]
     scores = sorted({name for row in rows for name in row if name.startswith("vpq")})
     if scores:
@@ -73,7 +53,7 @@ def draw_curves(run: Path, title: str) -> Path:
     figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 3.5), squeeze=False)
     for axis, (label, columns) in zip(axes[0], panels, strict=True):
         for column in columns:
-            points = [(row["iteration"], row[column]) for row in rows if column in row]
+            points = [(row["step"], row[column]) for row in rows if column in row]
             if points:
                 axis.plot(*_smooth(points, 1 if label == "validation" else SMOOTHED_OVER), label=column)
         axis.set_xlabel("iteration")
@@ -84,7 +64,8 @@ def draw_curves(run: Path, title: str) -> Path:
     figure.suptitle(title)
     figure.tight_layout()
     path = run / PICTURE
-    figure.savefig(path, dpi=110)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")
     pyplot.close(figure)
     return path
 

@@ -1,31 +1,31 @@
-"""What a stage begins with: the earlier stage's file, ImageNet or COCO weights, and heads handed on.
+"""What a stage begins with: the earlier stage's file, ImageNet or COCO weights, and copied heads.
 
-A checkpoint that cannot be right for a stage is refused with a sentence; what is left out is said.
+A checkpoint that cannot be right for a stage is refused; what is left out of one is reported.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dvis_cli.checkpoints.files import read_tensors
 from dvis_cli.checkpoints.imagenet import backbone_tensors
 from dvis_cli.config import Mode, ModelConfig
-from dvis_cli.errors import TrainingError, UsageError
-from dvis_cli.loading import Checkpoint, read_checkpoint
-from dvis_cli.model import DvisModel
+from dvis_cli.errors import DvisWarning, TrainingError, UsageError
+from dvis_cli.run.loading import Checkpoint, read_checkpoint
+from dvis_cli.run.model import DvisModel
 from dvis_cli.structures import Category
 
 from .settings import STAGES
 from .stages import StageName
 
 MODE_OF: dict[StageName, Mode] = {"segmenter": "minvis", "tracker": "online", "refiner": "offline"}
-GENTLE = 0.1  # strength of a new block's first opinion: it begins close to passing its input on
-Say = Callable[[str], None]
+GENTLE = 0.1  # times the usual scale of a new block's last weights: it begins close to the identity
 
 
 def start_network(
@@ -35,20 +35,18 @@ def start_network(
     init: Path | None,
     model: ModelConfig | None,
     backbone_init: Path | None = None,
-    heads_from_before: bool = True,
     seed: int = 0,
-    say: Say = lambda text: None,
 ) -> DvisModel:
     """The network that a stage trains, with all weights that it begins with.
+
+    What of a checkpoint is left out is a `DvisWarning`.
 
     Args:
         categories: the classes to learn, in the order of the logits.
         init: the earlier stage's weights; for the segmenter any Mask2Former checkpoint, or None.
         model: the network's configuration; None takes it from `init`.
         backbone_init: ImageNet weights, for the segmenter only.
-        heads_from_before: begin a new tracker with the segmenter's heads, a new refiner with the tracker's.
         seed: of the weights that begin at random.
-        say: called with a line about each thing left out or begun anew.
 
     Raises:
         TrainingError: the checkpoint is not what this stage needs.
@@ -62,7 +60,7 @@ def start_network(
         raise UsageError(f"stage {stage} needs --init: the weights that 'dvis train {before}' left")
     if checkpoint is None and model is None:
         raise UsageError(
-            "say what to train: --init CHECKPOINT, or a recipe with a 'model' section (--config)"
+            "nothing to train: give --init CHECKPOINT, or a recipe with a 'model' section (--config)"
         )
     config = model or (checkpoint.config if checkpoint else None)
     assert config is not None
@@ -73,16 +71,19 @@ def start_network(
     torch.random.set_rng_state(state)
     have: set[str] = set()
     if checkpoint is not None:
-        have = _take_over(network, checkpoint, stage, categories, say)
+        have = _take_over(network, checkpoint, stage, categories)
     if backbone_init is not None:
-        _take_backbone(network, backbone_init)
-    if heads_from_before:
-        _hand_heads_on(network, stage, have)
+        backbone = network.segmenter.backbone
+        tensors, _ = read_tensors(backbone_init)
+        backbone.load_state_dict(
+            backbone_tensors(tensors, backbone.state_dict(), backbone_init), strict=False
+        )
+    _copy_heads(network, stage, have)
     return network
 
 
 def _take_over(
-    network: DvisModel, checkpoint: Checkpoint, stage: StageName, categories: Sequence[Category], say: Say
+    network: DvisModel, checkpoint: Checkpoint, stage: StageName, categories: Sequence[Category]
 ) -> set[str]:
     """Copy the parts of a checkpoint that the stage needs; returns the names of the parts copied."""
     path, needed = checkpoint.path, STAGES[: STAGES.index(stage)]
@@ -94,7 +95,7 @@ def _take_over(
             )
     unused = [part for part in STAGES[STAGES.index(stage) + 1 :] if part in there]
     if unused:
-        say(f"{path}: its {' and '.join(unused)} left out; they must be trained again after this stage")
+        _warn(f"{path}: its {' and '.join(unused)} left out; they must be trained again after this stage")
     same_classes = checkpoint.categories is None or _class_key(checkpoint.categories) == _class_key(
         categories
     )
@@ -119,7 +120,7 @@ def _take_over(
             "('dvis train segmenter --init ...')"
         )
     if dropped:
-        say(f"{path}: class head of {len(categories)} classes begins anew, the file's are others")
+        _warn(f"{path}: class head of {len(categories)} classes begins anew, the file's are others")
     missing = [n for n in wanted if n.split(".")[0] in needed and n not in taken]
     if missing:
         raise TrainingError(
@@ -129,18 +130,16 @@ def _take_over(
     return {name.split(".")[0] for name in taken}
 
 
+def _warn(text: str) -> None:
+    warnings.warn(text, DvisWarning, stacklevel=4)
+
+
 def _class_key(categories: Sequence[Category]) -> list[tuple[int, str]]:
     return [(category.id, category.name) for category in categories]
 
 
-def _take_backbone(network: DvisModel, path: Path) -> None:
-    backbone = network.segmenter.backbone
-    tensors, _ = read_tensors(path)
-    backbone.load_state_dict(backbone_tensors(tensors, backbone.state_dict(), path), strict=False)
-
-
-def _hand_heads_on(network: DvisModel, stage: StageName, have: set[str]) -> None:
-    """Let a new tracker or refiner begin as a copy of the part before it, with gentle new blocks.
+def _copy_heads(network: DvisModel, stage: StageName, have: set[str]) -> None:
+    """Let a new tracker or refiner begin as a copy of the part before it, its blocks close to the identity.
 
     Its first predictions are then nearly those of the part before, and training only has to improve on them.
     """
@@ -154,17 +153,10 @@ def _hand_heads_on(network: DvisModel, stage: StageName, have: set[str]) -> None
             getattr(target, name).load_state_dict(getattr(source, name).state_dict())
         for name, parameter in target.named_parameters():
             if name.endswith(("out_proj.weight", "ffn.linear2.weight", "short_term.conv2.weight")):
-                _soften(parameter)
-        _stand_in(target.norm)
-
-
-def _soften(weight: Tensor) -> None:
-    weight.mul_(GENTLE)
-
-
-def _stand_in(norm: nn.Module | Tensor) -> None:
-    """Let a norm that gets what it once made, normalised anew, make nearly the same again."""
-    assert isinstance(norm, nn.LayerNorm)
-    weight, bias = norm.weight.clone(), norm.bias.clone()
-    norm.weight.fill_(float((weight.square().mean() + bias.var(correction=0)).sqrt()))
-    norm.bias.fill_(float(bias.mean()))
+                parameter.mul_(GENTLE)
+        # A norm that gets the output of its own copy, normalised anew, has to give nearly the same again.
+        norm = target.norm
+        assert isinstance(norm, nn.LayerNorm)
+        weight, bias = norm.weight.clone(), norm.bias.clone()
+        norm.weight.fill_(float((weight.square().mean() + bias.var(correction=0)).sqrt()))
+        norm.bias.fill_(float(bias.mean()))

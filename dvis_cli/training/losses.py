@@ -1,10 +1,11 @@
-"""The losses of a layer: class, mask and dice (spec, section 6; equations 5 and 7 of the report)."""
+"""The losses of a layer: class, mask and dice (report, equations 5 and 7)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,6 +26,19 @@ class PointSettings:
     importance: float = 0.75
 
 
+@dataclass(frozen=True, slots=True)
+class MatchedMasks:
+    """The M masks of assigned queries, clip after clip, and their truth: mask m is `ids[rows[m]] == wanted[m]`."""
+
+    logits: Tensor  # (M, h, w) float32
+    ids: Tensor  # (R, H, W)
+    rows: Tensor  # (M,) int64
+    wanted: Tensor  # (M,) int64
+    present: Tensor  # (M,) bool: the truth has a pixel
+    shares: list[int]  # of each clip, how many of the masks are its own
+    tall: int = 1  # frames that a mask is made of; multiplies the points
+
+
 class Criterion:
     """Weighted losses of one layer's predictions for a batch of clips."""
 
@@ -37,66 +51,49 @@ class Criterion:
     def class_loss(
         self, logits: Tensor, pairs: Sequence[Assignment], targets: Sequence[ClipTargets]
     ) -> Tensor:
-        """Cross entropy, "no object" weighted down, averaged by weight.
+        """Cross entropy, no-object weighted down, averaged by weight.
 
         Args:
-            logits: (R, Q, K+1), a row per frame (or per clip, for the refiner).
-            pairs: of each row; a query that stands twice answers for the object that comes last.
-            targets: of each row.
+            logits: (R, Q, K+1), a row per frame or per clip, clip after clip.
+            pairs: of each row; a query that stands twice is assigned to the object that comes last.
+            targets: of each clip.
         """
-        rows, queries, nothing = *logits.shape[:2], logits.shape[2] - 1
-        truth = torch.full((rows, queries), nothing, dtype=torch.int64, device=logits.device)
-        for row, (pair, target) in enumerate(zip(pairs, targets, strict=True)):
-            truth[row, pair.queries] = target.classes[pair.objects]
-        weight = torch.ones(nothing + 1, device=logits.device)
-        weight[nothing] = self.no_object
-        loss = F.cross_entropy(logits.float().flatten(0, 1), truth.flatten(), weight, reduction="sum")
+        no_object, each = logits.shape[2] - 1, len(logits) // len(targets)
+        starts = np.cumsum([0, *(len(target.classes) for target in targets)])
+        numbers = np.full(logits.shape[:2], -1)
+        for row, pair in enumerate(pairs):
+            numbers[row, pair.queries] = starts[row // each] + pair.objects
+        device = logits.device
+        last = torch.full((1,), no_object, dtype=torch.int64, device=device)
+        classes = torch.cat([*(target.classes for target in targets), last])
+        truth = classes[torch.from_numpy(numbers).to(device)]
+        weight = torch.ones(no_object + 1, device=device)
+        weight[no_object] = self.no_object
+        loss = F.cross_entropy(logits.flatten(0, 1), truth.flatten(), weight, reduction="sum")
         return self.weights.classes * loss / process_mean(weight[truth].sum())
 
-    def mask_losses(
-        self,
-        masks: Tensor,
-        ids: Tensor,
-        rows: Tensor,
-        wanted: Tensor,
-        draws: list[tuple[int, Draw]],
-        tall: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Summed binary cross entropy and dice of matched masks.
-
-        Args:
-            masks: (M, h, w) logits.
-            ids: (R, H, W) id maps; mask m is `ids[rows[m]] == wanted[m]`.
-            draws: for each clip in turn, how many of the masks are its own, and its source of points.
-            tall: frames that a mask is made of, 1 for single frames; multiplies the points.
-        """
-        if not len(masks):
-            return masks.sum(), masks.sum()
-        logits = masks[:, None].float()
-        settings = self.points
+    def mask_losses(self, masks: MatchedMasks, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
+        """Binary cross entropy and dice, averaged over the masks of all processes. `draws`: of each clip."""
+        total = process_mean(masks.logits.new_tensor(float(len(masks.logits)))).clamp(min=1)
+        if not len(masks.logits):
+            return masks.logits.sum(), masks.logits.sum()
+        logits = masks.logits[:, None]
+        settings, count = self.points, self.points.count * masks.tall
         points = torch.cat([
-            uncertain_points(part, settings.count * tall, settings.oversample, settings.importance, draw)
-            for part, (_, draw) in zip(logits.split([n for n, _ in draws]), draws, strict=True)
+            uncertain_points(part, count, settings.oversample, settings.importance, draw)
+            for part, draw in zip(logits.split(masks.shares), draws, strict=True)
             if len(part)
         ])  # fmt: skip
         sampled = sample_maps(logits, points)[:, 0]
         with torch.no_grad():
-            truth = sample_truth(ids, rows, wanted, points)
-        cross_entropy = F.binary_cross_entropy_with_logits(sampled, truth, reduction="none").mean(1).sum()
+            truth = sample_truth(masks.ids, masks.rows, masks.wanted[:, None], points)[:, 0]
+        cross_entropy = F.binary_cross_entropy_with_logits(sampled, truth, reduction="none").mean(1)
         probability = sampled.sigmoid()
         overlap = 2 * (probability * truth).sum(-1)
         dice = 1 - (overlap + 1) / (probability.sum(-1) + truth.sum(-1) + 1)
         if not self.empty_dice:
-            dice = dice * _seen(ids, rows, wanted)
-        return self.weights.mask * cross_entropy, self.weights.dice * dice.sum()
-
-
-def _seen(ids: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-    """(M,) bool: the mask `ids[rows[m]] == wanted[m]` has a pixel."""
-    values = ids.flatten(1).long()
-    most = int(max(values.max(), wanted.max()))
-    seen = torch.zeros(len(ids), most + 1, dtype=torch.bool, device=ids.device)
-    return seen.scatter_(1, values, True)[rows, wanted.long()]
+            dice = dice * masks.present
+        return self.weights.mask * cross_entropy.sum() / total, self.weights.dice * dice.sum() / total
 
 
 def process_mean(value: Tensor) -> Tensor:

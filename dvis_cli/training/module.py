@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,22 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from dvis_cli.errors import TrainingError
-from dvis_cli.model import DvisModel
+from dvis_cli.run.model import DvisModel
 
 from .losses import Criterion, Losses
-from .matcher import Matcher
+from .matcher import Matcher, MatchingRule
 from .points import Draw, uniform_draw
 from .settings import OptimizerSettings, TrainSettings
-from .stages import MatchingRule, RefinerStage, SegmenterStage, StageName, TrackerStage
+from .stages import RefinerStage, SegmenterStage, Stage, StageName, TrackerStage
 from .targets import ClipBatch, FrozenFeatures
 
-STAGE_RULES: dict[StageName, type[SegmenterStage] | type[TrackerStage] | type[RefinerStage]] = {
+STAGE_CLASSES: dict[StageName, type[Stage]] = {
     "segmenter": SegmenterStage,
     "tracker": TrackerStage,
     "refiner": RefinerStage,
 }
 EMBEDDINGS = ("query_feat", "query_embed", "level_embed", "bias_table")  # parameters that are not decayed
 NORMS = (nn.LayerNorm, nn.GroupNorm)
+FROZEN_AT_ONCE = 8  # frames
 
 
 class StageModule(lightning.LightningModule):
@@ -37,7 +37,7 @@ class StageModule(lightning.LightningModule):
         self.network, self.stage, self.settings = network, stage, settings
         matcher = Matcher(settings.cost, settings.points.count)
         criterion = Criterion(settings.cost, settings.points, settings.no_object, settings.empty_dice)
-        self.rules = STAGE_RULES[stage](network, matcher, criterion)
+        self.compared = STAGE_CLASSES[stage](network, matcher, criterion)
         network.requires_grad_(False)
         self.trained.requires_grad_(True)
 
@@ -51,34 +51,42 @@ class StageModule(lightning.LightningModule):
         self.network.eval()
         self.trained.train()
 
+    def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, index: int) -> ClipBatch:
+        return batch.to(device, non_blocking=True)
+
     def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
-        """One iteration; logs the parts of the loss."""
+        """One iteration; keeps the parts of the loss as `last_losses`."""
         # Whatever draws at random inside the network does so by the iteration, not by what ran before.
         torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
-        losses = self.losses(batch, [uniform_draw(self._seed(i), self.device) for i in batch.indices])
-        total = torch.stack(list(losses.values())).sum()
-        if not math.isfinite(total.item()):
-            broken = next(name for name, value in losses.items() if not math.isfinite(value.item()))
+        seeds = [(self.settings.seed << 32) + index for index in batch.indices]
+        losses = self.losses(batch, [uniform_draw(seed, self.device) for seed in seeds])
+        parts = torch.stack(list(losses.values()))
+        if not torch.isfinite(parts.detach()).all():
+            name, value = next(
+                (name, value)
+                for name, value in zip(losses, parts.tolist(), strict=True)
+                if not abs(value) < float("inf")
+            )
             raise TrainingError(
-                f"iteration {self.global_step}: {broken} is {losses[broken].item()}, on {', '.join(batch.names[:4])}; "
+                f"iteration {self.global_step}: {name} is {value}, on {', '.join(batch.names[:4])}; "
                 "lower the learning rate, or continue from an earlier checkpoint with --resume"
             )
         self.last_losses = {name: value.detach() for name, value in losses.items()}
-        return total
+        return parts.sum()
 
     def losses(self, batch: ClipBatch, draws: Sequence[Draw]) -> Losses:
         """Named losses of a batch, whichever stage this is."""
-        if isinstance(self.rules, SegmenterStage):
+        settings = self.settings
+        if self.stage == "segmenter":
             assert batch.frames is not None
-            return self.rules.losses(batch.frames, batch.targets, draws)
-        guided = self.global_step < self.settings.guided * self.settings.iterations
+            return self.compared.losses(batch.frames, batch.targets, draws, MatchingRule())
         rule = MatchingRule(
-            guided,
-            self.settings.convention,
-            appearance=self.settings.appearance,
-            patience=self.settings.patience,
+            guided=self.global_step < settings.guided * settings.iterations,
+            convention=settings.convention,
+            appearance=settings.appearance,
+            patience=settings.patience,
         )
-        return self.rules.losses(self._frozen(batch), batch.targets, draws, rule)
+        return self.compared.losses(self._frozen(batch), batch.targets, draws, rule)
 
     def configure_optimizers(self) -> Any:
         settings = self.settings.optimizer
@@ -93,20 +101,13 @@ class StageModule(lightning.LightningModule):
         if batch.cached is not None:
             return batch.cached
         assert batch.frames is not None
-        clips, frames = batch.frames.shape[:2]
+        parts = batch.frames.flatten(0, 1).split(FROZEN_AT_ONCE)
         with torch.no_grad():
-            outputs = [
-                self.network.segmenter(part) for part in batch.frames.flatten(0, 1).split(FROZEN_AT_ONCE)
-            ]
+            outputs = [self.network.segmenter(part) for part in parts]
         queries = torch.cat([output.queries for output in outputs]).float()
         features = torch.cat([output.mask_features for output in outputs]).float()
-        return FrozenFeatures(queries.unflatten(0, (clips, frames)), features.unflatten(0, (clips, frames)))
-
-    def _seed(self, index: int) -> int:
-        return (self.settings.seed << 32) + index
-
-
-FROZEN_AT_ONCE = 8  # frames
+        shape = batch.frames.shape[:2]
+        return FrozenFeatures(queries.unflatten(0, shape), features.unflatten(0, shape))
 
 
 def parameter_groups(part: nn.Module, settings: OptimizerSettings) -> Iterator[dict[str, Any]]:

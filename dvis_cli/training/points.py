@@ -1,4 +1,4 @@
-"""Points instead of pixels: where a loss looks at a mask (Mask2Former's point sampling).
+"""Points instead of pixels: where a loss looks at a mask (Mask2Former, section 3.3).
 
 A mask at full size is never made for this. Truth is read off the id map that all objects of a clip share;
 predictions are sampled from the mask features, or from the few masks that were matched.
@@ -18,9 +18,9 @@ Draw = Callable[[int, int], Tensor]
 
 
 def uniform_draw(seed: int, device: torch.device) -> Draw:
-    """Draws that depend on the seed alone; made on the CPU so that every device sees the same."""
-    generator = torch.Generator().manual_seed(seed)
-    return lambda masks, points: torch.rand(masks, points, 2, generator=generator).to(device)
+    """Draws on the device, which depend on the seed and the kind of device alone."""
+    generator = torch.Generator(device).manual_seed(seed)
+    return lambda masks, points: torch.rand(masks, points, 2, generator=generator, device=device)
 
 
 def sample_maps(maps: Tensor, points: Tensor) -> Tensor:
@@ -38,33 +38,33 @@ def sample_maps(maps: Tensor, points: Tensor) -> Tensor:
 
 
 def sample_truth(ids: Tensor, rows: Tensor, wanted: Tensor, points: Tensor) -> Tensor:
-    """Bilinear samples of the masks `ids[rows[m]] == wanted[m]`, without making the masks.
+    """Bilinear samples of the masks `ids[rows[m]] == wanted[m, n]`, without making the masks.
 
     Args:
         ids: (R, H, W) integers.
-        rows: (M,) int64, which map each mask is on.
-        wanted: (M,) the value that makes a mask.
+        rows: (M,) int64, the map that point set m is on.
+        wanted: (M, N) the values that make masks.
         points: (M, P, 2).
 
     Returns:
-        (M, P) float32 in 0..1.
+        (M, N, P) float32 in 0..1.
     """
     height, width = ids.shape[-2:]
-    place = points * points.new_tensor((width, height)) - 0.5
-    corner = place.floor()
-    fraction = place - corner
+    position = points * points.new_tensor((width, height)) - 0.5
+    corner = position.floor()
+    fraction = position - corner
     corner = corner.long()
     flat = ids.flatten(1)
-    total = torch.zeros(points.shape[:2], device=ids.device)
+    total = torch.zeros(*wanted.shape, points.shape[1], device=ids.device)
     for dy in (0, 1):
         for dx in (0, 1):
             x, y = corner[..., 0] + dx, corner[..., 1] + dy
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
             cell = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
-            hit = (flat[rows[:, None], cell] == wanted[:, None]) & inside
             share_x = fraction[..., 0] if dx else 1 - fraction[..., 0]
             share_y = fraction[..., 1] if dy else 1 - fraction[..., 1]
-            total = total + hit * (share_x * share_y)
+            hit = flat[rows[:, None], cell][:, None] == wanted[:, :, None]
+            total = total + hit * (inside * share_x * share_y)[:, None]
     return total
 
 

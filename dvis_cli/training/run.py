@@ -1,9 +1,10 @@
 """One stage from data to a weight file, on Lightning's Trainer: one CPU, one GPU, or many.
 
-RUN/run.json                what was asked for; a run is only ever continued with the same settings
-RUN/checkpoints/last.ckpt   everything needed to go on after an interruption
-RUN/curves.csv, curves.png  losses, learning rate, validation scores (events.* for TensorBoard)
-RUN/<stage>.safetensors     the result, with configuration, class list and stage inside
+RUN/run.json                    data, settings, initial weights; a run is only ever continued with the same ones
+RUN/checkpoints/last.ckpt       everything needed to go on after an interruption
+RUN/log/version_<n>/metrics.csv losses, learning rate, validation scores (RUN/events.* for TensorBoard)
+RUN/curves.png                  the same as a picture, at the end
+RUN/<stage>.safetensors         the result, with configuration, class list and stage inside
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dvis_cli.config import to_document
-from dvis_cli.errors import TrainingError, UsageError
-from dvis_cli.loading import save_weights
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.errors import DvisWarning, OutputError, TrainingError, UsageError
+from dvis_cli.files import atomic_text, usable_cores
+from dvis_cli.run.loading import save_weights
 
-from .callbacks import Checkpoints, OnIteration, Record, Validate
+from .callbacks import AtomicCheckpoints, OnIteration, Record, Validate
 from .clips import collate, start_worker
+from .curves import LOG
 from .module import StageModule
 from .settings import TrainSettings
 from .validation import HeldOut
@@ -35,6 +36,7 @@ from .validation import HeldOut
 SETTINGS_NAME = "run.json"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+MOST_WORKERS = 8  # loader processes for a GPU that nobody chose a number for
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,11 @@ class Machine:
     devices: int = 1  # processes on each node
     nodes: int = 1
     precision: str = "fp32"  # or "bf16", "fp16": autocast
-    workers: int = 1  # loader processes beside each training process
+    workers: int | None = None  # loader processes of each training process; None: by the device and its cores
+
+    @property
+    def processes(self) -> int:
+        return self.devices * self.nodes
 
 
 class Share(Sampler[int]):
@@ -54,7 +60,7 @@ class Share(Sampler[int]):
     def __init__(
         self, settings: TrainSettings, rank: int, world: int, begin: Callable[[], int], only: int | None
     ) -> None:
-        self.settings, self.rank, self.world, self.begin, self.only = settings, rank, world, begin, only
+        self.settings, self.rank, self.begin, self.only = settings, rank, begin, only
         self.each = settings.batch // world
 
     def __iter__(self) -> Iterator[int]:
@@ -69,15 +75,15 @@ class Share(Sampler[int]):
 
 def train_stage(
     module: StageModule,
-    dataset: torch.utils.data.Dataset[Any],
+    dataset: Dataset[Any],
     run: Path,
     machine: Machine,
     *,
-    asked: dict[str, Any],
+    origin: dict[str, Any],
     resume: bool = False,
     overfit: int | None = None,
     held_out: HeldOut | None = None,
-    on_iteration: OnIteration = lambda iteration, facts: None,
+    on_iteration: OnIteration = lambda iteration, figures: None,
 ) -> Path:
     """Train and leave the result in `run`.
 
@@ -85,7 +91,7 @@ def train_stage(
         module: the network, its stage and settings.
         dataset: clip `i` under index `i`, for any `i`.
         run: folder to fill.
-        asked: the rest of what makes this run what it is (data, initial weights); kept with the settings.
+        origin: data and initial weights; kept with the settings.
         resume: go on from the last checkpoint.
         overfit: see only the first so many clips, again and again.
         held_out: videos to score at intervals.
@@ -96,106 +102,120 @@ def train_stage(
 
     Raises:
         UsageError: the run exists, cannot be resumed, or the batch cannot be shared by the processes.
-        TrainingError: the loss is no number.
+        TrainingError: the loss is not finite.
     """
-    import lightning
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    settings, world = module.settings, machine.devices * machine.nodes
-    if settings.batch % world:
-        raise UsageError(f"batch={settings.batch} cannot be shared by {world} processes: make it a multiple")
-    checkpoint = _prepare(run, module, asked, resume)
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        on_iteration = _silent
-    record = Record(run, on_iteration)
-    callbacks: list[lightning.Callback] = [Checkpoints(run / CHECKPOINT), record]
-    if held_out is not None and settings.validate_every:
-        callbacks.insert(0, Validate(held_out, record))
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # hints and advertisements
+    settings = module.settings
+    if settings.batch % machine.processes:
+        raise UsageError(
+            f"batch={settings.batch} cannot be shared by {machine.processes} processes: make it a multiple"
+        )
+    facts = {
+        "stage": module.stage,
+        "settings": dataclasses.asdict(settings),
+        "model": to_document(module.network.config),
+        **origin,
+    }
+    checkpoint = _prepare(run, json.loads(json.dumps(facts)), resume)
+    record = Record(run, on_iteration if _is_first() else lambda iteration, figures: None)
     with warnings.catch_warnings():
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)  # hints and advertisements
         warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*(num_workers|does not have many workers|TreeSpec).*")
-        trainer = lightning.Trainer(
-            accelerator=machine.accelerator,
-            devices=machine.devices,
-            num_nodes=machine.nodes,
-            strategy="ddp" if world > 1 else "auto",
-            precision=PRECISIONS[machine.precision],  # type: ignore[arg-type]
-            max_steps=settings.iterations,
-            gradient_clip_val=settings.optimizer.clip_norm,
-            logger=TensorBoardLogger(str(run), name="", version=""),
-            callbacks=callbacks,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        share = Share(settings, trainer.global_rank, world, lambda: trainer.global_step, overfit)
-        loader = DataLoader(
-            dataset,
-            batch_size=settings.batch // world,
-            sampler=share,
-            num_workers=machine.workers,
-            collate_fn=collate,
-            worker_init_fn=start_worker,
-            persistent_workers=False,
-        )
+        warnings.filterwarnings("ignore", message=".*(num_workers|many workers|worker processes|TreeSpec).*")
+        trainer = _trainer(run, machine, settings, record, held_out)
+        share = Share(settings, trainer.global_rank, machine.processes, lambda: trainer.global_step, overfit)
+        loader = clip_loader(dataset, share, machine, trainer.strategy.root_device.type)
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    if record.skipped:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in record.skipped.most_common())
+        warnings.warn(f"draws that gave no clip were replaced: {reasons}", DvisWarning, stacklevel=2)
     result = run / f"{module.stage}.safetensors"
     if trainer.is_global_zero:
-        save_weights(
-            module.network,
-            result,
-            {"dvis_stage": module.stage, "dvis_training": json.dumps(_asked(module, asked))},
-        )
+        metadata = {"dvis_stage": module.stage, "dvis_training": json.dumps(facts)}
+        save_weights(module.network, result, metadata)
     return result
 
 
-def _prepare(run: Path, module: StageModule, asked: dict[str, Any], resume: bool) -> Path | None:
-    """Write down what was asked for, or compare it with the run that is continued; the checkpoint to load."""
-    wanted = json.loads(json.dumps(_asked(module, asked)))
+def clip_loader(dataset: Dataset[Any], share: Share, machine: Machine, device: str) -> DataLoader[Any]:
+    """The loader of one process: for a GPU pinned memory and several workers, so that it never waits for clips."""
+    workers = machine.workers
+    if workers is None:
+        cores = usable_cores() // machine.devices
+        workers = max(2, min(MOST_WORKERS, cores - 1)) if device == "cuda" else 1
+    return DataLoader(
+        dataset,
+        batch_size=share.each,
+        sampler=share,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=start_worker,
+        pin_memory=device == "cuda",
+    )
+
+
+def _trainer(
+    run: Path, machine: Machine, settings: TrainSettings, record: Record, held_out: HeldOut | None
+) -> Any:
+    import lightning
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    checkpoints = ModelCheckpoint(
+        dirpath=run / CHECKPOINT.parent,
+        filename=CHECKPOINT.stem,
+        every_n_train_steps=settings.checkpoint_every,
+        enable_version_counter=False,
+    )
+    validation = [Validate(held_out, record)] if held_out is not None else []
+    return lightning.Trainer(
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        num_nodes=machine.nodes,
+        strategy="ddp" if machine.processes > 1 else "auto",
+        precision=PRECISIONS[machine.precision],  # type: ignore[arg-type]
+        max_steps=settings.iterations,
+        gradient_clip_val=settings.optimizer.clip_norm,
+        logger=[
+            CSVLogger(str(run), name=LOG, flush_logs_every_n_steps=1),
+            TensorBoardLogger(str(run), name="", version=""),
+        ],
+        callbacks=[*validation, record, checkpoints],
+        plugins=[AtomicCheckpoints()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of its machine; it starts the others."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _prepare(run: Path, facts: dict[str, Any], resume: bool) -> Path | None:
+    """Write `run.json`, or compare with the one of the run that is continued; the checkpoint to load."""
     path, checkpoint = run / SETTINGS_NAME, run / CHECKPOINT
-    if resume:
-        if not checkpoint.is_file():
-            if path.is_file():
-                return None  # stopped before its first checkpoint: begin again
-            raise UsageError(f"{run} holds no run to resume; leave --resume out to begin one")
-        earlier = _read_json(path)
-        different = [key for key in wanted if earlier.get(key) != wanted[key]]
-        if different:
-            key = different[0]
-            raise UsageError(
-                f"{run} was begun with {key} {json.dumps(earlier.get(key))[:200]}, now it is "
-                f"{json.dumps(wanted[key])[:200]}; resume with the same settings or choose another folder"
-            )
-        return checkpoint
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
-    if first and (checkpoint.exists() or any(run.glob("*.safetensors"))):
-        raise UsageError(f"{run} holds a run already: go on with --resume, or choose another folder")
-    if first:
-        with output_errors(run):
-            checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    return None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+    if not resume:
+        if _is_first():
+            if checkpoint.exists() or any(run.glob("*.safetensors")):
+                raise UsageError(f"{run} holds a run already: go on with --resume, or choose another folder")
+            try:
+                run.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(f"cannot make {run}: {error.strerror or error}") from error
+            atomic_text(path, json.dumps(facts, indent=2) + "\n")
+        return None
+    if not path.is_file():
+        raise UsageError(f"{run} holds no run to resume; leave --resume out to begin one")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        different = next((key for key in facts if earlier.get(key) != facts[key]), None)
+    except (OSError, ValueError, AttributeError):
         raise TrainingError(f"{path} cannot be read; the run cannot be resumed") from None
-    return document if isinstance(document, dict) else {}
-
-
-def _asked(module: StageModule, asked: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "stage": module.stage,
-        "settings": dataclasses.asdict(module.settings),
-        "model": to_document(module.network.config),
-        **asked,
-    }
-
-
-def _silent(iteration: int, facts: dict[str, float]) -> None:
-    """Only the first process speaks."""
+    if different is not None:
+        before, now = (json.dumps(document.get(different))[:200] for document in (earlier, facts))
+        raise UsageError(
+            f"{run} was begun with {different} {before}, now it is {now}; resume with the same settings or choose "
+            "another folder"
+        )
+    return checkpoint if checkpoint.is_file() else None  # stopped before its first checkpoint: begin again

@@ -60,13 +60,12 @@ class TrainSettings:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     points: PointSettings = field(default_factory=PointSettings)
     cost: CostWeights = field(default_factory=CostWeights)
-    no_object: float = 0.1  # weight of "no object" in the class loss
+    no_object: float = 0.1  # weight of no-object in the class loss
     empty_dice: bool = True  # frames without the object count in its dice loss, as published
-    guided: float = 0.5  # share of the iterations that match by what the frozen part before says
+    guided: float = 0.5  # share of the iterations that match by the output of the frozen part before
     convention: Convention = "report"  # of the tracker's matching: "official" lets objects share a query
     appearance: float = 0.0  # share of its largest area that matches an object to a track; 0: any pixel
     patience: int | None = None  # frames a track may miss its object before another takes over; None: all
-    heads_from_before: bool = True  # tracker and refiner begin with the heads of the part before them
     checkpoint_every: int = 500  # iterations
     validate_every: int = 5000  # iterations; 0 never
     validate_videos: int = 20  # of the validation split at most
@@ -81,7 +80,7 @@ class TrainSettings:
         if self.patience is not None and (self.patience < 0 or self.guided):
             raise ConfigError(
                 f"patience={self.patience}, guided={self.guided}: patience must be 0 or more, and goes with guided: 0, "
-                "because tracks are handed over by what they themselves cover"
+                "because a track is handed over by what its own masks cover"
             )
         if self.validate_every < 0 or self.validate_videos < 1:
             raise ConfigError(
@@ -91,7 +90,7 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A YAML: the model, if it says one, and the settings of a stage."""
+    """A YAML: the model, if it has that section, and the settings of a stage."""
 
     model: ModelConfig | None
     settings: TrainSettings

@@ -1,20 +1,20 @@
-"""`dvis train` as a function: data, network and settings put together, and off it goes."""
+"""`dvis train` as a function: data, network and settings put together."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dvis_cli.datasets.vipseg import splits_of
-from dvis_cli.errors import UsageError
-from dvis_cli.model import DvisModel
+from dvis_cli.errors import DvisWarning, UsageError
 
 from .cache import CachedClips, FeatureCache
 from .callbacks import OnIteration
-from .clip_sources import ClipSource, Mixture, open_source
-from .clips import ClipDataset, ClipSettings
+from .clip_sources import Mixture, open_source
+from .clips import ClipDataset
 from .initialise import start_network
 from .module import StageModule
 from .run import Machine, train_stage
@@ -47,12 +47,11 @@ def train(
     *,
     resume: bool = False,
     overrides: dict[str, Any] | None = None,
-    say: Callable[[str], None] = lambda text: None,
     on_cached: Callable[[int, int], None] = lambda done, total: None,
     on_start: Callable[[int], None] = lambda iterations: None,
     on_iteration: OnIteration = lambda iteration, figures: None,
 ) -> Path:
-    """Train one stage and return the weight file.
+    """Train one stage and return the weight file. What is left out on the way is a `DvisWarning` each.
 
     Args:
         job: what to train, on what, from what.
@@ -60,7 +59,6 @@ def train(
         machine: processes, precision.
         resume: go on with the run in that folder.
         overrides: settings that win over the recipe's.
-        say: called with lines about data and weights that a person should read.
         on_cached: called with how many videos' features are in the cache, of how many.
         on_start: called with the number of iterations when all is ready.
         on_iteration: called after each iteration with the figures that are new.
@@ -70,6 +68,10 @@ def train(
     """
     recipe = read_recipe(job.recipe, job.stage, **(overrides or {}))
     settings = recipe.settings
+    if job.cache is not None and job.stage == "segmenter":
+        raise UsageError(
+            "--cache keeps a frozen segmenter's features; the segmenter itself learns from pictures"
+        )
     sources = [open_source(folder, job.split) for folder in job.data]
     categories = sources[0].categories
     network = start_network(
@@ -78,40 +80,32 @@ def train(
         init=job.init,
         model=recipe.model,
         backbone_init=job.backbone_init,
-        heads_from_before=settings.heads_from_before,
         seed=settings.seed,
-        say=say,
     )
     mixture = Mixture(tuple(sources), tuple(job.weights or [1.0] * len(sources)))
     length = settings.iterations * settings.batch
     options = (mixture, categories, settings.clip, network.config.input, settings.seed, length)
-    caches = _caches(job, network, sources, settings.clip)
-    dataset = CachedClips(caches, *options) if caches else ClipDataset(*options)
-    total = sum(len(report.usable) for report in dataset.reports)
-    done = 0
-    for cache, report in zip(caches, dataset.reports, strict=False):
-        for _ in cache.fill(report.usable):
-            done += 1
-            on_cached(done, total)
-    for report in dataset.reports:
-        for line in report.lines():
-            say(line)
+    if job.cache is None:
+        dataset = ClipDataset(*options)
+    else:
+        caches = [FeatureCache(job.cache, network.eval(), source, settings.clip) for source in sources]
+        dataset = CachedClips(caches, *options)
+        dataset.fill(on_cached)
+    for line in (line for report in dataset.reports for line in report.lines()):
+        warnings.warn(line, DvisWarning, stacklevel=2)
     held_out = _held_out(job, settings.validate_videos) if settings.validate_every else None
-    if settings.validate_every and held_out is None:
-        say(f"no split '{job.val_split}' to validate on: scores are left out of the curves")
     on_start(settings.iterations)
-    asked = {
-        "data": [str(folder.resolve()) for folder in job.data],
-        "split": job.split,
-        "init": str(job.init.resolve()) if job.init else None,
-        "backbone_init": job.backbone_init.name if job.backbone_init else None,
-    }
     return train_stage(
         StageModule(network, job.stage, settings),
         dataset,
         run,
         machine,
-        asked=asked,
+        origin={
+            "data": [str(folder.resolve()) for folder in job.data],
+            "split": job.split,
+            "init": str(job.init.resolve()) if job.init else None,
+            "backbone_init": job.backbone_init.name if job.backbone_init else None,
+        },
         resume=resume,
         overfit=job.overfit,
         held_out=held_out,
@@ -119,24 +113,15 @@ def train(
     )
 
 
-def _caches(
-    job: Job, network: DvisModel, sources: Sequence[ClipSource], settings: ClipSettings
-) -> list[FeatureCache]:
-    """One for each source, or none at all where none are wanted."""
-    if job.cache is None:
-        return []
-    if job.stage == "segmenter":
-        raise UsageError(
-            "--cache keeps what a frozen segmenter says; the segmenter itself learns from pictures"
-        )
-    network.eval()
-    return [FeatureCache(job.cache, network, source, settings) for source in sources]
-
-
 def _held_out(job: Job, videos: int) -> HeldOut | None:
     folder = job.val_data or job.data[0]
-    if job.val_split not in splits_of(folder):
-        if job.val_data is not None:
-            raise UsageError(f"{folder} has no split '{job.val_split}' to validate on")
-        return None
-    return HeldOut(folder, job.val_split, videos)
+    if job.val_split in splits_of(folder):
+        return HeldOut(folder, job.val_split, videos)
+    if job.val_data is not None:
+        raise UsageError(f"{folder} has no split '{job.val_split}' to validate on")
+    warnings.warn(
+        f"{folder} has no split '{job.val_split}' to validate on: scores are left out of the log",
+        DvisWarning,
+        stacklevel=3,
+    )
+    return None

@@ -1,4 +1,4 @@
-"""Scores on held-out videos while training goes on, by the very code that segments and evaluates."""
+"""Scores on held-out videos while training goes on, by the code that segments and evaluates."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from dvis_cli.challenge.scoring import evaluate
+from dvis_cli.challenge.split import segment_split
 from dvis_cli.datasets.vipseg import VIPSeg
 from dvis_cli.errors import TrainingError
-from dvis_cli.evaluation import evaluate
-from dvis_cli.model import DvisModel
-from dvis_cli.split_run import segment_split
+from dvis_cli.run.model import DvisModel
 
 WINDOWS = (1, 2, 4, 6)  # frames a tube; the columns of the report's tables
 

@@ -1,38 +1,34 @@
 """A folder of results that appears whole or not at all.
 
-The files are written to a hidden neighbour, `.NAME.partial-<pid>-<random>`, which takes the target's name
-in one step when all is done. A folder that is replaced steps aside as `.NAME.old-<pid>-<random>` first, so
-that there is no moment at which a crash could cost both; whoever comes next puts it back.
+The files are written to a hidden neighbour (`files.partial_path`), which takes the target's name in one step when all
+is done. A folder that is replaced steps aside as `.NAME.old-...` first, so that there is no moment at which a crash
+could cost both; whoever comes next puts it back.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import secrets
 import shutil
-import socket
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from dvis_cli.errors import OutputError
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.files import abandoned, output_errors, partial_path
 
 # What this package puts in an output folder. A folder with anything else in it is never deleted.
 PANOPTIC_FOLDER, SEMANTIC_FOLDER, MASKS_NAME = "panoptic", "semantic", "masks.jsonl"  # one for each task
 OUTPUT_NAMES = frozenset({PANOPTIC_FOLDER, SEMANTIC_FOLDER, MASKS_NAME, "segments.json", "overlay.mp4"})
 _HARMLESS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers leave these behind
 
-_LONGEST_STEM = 120  # bytes: leaves room for the suffix in the usual 255
-_live: set[str] = set()  # work folders of this process: its pid alone cannot tell them from left-overs
+_LONGEST_NAME = 120  # bytes
 
 
 def safe_name(name: str) -> str:
     """A video's name as one folder name: no separators, no control characters, not hidden, never empty."""
     cleaned = re.sub(r"[\x00-\x1f\x7f/\\:]+", "_", name).strip().lstrip(".").strip()
-    while len(os.fsencode(cleaned)) > _LONGEST_STEM:
+    while len(os.fsencode(cleaned)) > _LONGEST_NAME:
         cleaned = cleaned[:-1].rstrip()
     return cleaned or "video"
 
@@ -79,7 +75,7 @@ class AtomicFolder:
     def __init__(self, target: Path, overwrite: bool = False) -> None:
         self.target = target
         self.overwrite = overwrite
-        self.path = target.with_name(_hidden_name(target, "partial"))
+        self.path = partial_path(target)
         self._new_parents: list[Path] = []
 
     def __enter__(self) -> AtomicFolder:
@@ -88,7 +84,6 @@ class AtomicFolder:
             with output_errors(self.target):
                 self._create_parents()
                 _remove_leftovers(self.target)
-                _live.add(self.path.name)
                 self.path.mkdir()
         except BaseException:
             self.discard()
@@ -110,8 +105,7 @@ class AtomicFolder:
             with output_errors(self.target):
                 if self.target.exists():
                     check_target(self.target, self.overwrite)  # it may have appeared meanwhile
-                    aside = self.target.with_name(_hidden_name(self.target, "old"))
-                    _live.add(aside.name)
+                    aside = partial_path(self.target, "old")
                     self.target.rename(aside)
                 self.path.rename(self.target)
         except BaseException:
@@ -119,15 +113,12 @@ class AtomicFolder:
                 aside.rename(self.target)
             self.discard()
             raise
-        _live.discard(self.path.name)
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
-            _live.discard(aside.name)
 
     def discard(self) -> None:
         """Remove the work folder, and the parents that were created for it. Never raises `OSError`."""
         shutil.rmtree(self.path, ignore_errors=True)
-        _live.discard(self.path.name)
         for parent in reversed(self._new_parents):
             with suppress(OSError):  # someone else put something in it
                 parent.rmdir()
@@ -164,58 +155,16 @@ def _check_ours(target: Path) -> None:
         )
 
 
-def _hidden_name(target: Path, role: str) -> str:
-    """`.NAME.<role>-<pid>-<random>-<host>`; role is `partial` or `old`."""
-    return f"{_hidden_prefix(target, role)}{os.getpid()}-{secrets.token_hex(4)}-{_host()}"
-
-
-def _hidden_prefix(target: Path, role: str) -> str:
-    stem = target.name
-    if len(os.fsencode(stem)) > _LONGEST_STEM:  # shortened, and still different for different targets
-        digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:12]
-        stem = f"{stem[: _LONGEST_STEM // 4]}-{digest}"
-    return f".{stem}.{role}-"
-
-
-def _host() -> str:
-    """A short mark of this machine: on a shared disk, a pid says nothing about another one's processes."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
-
-
-def _abandoned(target: Path, role: str) -> list[Path]:
-    """Hidden folders of `target` whose process is gone, oldest first."""
-    pattern = re.compile(re.escape(_hidden_prefix(target, role)) + r"(\d+)-[0-9A-Za-z]+(?:-([0-9a-f]{6}))?")
-    found = []
-    with suppress(OSError):
-        for path in target.parent.iterdir():
-            match = pattern.fullmatch(path.name)
-            if match and match[2] in (None, _host()) and not _in_use(path.name, int(match[1])):
-                found.append((path.stat().st_mtime, path))
-    return [path for _, path in sorted(found)]
-
-
-def _in_use(name: str, pid: int) -> bool:
-    if pid == os.getpid():  # in a container every run may have the same pid
-        return name in _live
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
-
-
 def _restore_moved_aside(target: Path) -> None:
     """If a run died between moving the old folder aside and naming the new one, the old one comes back."""
     if target.exists() or target.is_symlink():
         return
     with suppress(OSError):
-        for path in _abandoned(target, "old")[-1:]:
+        for path in abandoned(target, "old")[-1:]:
             path.rename(target)
 
 
 def _remove_leftovers(target: Path) -> None:
     for role in ("partial", "old"):
-        for path in _abandoned(target, role):
+        for path in abandoned(target, role):
             shutil.rmtree(path, ignore_errors=True)

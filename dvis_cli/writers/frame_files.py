@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from dvis_cli.config import TaskName
+from dvis_cli.files import output_errors
 from dvis_cli.structures import Category, FinishedFrame, InstanceFrame
-from dvis_cli.writers.failures import output_errors
 from dvis_cli.writers.folder import MASKS_NAME, PANOPTIC_FOLDER, SEMANTIC_FOLDER
 from dvis_cli.writers.panoptic_png import write_panoptic_png
 from dvis_cli.writers.segments_json import png_name
@@ -41,8 +41,10 @@ class FrameFiles(ABC):
 class PanopticFiles(FrameFiles):
     """`panoptic/000000.png` ...: segment ids."""
 
+    folder_name = PANOPTIC_FOLDER
+
     def open(self, folder: Path) -> None:
-        self._folder = folder / PANOPTIC_FOLDER
+        self._folder = folder / self.folder_name
         with output_errors(self._folder):
             self._folder.mkdir()
 
@@ -51,16 +53,13 @@ class PanopticFiles(FrameFiles):
         write_panoptic_png(self._folder / png_name(frame.index), frame.ids)
 
 
-class SemanticFiles(FrameFiles):
+class SemanticFiles(PanopticFiles):
     """`semantic/000000.png` ...: the dataset's class ids."""
+
+    folder_name = SEMANTIC_FOLDER
 
     def __init__(self, categories: Iterable[Category]) -> None:
         self._wide = is_wide(category.id for category in categories)
-
-    def open(self, folder: Path) -> None:
-        self._folder = folder / SEMANTIC_FOLDER
-        with output_errors(self._folder):
-            self._folder.mkdir()
 
     def add(self, frame: FinishedFrame) -> None:
         assert not isinstance(frame, InstanceFrame)

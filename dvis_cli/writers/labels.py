@@ -88,17 +88,17 @@ def _find_regions(index: np.ndarray, present: list[Segment], previous: Anchors) 
     # The frame's edge counts as a border, so that labels prefer to stay away from it.
     depth = cv2.distanceTransform(np.pad(inside, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     regions = []
-    for place, window in enumerate(ndimage.find_objects(small.astype(np.int32), len(present))):
+    for row, window in enumerate(ndimage.find_objects(small.astype(np.int32), len(present))):
         if window is None:
             continue
-        mask = small[window] == place + 1
+        mask = small[window] == row + 1
         corner = (window[1].start, window[0].start)
-        last = previous.get(present[place].id)
+        last = previous.get(present[row].id)
         if last is not None:
             last = ((last[0] - first) // step - corner[0], (last[1] - first) // step - corner[1])
         x, y = _deepest(mask, depth[window], last)
         anchor = ((x + corner[0]) * step + first, (y + corner[1]) * step + first)
-        regions.append(_Region(present[place], int(mask.sum()) * step * step, mask.shape[1] * step, anchor))
+        regions.append(_Region(present[row], int(mask.sum()) * step * step, mask.shape[1] * step, anchor))
     return regions
 
 

@@ -59,11 +59,11 @@ def draw_overlay(
 
 
 def _compact(ids: np.ndarray, known: list[int]) -> np.ndarray:
-    """Ids to places in `known`, counted from 1: (height, width) uint8 where that is enough, else uint16."""
+    """Ids to their rows in `known`, counted from 1: (height, width) uint8 where that is enough, else uint16."""
     table = np.zeros(int(ids.max(initial=0)) + 1, np.uint8 if len(known) < 256 else np.uint16)
-    for place, id in enumerate(known, start=1):
+    for row, id in enumerate(known, start=1):
         if id < len(table):
-            table[id] = place
+            table[id] = row
     return table[ids]
 
 

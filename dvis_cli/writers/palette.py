@@ -1,7 +1,7 @@
 """One colour per segment, the same in every frame and every run.
 
 Stuff is coloured by class, so that a road looks like a road in all videos: like itself where it has a colour
-of its own in the world (green grass, blue sky), else as its label set says. Things are coloured by id,
+of its own in the world (green grass, blue sky), else as in its label set. Things are coloured by id,
 because two persons side by side have to look different.
 """
 
@@ -44,7 +44,7 @@ def segment_color(segment: Segment) -> tuple[int, int, int]:
 
 def thing_color(id: int) -> tuple[int, int, int]:
     """A saturated RGB colour for an id of 1, 2, 3, ...; every second round of the list is a shade darker."""
-    round_, place = divmod(id - 1, _COUNT)
+    round_, row = divmod(id - 1, _COUNT)
     shade = 1.0 if round_ % 2 == 0 else 0.72
-    red, green, blue = _THING_COLORS[3 * place : 3 * place + 3]
+    red, green, blue = _THING_COLORS[3 * row : 3 * row + 3]
     return round(red * shade), round(green * shade), round(blue * shade)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from dvis_cli.errors import OutputError
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.files import output_errors
 
 LARGEST_ID = 2**24 - 1
 
@@ -41,13 +41,16 @@ def write_panoptic_png(path: Path, ids: np.ndarray) -> None:
         ValueError: an id below 0 or above 2**24 - 1.
         OutputError: the file cannot be written.
     """
-    bgr = cv2.cvtColor(_id_bytes(ids), cv2.COLOR_RGBA2BGR)
-    done, data = cv2.imencode(".png", bgr, PNG_SETTINGS)
+    write_png(path, cv2.cvtColor(_id_bytes(ids), cv2.COLOR_RGBA2BGR))
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write a label map, (height, width) or BGR. Raises OutputError when the file cannot be written."""
+    done, data = cv2.imencode(".png", pixels, PNG_SETTINGS)
     if not done:
-        height, width = ids.shape
-        raise OutputError(f"cannot write {path}: {width}x{height} pixels do not fit a PNG")
+        raise OutputError(f"cannot write {path}: {pixels.shape[1]}x{pixels.shape[0]} pixels do not fit a PNG")
     with output_errors(path):
-        path.write_bytes(data.tobytes())  # not imwrite, which keeps quiet about a full disk
+        path.write_bytes(data.tobytes())  # not imwrite, which ignores a full disk
 
 
 def read_panoptic_png(path: Path) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,26 @@ import numpy as np
 from scipy import ndimage
 
 from dvis_cli.coco_masks import measure
+from dvis_cli.files import atomic_open
 from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment, VideoInfo
-from dvis_cli.writers.failures import output_errors
 
 FORMAT = "dvis-segments"
 VERSION = 1
 _OWN_KEYS = ("format", "version", "source", "frames", "segments")
 _FIELDS = 6  # of one record: frame, area, x, y, width, height
+
+
+class Rows(Sequence[dict[str, Any]]):
+    """The rows of a document's list, each made when it is needed: a long video's would not fit in memory."""
+
+    def __init__(self, keys: Sequence[Any], make: Callable[[Any], dict[str, Any]]) -> None:
+        self._keys, self._make = keys, make
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._make(self._keys[index])
 
 
 class SegmentStatistics:
@@ -72,18 +86,18 @@ def measure_segments(ids: np.ndarray) -> Iterator[tuple[int, int, tuple[int, int
     largest = int(ids.max())
     values: np.ndarray | range = range(largest + 1)
     if largest > 4096:  # a table up to the largest id would be mostly empty
-        values, flat = np.unique(ids, return_inverse=True)
+        values = np.unique(ids)
         if values[0] != 0:
-            values, flat = np.concatenate(([0], values)), flat + 1
-        ids = flat.reshape(ids.shape)
+            values = np.concatenate(([0], values))
+        ids = np.searchsorted(values, ids)
     areas = np.bincount(ids.ravel(), minlength=len(values))
     boxes = ndimage.find_objects(ids, len(values) - 1)
-    for place, box in enumerate(boxes, start=1):
+    for row, box in enumerate(boxes, start=1):
         if box is not None:
             rows, columns = box
             corner = (columns.start, rows.start)
             size = (columns.stop - columns.start, rows.stop - rows.start)
-            yield int(values[place]), int(areas[place]), (*corner, *size)
+            yield int(values[row]), int(areas[row]), (*corner, *size)
 
 
 def _measure_masks(frame: InstanceFrame) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:
@@ -100,7 +114,7 @@ def segments_document(
     *,
     pngs: bool = True,
 ) -> dict[str, Any]:
-    """The content of `segments.json`.
+    """The content of `segments.json`, whose rows are made while they are written.
 
     Args:
         info: the source.
@@ -121,15 +135,17 @@ def segments_document(
     if unknown:
         raise ValueError(f"segment ids {unknown} are in the frames but not in the list of segments")
     task = run.get("task")
+    by_class = task == "semantic"
     listed = sorted(known) if task == "instance" else statistics.ids
-    entries = [_segment(known[id], statistics.frames_of(id), task == "semantic") for id in listed]
+    if by_class:
+        listed.sort(key=lambda id: known[id].category.id)
     return {
         "format": FORMAT,
         "version": VERSION,
         "source": _source(info, len(statistics.pts)),
         **run,
-        "frames": _frames(statistics, pngs and task != "instance"),
-        "segments": sorted(entries, key=lambda entry: int(entry["id"])),
+        "frames": Rows(range(len(statistics.pts)), partial(_frame, statistics, pngs and task != "instance")),
+        "segments": Rows(listed, lambda id: _segment(known[id], statistics.frames_of(id), by_class)),
     }
 
 
@@ -144,28 +160,28 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with output_errors(path):
-            with partial.open("w", encoding="utf-8") as file:
-                file.writelines(_lines(document))
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_open(path) as file:
+        file.writelines(_lines(document))
+
+
+def without_frames(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document of `segments_document` without what is there for every frame: small however long the video."""
+    segments = [{key: value for key, value in one.items() if key != "frames"} for one in document["segments"]]
+    return {**{key: value for key, value in document.items() if key != "frames"}, "segments": segments}
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield "{\n"
-    for place, (key, value) in enumerate(document.items()):
+    for number, (key, value) in enumerate(document.items(), start=1):
         yield f"  {json.dumps(key)}: "
-        if isinstance(value, list) and value and isinstance(value[0], dict):
+        if isinstance(value, Rows) and len(value):
             yield "[\n"
-            for item_place, item in enumerate(value):
-                yield f"    {_dumps(item)}{',' if item_place + 1 < len(value) else ''}\n"
+            for count, row in enumerate(value, start=1):
+                yield f"    {_dumps(row)}{',' if count < len(value) else ''}\n"
             yield "  ]"
         else:
             yield _dumps(value)
-        yield ",\n" if place + 1 < len(document) else "\n"
+        yield ",\n" if number < len(document) else "\n"
     yield "}\n"
 
 
@@ -177,6 +193,8 @@ def _plain(value: object) -> object:
     """What `run` may hold besides JSON's own types: numpy scalars and paths."""
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, Rows):
+        return list(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise TypeError(f"{type(value).__name__} cannot be written to segments.json")
@@ -196,15 +214,16 @@ def _source(info: VideoInfo, frames: int) -> dict[str, Any]:
     }
 
 
-def _frames(statistics: SegmentStatistics, pngs: bool) -> list[dict[str, Any]]:
-    frames = [
-        {"index": index, "pts": round(pts, 6), "file_name": png_name(index) if pngs else None}
-        for index, pts in zip(statistics.indices, statistics.pts, strict=True)
-    ]
-    for frame, name in zip(frames, statistics.names, strict=False):
-        if name is not None:
-            frame["source_name"] = name
-    return frames
+def _frame(statistics: SegmentStatistics, pngs: bool, row: int) -> dict[str, Any]:
+    index = statistics.indices[row]
+    frame = {
+        "index": index,
+        "pts": round(statistics.pts[row], 6),
+        "file_name": png_name(index) if pngs else None,
+    }
+    if statistics.names and statistics.names[row] is not None:
+        frame["source_name"] = statistics.names[row]
+    return frame
 
 
 def _segment(segment: Segment, frames: list[dict[str, Any]], by_class: bool) -> dict[str, Any]:

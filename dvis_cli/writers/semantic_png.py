@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dvis_cli.errors import OutputError
-from dvis_cli.writers.failures import output_errors
-from dvis_cli.writers.panoptic_png import PNG_SETTINGS
+from dvis_cli.writers.panoptic_png import write_png
 
 IGNORE = 255  # of an 8-bit map: no class
 LARGEST_CLASS = 2**16 - 2
@@ -51,8 +49,4 @@ def write_class_png(path: Path, ids: np.ndarray, classes: Mapping[int, int], wid
     for id, number in classes.items():
         if id < len(table):
             table[id] = number
-    done, data = cv2.imencode(".png", table[ids], PNG_SETTINGS)
-    if not done:
-        raise OutputError(f"cannot write {path}: {ids.shape[1]}x{ids.shape[0]} pixels do not fit a PNG")
-    with output_errors(path):
-        path.write_bytes(data.tobytes())  # not imwrite, which keeps quiet about a full disk
+    write_png(path, table[ids])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,14 +11,13 @@ from typing import Any
 
 from dvis_cli.errors import DvisWarning, UsageError
 from dvis_cli.structures import FinishedFrame, Segment, VideoInfo
+from dvis_cli.threads import BoundedThread
 from dvis_cli.writers.folder import AtomicFolder
 from dvis_cli.writers.frame_files import FrameFiles, PanopticFiles
 from dvis_cli.writers.instance_picture import SHOWN_FROM
 from dvis_cli.writers.overlay import OVERLAY_STYLES
 from dvis_cli.writers.overlay_video import OverlayVideo
-from dvis_cli.writers.segments_json import SegmentStatistics, segments_document, write_json
-
-_LOOK_UP = 0.05  # seconds between looks at a worker while waiting for room in its queue
+from dvis_cli.writers.segments_json import SegmentStatistics, segments_document, without_frames, write_json
 
 
 @dataclass(frozen=True)
@@ -75,12 +71,12 @@ class VideoFolderWriter:
         self._folder = AtomicFolder(target, overwrite)
         self._info, self._outputs, self._run = info, outputs, run
         self._audio_from = audio_from
-        self._queue_frames = max(1, queue_frames)
+        self._queue_frames = queue_frames
         self._files = files or PanopticFiles()
         self._shown_from = shown_from
         self._statistics = SegmentStatistics()
         self._overlay: OverlayVideo | None = None
-        self._workers: list[_Worker] = []
+        self._workers: list[BoundedThread[FinishedFrame]] = []
         self._warnings: list[str] = []
         self._done = False
 
@@ -89,7 +85,7 @@ class VideoFolderWriter:
         try:
             if self._outputs.panoptic:
                 self._files.open(self._folder.path)
-            self._workers.append(_Worker("maps", self._write_frame, self._queue_frames))
+            self._workers.append(BoundedThread("maps", self._write_frame, self._queue_frames))
             if self._outputs.overlay is not None:
                 path = self._folder.path / "overlay.mp4"
                 style: Any = self._outputs.overlay
@@ -102,7 +98,7 @@ class VideoFolderWriter:
                     numbered=self._run.get("task") != "semantic",  # there, an id is a class
                     shown_from=self._shown_from,
                 )
-                self._workers.append(_Worker("overlay", self._overlay.add, self._queue_frames))
+                self._workers.append(BoundedThread("overlay", self._overlay.add, self._queue_frames))
         except BaseException:
             self._abort()
             raise
@@ -125,7 +121,7 @@ class VideoFolderWriter:
         self._pass_on_warnings()
 
     def finish(self, segments: list[Segment]) -> dict[str, Any]:
-        """Complete all files, put the folder in its place, and return what segments.json says.
+        """Complete all files, give the folder its name, and return what segments.json holds, without its frames.
 
         Args:
             segments: all segments of the video, with their final scores.
@@ -146,7 +142,7 @@ class VideoFolderWriter:
         self._folder.commit()
         self._done = True
         self._pass_on_warnings()
-        return document
+        return without_frames(document)
 
     def _write_frame(self, frame: FinishedFrame) -> None:
         if self._outputs.panoptic:
@@ -166,50 +162,3 @@ class VideoFolderWriter:
             self._overlay.abort()
         self._folder.discard()
         self._done = True
-
-
-class _Worker:
-    """A thread that feeds items of a bounded queue to a function, in order, until the first failure."""
-
-    def __init__(self, name: str, consume: Callable[[FinishedFrame], None], size: int) -> None:
-        self._consume = consume
-        self._queue: queue.Queue[FinishedFrame | None] = queue.Queue(size)
-        self._failure: BaseException | None = None
-        self._cancelled = False
-        # A daemon, so that even a crash of the main thread that skips `cancel` lets the program end.
-        self._thread = threading.Thread(target=self._run, name=f"dvis-{name}", daemon=True)
-        self._thread.start()
-
-    def put(self, item: FinishedFrame | None) -> None:
-        """Queue an item; raises what the function raised for an earlier one."""
-        while True:
-            if self._failure is not None:
-                raise self._failure
-            try:
-                return self._queue.put(item, timeout=_LOOK_UP)
-            except queue.Full:
-                continue
-
-    def finish(self) -> None:
-        """Wait until all items are through; raises what the function raised."""
-        self.put(None)
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-
-    def cancel(self) -> None:
-        """Forget the items that wait, and end the thread after the one at hand. Does not raise."""
-        self._cancelled = True
-        with suppress(queue.Empty):
-            while True:
-                self._queue.get_nowait()
-        if self._failure is None:
-            self._queue.put(None)  # there is room: the queue was just emptied and nobody else fills it
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            while (item := self._queue.get()) is not None and not self._cancelled:
-                self._consume(item)
-        except BaseException as error:  # carried over to the thread that can act on it
-            self._failure = error

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from dvis_cli.challenge.scoring import evaluate
+from dvis_cli.challenge.vipseg import frame_annotation
 from dvis_cli.datasets.categories import vipseg_categories
 from dvis_cli.datasets.vipseg import VIPSeg
-from dvis_cli.evaluation import evaluate
 from dvis_cli.writers.panoptic_png import write_panoptic_png
-from dvis_cli.writers.vipseg_submission import frame_annotation
 
 VIDEOS, FRAMES, HEIGHT, WIDTH = 20, 20, 720, 1280
 THINGS, STUFF = 14, 6

@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from dvis_cli.video_run import start_multiscale_run
 from rich.console import Console
 from rich.table import Table
 
-from dvis_cli.allocator import keep_freed_memory
 from dvis_cli.checkpoints.registry import known_model
-from dvis_cli.loading import categories_of
-from dvis_cli.model import RunSettings
-from dvis_cli.noise import random_model
+from dvis_cli.run.loading import categories_of
+from dvis_cli.run.model import RunSettings
+from dvis_cli.run.noise import random_model
+from dvis_cli.run.placement import keep_freed_memory
 from dvis_cli.structures import Frame
-from dvis_cli.video.views import Scales, plan_views, preprocess_views
-from dvis_cli.video_run import start_multiscale_run
+from dvis_cli.video.views import plan_views, preprocess_views
 
 PARTS = ("input", "networks", "fusion", "decision")
 
@@ -61,7 +61,7 @@ def measure(name: str, scales: list[int], frames: int, task: str) -> dict[str, f
     keep_freed_memory()
     config = known_model(name).config
     model = random_model(config, categories_of(config))
-    views = plan_views(720, 1280, Scales(tuple(scales)))
+    views = plan_views(720, 1280, tuple(scales))
     settings = RunSettings(config.mode, task=task)  # type: ignore[arg-type]
     video, clock = start_multiscale_run(model, views, settings), Clock()
     network: Any = video.network

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from dvis_cli.datasets.categories import vipseg_categories
-from dvis_cli.pipeline import segment_video
+from dvis_cli.run.video import segment_video
 from dvis_cli.structures import Frame, PanopticFrame, Segment, VideoInfo
 from dvis_cli.video import Selection, open_video
 from dvis_cli.video.preprocess import plan_geometry, preprocess
@@ -47,7 +47,9 @@ def main() -> None:
         geometry = plan_geometry(info.height, info.width, options.short_side, 1333, 32)
         _, resize = timed(lambda: [preprocess(f.rgb, geometry, (0,) * 3, (1,) * 3) for f in frames])  # noqa: B023
         if options.model:
-            video = segment_video(path, options.model, short_side=options.short_side, selection=selection)
+            video = segment_video(
+                path, options.model, short_side=options.short_side, max_frames=options.frames
+            )
             results = [(list(video), video.segments)]
         else:
             results = [edge_regions(info, frames, count) for count in options.regions]

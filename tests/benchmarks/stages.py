@@ -18,11 +18,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dvis_cli.allocator import keep_freed_memory
 from dvis_cli.checkpoints.registry import known_model
-from dvis_cli.loading import categories_of
-from dvis_cli.model import DvisModel
-from dvis_cli.noise import random_model
+from dvis_cli.run.loading import categories_of
+from dvis_cli.run.model import DvisModel
+from dvis_cli.run.noise import random_model
+from dvis_cli.run.placement import keep_freed_memory
 from dvis_cli.video.preprocess import plan_geometry
 
 STAGES = ("backbone", "pixel decoder", "query decoder", "tracker", "refiner (a frame)")

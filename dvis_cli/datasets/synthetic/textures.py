@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -89,62 +90,52 @@ def stuff_texture(category: int, shape: tuple[int, int], unit: float, rng: np.ra
     """
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32) / unit
     coarse, fine = _noise(shape, 0.35 * unit, rng), _noise(shape, 0.04 * unit, rng)
-    dark, light, mix = _STUFF[category](x, y, coarse, fine, rng)
+    dark, light, mixed = _STUFF[category]
+    mix = mixed(x, y, coarse, fine, rng)
     tint = rng.normal(0, 6, 3)
     return _bytes(_blend(dark, light, np.clip(mix, 0, 1).astype(np.float32)) + tint.astype(np.float32))
 
 
-_Family = tuple[Color, Color, Plane]
+# Dark and light colour of a stuff class, and how they mix: of x, y (units), coarse noise, fine noise, and a generator.
+_Mix = Callable[[Plane, Plane, Plane, Plane, np.random.Generator], Plane]
 
 
-def _sky(x: Plane, y: Plane, coarse: Plane, fine: Plane, rng: np.random.Generator) -> _Family:
-    return (105, 165, 235), (235, 242, 250), 0.25 * y + np.clip(coarse * 0.5, 0, 1)
+def _mountain(x: Plane, y: Plane, coarse: Plane, fine: Plane, rng: np.random.Generator) -> Plane:
+    return 0.75 * np.abs(np.sin(9 * (x * rng.choice([-1, 1]) + y) + 2 * coarse)) + 0.2 * fine
 
 
-def _mountain(x: Plane, y: Plane, coarse: Plane, fine: Plane, rng: np.random.Generator) -> _Family:
-    ridges = np.abs(np.sin(9 * (x * rng.choice([-1, 1]) + y) + 2 * coarse))
-    return (88, 72, 100), (165, 145, 160), 0.75 * ridges + 0.2 * fine
-
-
-def _building(x: Plane, y: Plane, coarse: Plane, fine: Plane, rng: np.random.Generator) -> _Family:
+def _building(x: Plane, y: Plane, coarse: Plane, fine: Plane, rng: np.random.Generator) -> Plane:
     pitch = rng.uniform(0.1, 0.14)
     windows = ((x / pitch) % 1 > 0.45) & ((y / pitch) % 1 > 0.4)
-    return (70, 60, 65), (190, 125, 100), 1.0 - 0.9 * windows + 0.08 * fine
+    return 1.0 - 0.9 * windows + 0.08 * fine
 
 
-def _grass(x: Plane, y: Plane, coarse: Plane, fine: Plane, rng: np.random.Generator) -> _Family:
-    return (70, 135, 45), (140, 200, 80), 0.45 + 0.25 * fine + 0.2 * coarse
-
-
-def _sand(x: Plane, y: Plane, coarse: Plane, fine: Plane, rng: np.random.Generator) -> _Family:
-    ripples = np.sin(38 * (y + 0.07 * coarse) + 6 * x)
-    return (195, 165, 110), (240, 220, 165), 0.5 + 0.35 * ripples + 0.1 * fine
-
-
-def _water(x: Plane, y: Plane, coarse: Plane, fine: Plane, rng: np.random.Generator) -> _Family:
-    waves = np.sin(30 * y + 3 * np.sin(5 * x) + 2 * coarse)
-    return (15, 80, 130), (70, 170, 190), 0.4 + 0.4 * waves
-
-
-def _road(x: Plane, y: Plane, coarse: Plane, fine: Plane, rng: np.random.Generator) -> _Family:
+def _road(x: Plane, y: Plane, coarse: Plane, fine: Plane, rng: np.random.Generator) -> Plane:
     marks = ((x * 3.2) % 1 > 0.5) & ((y * 4 + 0.3) % 1 > 0.86)
-    return (72, 72, 78), (225, 225, 220), 0.12 + 0.06 * fine + 0.8 * marks
+    return 0.12 + 0.06 * fine + 0.8 * marks
 
 
-def _tree(x: Plane, y: Plane, coarse: Plane, fine: Plane, rng: np.random.Generator) -> _Family:
-    leaves = np.sin(26 * x + 3 * coarse) * np.sin(26 * y + 3 * coarse)
-    return (12, 48, 24), (55, 105, 45), 0.45 + 0.45 * leaves + 0.15 * fine
+def _tree(x: Plane, y: Plane, coarse: Plane, fine: Plane, rng: np.random.Generator) -> Plane:
+    return 0.45 + 0.45 * (np.sin(26 * x + 3 * coarse) * np.sin(26 * y + 3 * coarse)) + 0.15 * fine
 
 
-_STUFF = {
-    classes.SKY: _sky,
-    classes.MOUNTAIN: _mountain,
-    classes.BUILDING: _building,
-    classes.GRASS: _grass,
-    classes.SAND: _sand,
-    classes.WATER: _water,
-    classes.ROAD: _road,
-    classes.TREE: _tree,
+_STUFF: dict[int, tuple[Color, Color, _Mix]] = {
+    classes.SKY: ((105, 165, 235), (235, 242, 250), lambda x, y, c, f, r: 0.25 * y + np.clip(c * 0.5, 0, 1)),
+    classes.MOUNTAIN: ((88, 72, 100), (165, 145, 160), _mountain),
+    classes.BUILDING: ((70, 60, 65), (190, 125, 100), _building),
+    classes.GRASS: ((70, 135, 45), (140, 200, 80), lambda x, y, c, f, r: 0.45 + 0.25 * f + 0.2 * c),
+    classes.SAND: (
+        (195, 165, 110),
+        (240, 220, 165),
+        lambda x, y, c, f, r: 0.5 + 0.35 * np.sin(38 * (y + 0.07 * c) + 6 * x) + 0.1 * f,
+    ),
+    classes.WATER: (
+        (15, 80, 130),
+        (70, 170, 190),
+        lambda x, y, c, f, r: 0.4 + 0.4 * np.sin(30 * y + 3 * np.sin(5 * x) + 2 * c),
+    ),
+    classes.ROAD: ((72, 72, 78), (225, 225, 220), _road),
+    classes.TREE: ((12, 48, 24), (55, 105, 45), _tree),
 }
 
 

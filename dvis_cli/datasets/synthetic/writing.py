@@ -26,6 +26,7 @@ from dvis_cli.datasets.synthetic.rendering import paint_video
 from dvis_cli.datasets.synthetic.settings import Settings
 from dvis_cli.datasets.vipseg import JSON_PREFIX
 from dvis_cli.errors import DatasetError, OutputError, UsageError
+from dvis_cli.files import atomic_open, atomic_text
 
 LEDGER = ".synth"  # folder of what each finished video adds to the json
 GENERATOR = 1  # raised when the same settings make other pictures
@@ -65,7 +66,7 @@ def write_dataset(
             entries.append(entry)
             kept += resumed
             on_video(entry["video_id"])
-        _write_json(out / f"{JSON_PREFIX}{settings.split}.json", _document(entries))
+        atomic_text(out / f"{JSON_PREFIX}{settings.split}.json", json.dumps(_document(entries)))
     except OSError as error:
         raise OutputError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
     return kept
@@ -91,7 +92,7 @@ def write_video(out: Path, settings: Settings, index: int) -> tuple[dict[str, An
         entry = _write_frames(video_id, images, masks, settings, index)
     finally:
         cv2.setNumThreads(threads)
-    _write_json(ledger, entry)
+    atomic_text(ledger, json.dumps(entry))
     return entry, False
 
 
@@ -99,8 +100,8 @@ def _write_frames(video_id: str, images: Path, masks: Path, settings: Settings, 
     entry: dict[str, Any] = {"video_id": video_id, "images": [], "annotations": []}
     for number, painted in enumerate(paint_video(plan_scene(settings, index))):
         stem = f"{number:08d}"
-        _write(images / f"{stem}.jpg", _encode(".jpg", painted.image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY]))
-        _write(masks / f"{stem}.png", _encode(".png", painted.ids, []))
+        _write(images / f"{stem}.jpg", painted.image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        _write(masks / f"{stem}.png", painted.ids, [])
         entry["images"].append(
             {"id": stem, "width": settings.width, "height": settings.height, "file_name": f"{stem}.png"}
         )
@@ -128,7 +129,7 @@ def _claim(out: Path, settings: Settings, videos: int) -> None:
     if further.is_file():
         raise OutputError(f"{out}: split '{settings.split}' holds more than {videos} videos; {advice}")
     note.parent.mkdir(parents=True, exist_ok=True)
-    _write_json(note, mine)
+    atomic_text(note, json.dumps(mine))
 
 
 def _finished(ledger: Path, images: Path, masks: Path, frames: int) -> dict[str, Any] | None:
@@ -155,19 +156,11 @@ def _document(entries: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _encode(suffix: str, rgb: npt.NDArray[np.uint8], options: list[int]) -> bytes:
-    done, content = cv2.imencode(suffix, rgb[..., ::-1], options)
+def _write(path: Path, rgb: npt.NDArray[np.uint8], options: list[int]) -> None:
+    done, content = cv2.imencode(path.suffix, rgb[..., ::-1], options)
     if not done:
-        raise OutputError(f"a frame of {rgb.shape[0]}x{rgb.shape[1]} pixels cannot be encoded as {suffix}")
-    return content.tobytes()
-
-
-def _write_json(path: Path, document: Any) -> None:
-    _write(path, json.dumps(document).encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+        raise OutputError(
+            f"a frame of {rgb.shape[0]}x{rgb.shape[1]} pixels cannot be encoded as {path.suffix}"
+        )
+    with atomic_open(path, "wb") as file:
+        file.write(content.tobytes())

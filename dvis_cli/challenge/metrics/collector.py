@@ -1,0 +1,52 @@
+"""What all scores share: counts of videos that are collected one by one, merged between processes and summed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from dvis_cli.errors import DatasetError
+
+Counts = TypeVar("Counts")
+Own = TypeVar("Own", bound="Collector[Any]")
+
+
+class Collector(Generic[Counts]):
+    """Counts by video.
+
+    Args:
+        settings: what two collectors must have in common to be merged.
+    """
+
+    def __init__(self, *settings: object) -> None:
+        self.settings = settings
+        self.videos: dict[str, Counts] = {}
+
+    def empty(self: Own) -> Own:
+        """A collector of the same settings without videos."""
+        other = copy.copy(self)
+        other.videos = {}
+        return other
+
+    def merge(self: Own, other: Own) -> None:
+        """Take over the videos of another collector. A video in both is a `DatasetError`."""
+        if other.settings != self.settings:
+            raise ValueError("only scores of the same categories and windows can be merged")
+        for name in other.videos:
+            self._refuse_twice(name)
+        self.videos.update(other.videos)
+
+    @contextmanager
+    def counting(self, video: str) -> Iterator[None]:
+        """Put the video's name before the errors of the block."""
+        self._refuse_twice(video)
+        try:
+            yield
+        except DatasetError as error:
+            raise DatasetError(f"video '{video}': {error}") from error
+
+    def _refuse_twice(self, video: str) -> None:
+        if video in self.videos:
+            raise DatasetError(f"video '{video}' was added twice")

@@ -1,0 +1,206 @@
+"""Scores of video semantic segmentation: mIoU and video consistency (VC).
+
+A video is looked at frame by frame: how long each pixel has kept its class is all that consistency needs to know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dvis_cli.challenge.metrics.collector import Collector
+from dvis_cli.challenge.metrics.overlap import size_text
+from dvis_cli.errors import DatasetError
+
+IGNORE = -1  # in maps of class ids: no class
+WINDOWS = (8, 16)  # frames
+ClassMap = npt.NDArray[Any]
+
+
+@dataclass(slots=True)
+class Mean:
+    """A running mean."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, value: float) -> None:
+        """Add a value; NaN is left out."""
+        if not math.isnan(value):
+            self.total += value
+            self.count += 1
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSemantics:
+    """What one video says, to be added up over videos."""
+
+    confusion: npt.NDArray[np.int64]  # (K, K + 1): true, predicted class; the last column is none of them
+    public: dict[int, Mean]  # window length -> VC of its windows, as the public script counts
+    right: dict[int, Mean]  # the same, of pixels that are right as well
+
+
+@dataclass
+class SemanticResult:
+    """Scores of a run. Shares are 0..1; None where there is nothing to count."""
+
+    class_ids: tuple[int, ...]
+    miou: float | None
+    class_iou: npt.NDArray[np.float64]  # (K,), NaN for a class that the truth does not have
+    accuracy: float | None  # share of the pixels that are right
+    vc: dict[int, float | None]  # window length -> video consistency, the public script's
+    vc_right: dict[int, float | None]
+    videos: dict[str, SemanticResult] = field(default_factory=dict)
+
+
+class Semantics(Collector[VideoSemantics]):
+    """Collects videos and gives the scores.
+
+    Args:
+        class_ids: the dataset's, K of them.
+        windows: lengths of VC's windows, in frames.
+    """
+
+    def __init__(self, class_ids: Sequence[int], windows: Sequence[int] = WINDOWS) -> None:
+        self.class_ids, self.windows = tuple(class_ids), tuple(windows)
+        super().__init__(self.class_ids, self.windows)
+
+    def add_video(self, name: str, frames: Iterable[tuple[ClassMap, ClassMap]]) -> None:
+        """Add one video.
+
+        Args:
+            frames: truth and prediction of each frame, (H, W) integer class ids each, one size in all of a video.
+                Ids that are none of the classes are "no class": pixels of the truth that have none are ignored.
+
+        Raises:
+            DatasetError: sizes that differ.
+        """
+        count = len(self.class_ids)
+        table = _IndexTable(self.class_ids)
+        confusion = np.zeros((count, count + 1), np.int64)
+        consistency = {n: _Consistency(n) for n in self.windows}
+        true_run, predicted_run = _Runs(), _Runs()
+        with self.counting(name):
+            for number, (truth, prediction) in enumerate(frames):
+                if truth.shape != prediction.shape or not true_run.fits(truth):
+                    raise DatasetError(
+                        f"frame {number}: the prediction is {size_text(prediction)} pixels, the ground truth "
+                        f"{size_text(truth)}; sizes must be equal, in all frames of a video"
+                    )
+                true, predicted = table.look_up(truth), table.look_up(prediction)
+                valid = true < count
+                joint = true[valid].astype(np.int64) * (count + 1) + predicted[valid]
+                confusion += np.bincount(joint, minlength=count * (count + 1)).reshape(count, count + 1)
+                runs = true_run.add(true), predicted_run.add(predicted)
+                for one in consistency.values():
+                    one.add(*runs, valid, true == predicted)
+        public, right = (
+            {n: getattr(one, kind) for n, one in consistency.items()} for kind in ("public", "right")
+        )
+        self.videos[name] = VideoSemantics(confusion, public, right)
+
+    def result(self) -> SemanticResult:
+        """The scores of all videos together, and of each alone."""
+        total = self._result(list(self.videos.values()))
+        total.videos = {name: self._result([video]) for name, video in self.videos.items()}
+        return total
+
+    def _result(self, videos: list[VideoSemantics]) -> SemanticResult:
+        count = len(self.class_ids)
+        confusion = sum((video.confusion for video in videos), np.zeros((count, count + 1), np.int64))
+        there = confusion.sum(axis=1) > 0
+        hits = np.diagonal(confusion)
+        union = confusion.sum(axis=1) + confusion[:, :count].sum(axis=0) - hits
+        iou = np.full(count, np.nan)
+        iou[there] = hits[there] / union[there]
+        pixels = int(confusion.sum())
+        return SemanticResult(
+            self.class_ids,
+            float(iou[there].mean()) if there.any() else None,
+            iou,
+            float(hits.sum()) / pixels if pixels else None,
+            {n: _mean([video.public[n] for video in videos]) for n in self.windows},
+            {n: _mean([video.right[n] for video in videos]) for n in self.windows},
+        )
+
+
+class _Consistency:
+    """VC of one window length in one video.
+
+    `public`: of the pixels whose true class (or lack of one) is the same in all n frames of a window, the share
+    whose predicted class is, whichever it is; over all windows but the video's last one.
+    `right`: of the pixels that have the same true class in all n frames, the share that is predicted to be of it
+    in all n; over all windows.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.public, self.right = Mean(), Mean()
+        self._held_back = math.nan  # of the window that ends at the frame before
+        self._frames = 0
+
+    def add(
+        self,
+        true_run: npt.NDArray[np.int32],
+        predicted_run: npt.NDArray[np.int32],
+        valid: npt.NDArray[np.bool_],
+        equal: npt.NDArray[np.bool_],
+    ) -> None:
+        """The next frame: how long its pixels have had their classes, which have one, which are right now."""
+        self._frames += 1
+        if self._frames < self.window:
+            return
+        self.public.add(self._held_back)
+        steady = true_run >= self.window
+        both = steady & (predicted_run >= self.window)
+        self._held_back = _share(both, steady)
+        self.right.add(_share(both & valid & equal, steady & valid))
+
+
+class _Runs:
+    """For how many frames each pixel has had the class it has now."""
+
+    def __init__(self) -> None:
+        self._last: ClassMap | None = None
+
+    def fits(self, classes: ClassMap) -> bool:
+        return self._last is None or classes.shape == self._last.shape
+
+    def add(self, classes: ClassMap) -> npt.NDArray[np.int32]:
+        """The (H, W) lengths after the next frame."""
+        if self._last is None:
+            self._length = np.ones(classes.shape, np.int32)
+        else:
+            self._length = np.where(classes == self._last, self._length + 1, 1).astype(np.int32)
+        self._last = classes
+        return self._length
+
+
+class _IndexTable:
+    """Class id to 0..K-1, K for any other."""
+
+    def __init__(self, class_ids: Sequence[int]) -> None:
+        self._other = len(class_ids)
+        self._table = np.full(max(class_ids, default=0) + 2, self._other, np.int32)
+        self._table[list(class_ids)] = np.arange(len(class_ids))
+
+    def look_up(self, ids: ClassMap) -> npt.NDArray[np.int32]:
+        """(H, W) ids to (H, W) indices."""
+        last = len(self._table) - 1  # an entry for all that is too large or negative
+        inside = (ids >= 0) & (ids < last)
+        return self._table[np.where(inside, ids, last)]
+
+
+def _share(part: npt.NDArray[np.bool_], whole: npt.NDArray[np.bool_]) -> float:
+    count = int(np.count_nonzero(whole))
+    return float(np.count_nonzero(part)) / count if count else math.nan
+
+
+def _mean(means: list[Mean]) -> float | None:
+    count = sum(mean.count for mean in means)
+    return sum(mean.total for mean in means) / count if count else None

@@ -1,0 +1,251 @@
+"""VIPSeg: `pred.json` and `pan_pred/<video_id>/<stem>.png`, ids as colours.
+
+{"annotations": [{"video_id", "annotations": [{"file_name", "segments_info": [{id, category_id, area, bbox}]}]}]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dvis_cli.challenge.archive import Archive, ZipWriter, open_archive
+from dvis_cli.challenge.format import ExportFrame, PngFormat
+from dvis_cli.challenge.metrics import STQ, VPQ, FrameOverlap, frame_overlap
+from dvis_cli.challenge.outputs import OUTPUT_JSON, output_folders, read_output
+from dvis_cli.challenge.problems import UNSCORED, Problem
+from dvis_cli.challenge.vipseg_checks import (
+    JSON_NAME,
+    PNG_FOLDER,
+    VideoCheck,
+    annotations_of,
+    find_checks,
+    png_name,
+    read_png,
+)
+from dvis_cli.challenge.writing import VideoWriter, write_text
+from dvis_cli.datasets.id_map import LARGEST_SIDE, PngHeader, decode_ids, read_ids
+from dvis_cli.datasets.names import safe_name, stem_of
+from dvis_cli.datasets.vipseg import VIPSeg, VIPSegVideo, mask_path
+from dvis_cli.errors import DatasetError, UsageError
+from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment
+from dvis_cli.writers.panoptic_png import write_panoptic_png
+from dvis_cli.writers.segments_json import measure_segments
+
+METRICS = ("vpq", "stq")
+
+
+def frame_annotation(stem: str, ids: np.ndarray, categories: Mapping[int, int]) -> dict[str, Any]:
+    """A frame's entry in `pred.json`, measured on its map so that the two agree.
+
+    Args:
+        stem: the frame's file name without suffix.
+        ids: (height, width) segment ids, 0 = void.
+        categories: segment id -> dataset category id.
+
+    Raises:
+        KeyError: an id in the map has no category.
+    """
+    return _entry(stem, measure_segments(ids), categories)
+
+
+def _entry(stem: str, measured: Iterable[tuple[Any, ...]], categories: Mapping[int, int]) -> dict[str, Any]:
+    segments = [
+        {"id": number, "category_id": categories[number], "iscrowd": 0, "bbox": list(box), "area": area}
+        for number, area, box in measured
+    ]
+    return {"file_name": f"{stem}.png", "segments_info": segments}
+
+
+class VIPSegWriter(VideoWriter):
+    """PNGs and the video's entry of `pred.json`."""
+
+    def __enter__(self) -> VIPSegWriter:
+        self._frames: list[tuple[str, list[tuple[Any, ...]]]] = []
+        return super().__enter__()
+
+    def add(self, frame: FinishedFrame) -> None:
+        assert not isinstance(frame, InstanceFrame)
+        path = self.new_png(frame)
+        write_panoptic_png(path, frame.ids)
+        self._frames.append((path.stem, list(measure_segments(frame.ids))))
+
+    def part(self, segments: Iterable[Segment]) -> dict[str, Any]:
+        categories = {segment.id: segment.category.id for segment in segments}
+        entries = [_entry(stem, measured, categories) for stem, measured in self._frames]
+        return {"video_id": self.video_id, "annotations": entries}
+
+
+@dataclass(frozen=True, slots=True)
+class _RunVideo:
+    """One video of a run: a result folder, or with `frames` (its entries in `pred.json`) of a submission."""
+
+    name: str
+    place: Path
+    frames: list[Any] | None = None
+
+    def load(self) -> tuple[list[ExportFrame], bool]:
+        archive = open_archive(self.place)
+        if self.frames is None:
+            output = read_output(self.place, "panoptic")
+            categories = {segment["id"]: segment["category_id"] for segment in output.segments}
+            files = zip(output.stems, output.pngs(), strict=True)
+            return [_annotated(stem, archive.read(file), categories) for stem, file in files], output.named
+        found = []
+        try:
+            for frame in self.frames:
+                stem = stem_of(safe_name(frame["file_name"], "file_name"))
+                categories = {segment["id"]: segment["category_id"] for segment in frame["segments_info"]}
+                found.append(_annotated(stem, archive.read(png_name(self.name, stem)), categories))
+        except (KeyError, TypeError):
+            raise DatasetError(f"{JSON_NAME} is not what a scorer reads; dvis validate tells more") from None
+        return found, True
+
+
+def _annotated(stem: str, png: bytes, categories: Mapping[int, int]) -> ExportFrame:
+    header = PngHeader.parse(png)
+    if not (0 < header.width <= LARGEST_SIDE and 0 < header.height <= LARGEST_SIDE):
+        raise DatasetError(f"frame {stem}: {header.width}x{header.height} pixels are too many")
+    try:
+        ids = decode_ids(png, header.width, header.height)
+        return ExportFrame(stem, png, frame_annotation(stem, ids, categories))
+    except DatasetError as error:
+        raise DatasetError(f"frame {stem}: {error}") from error
+    except KeyError as error:
+        raise DatasetError(f"frame {stem}: id {error.args[0]} is in the PNG and not in the json") from None
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Truth and prediction of one video."""
+
+    video: VIPSegVideo
+    root: Path  # of the truth
+    prediction: Path
+    entries: Sequence[Mapping[str, Any]]  # of pred.json, in the truth's order
+
+    @property
+    def name(self) -> str:
+        return self.video.video_id
+
+    def feed(self, collectors: Mapping[str, VPQ | STQ]) -> None:
+        tables = list(self._tables(open_archive(self.prediction)))
+        for collector in collectors.values():
+            collector.add_overlaps(self.name, tables)
+
+    def _tables(self, archive: Archive) -> Iterator[FrameOverlap]:
+        for frame, entry in zip(self.video.frames, self.entries, strict=True):
+            size = frame.width, frame.height
+            try:
+                truth = read_ids(mask_path(self.root, self.name, frame.stem), *size)
+                predicted = decode_ids(read_png(archive, self.name, frame), *size)
+                yield frame_overlap(truth, frame.segments, predicted, entry["segments_info"])
+            except DatasetError as error:
+                raise DatasetError(f"video '{self.name}', frame '{frame.stem}': {error}") from error
+
+
+class VIPSegFormat(PngFormat[VIPSeg]):
+    """Video panoptic segmentation as VIPSeg's scorer reads it."""
+
+    task, truth_type, parts, zip_only = "panoptic", VIPSeg, ".videos", True
+
+    def writer(self, run: Path, video_id: str, number: int = 0) -> VIPSegWriter:
+        folder = run / PNG_FOLDER / video_id
+        return VIPSegWriter(self.part_path(run, video_id), video_id, folder)
+
+    def assemble(self, run: Path, video_ids: Sequence[str]) -> Path:
+        parts = (self.part_path(run, name).read_text("utf-8") for name in video_ids)
+        write_text(run / JSON_NAME, _document(parts))
+        return run / JSON_NAME
+
+    def png_name(self, video_id: str, stem: str) -> str:
+        return png_name(video_id, stem)
+
+    def find(self, run: Path) -> Iterator[_RunVideo]:
+        if not run.exists():
+            raise DatasetError(f"{run} does not exist")
+        found: list[_RunVideo] = []
+        if run.is_file() or (run / JSON_NAME).is_file():
+            for entry in annotations_of(open_archive(run)):
+                entry = entry if isinstance(entry, dict) else {}
+                name = safe_name(entry.get("video_id"), f"{run}: video_id")
+                found.append(_RunVideo(name, run.resolve(), entry.get("annotations") or []))
+        else:
+            found = [_RunVideo(safe_name(f.name, "output folder"), f) for f in output_folders(run)]
+        if not found:
+            raise DatasetError(
+                f"{run} holds no results: expected {OUTPUT_JSON} in it or in its folders, or {JSON_NAME}"
+            )
+        yield from found
+
+    def index(self, archive: ZipWriter, entries: dict[str, str]) -> None:
+        parts = (
+            f'{{"video_id": {json.dumps(name)}, "annotations": {text}}}' for name, text in entries.items()
+        )
+        archive.write_text(JSON_NAME, _document(parts))
+
+    def open_truth(self, path: Path, split: str) -> VIPSeg:
+        return VIPSeg.open(path, split) if path.is_dir() else VIPSeg.from_json(path)
+
+    def lengths(self, truth: VIPSeg) -> dict[str, int]:
+        return {video.video_id: len(video.frames) for video in truth.videos}
+
+    def describe(self, truth: VIPSeg) -> tuple[Path, dict[int, str]]:
+        return truth.json_path, {category.id: category.name for category in truth.categories}
+
+    def checks(
+        self, path: Path, truth: VIPSeg, problems: list[Problem]
+    ) -> tuple[list[VideoCheck], list[Problem]]:
+        return find_checks(path, truth, problems)
+
+    def pairs(self, path: Path, truth: VIPSeg) -> list[_Pair]:
+        """Raises `DatasetError` for all that would stop the scorer, short of decoding pixels."""
+        if not truth.videos:
+            raise DatasetError(f"{truth.json_path} lists no videos")
+        if not truth.annotated:
+            raise DatasetError(
+                f"{truth.json_path} has no annotations (a test split?): nothing to compare with"
+            )
+        for video in truth.videos:
+            for frame in video.frames:
+                if not truth.mask_path(video, frame).is_file():
+                    raise DatasetError(f"ground truth {truth.mask_path(video, frame)} is missing")
+        problems: list[Problem] = []
+        checks, _ = find_checks(path, truth, problems)
+        problems += [problem for check in checks for problem in check.problems(pixels=False)]
+        problems = [problem for problem in problems if problem.kind not in UNSCORED]
+        if problems:
+            count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems, the first"
+            raise DatasetError(
+                f"{path} cannot be scored, {count}: {problems[0]}; "
+                f"see all with: dvis validate {path} --gt {truth.json_path}"
+            )
+        return [
+            _Pair(video, truth.root, path, check.entries)
+            for video, check in zip(truth.videos, checks, strict=True)
+        ]
+
+    def collectors(
+        self, truth: VIPSeg, metrics: Sequence[str], windows: Sequence[int]
+    ) -> dict[str, VPQ | STQ]:
+        unknown = [name for name in metrics if name not in METRICS]
+        if unknown or not metrics:
+            wrong = f"metric '{unknown[0]}' not known" if unknown else "no metric named"
+            raise UsageError(f"{wrong}; known metrics: {', '.join(METRICS)}")
+        made: dict[str, VPQ | STQ] = {"vpq": VPQ(truth.categories, windows), "stq": STQ(truth.categories)}
+        return {name: made[name] for name in METRICS if name in metrics}
+
+
+def _document(parts: Iterable[str]) -> Iterator[str]:
+    """The text of `pred.json`, from the texts of its videos."""
+    yield '{"annotations": ['
+    for place, part in enumerate(parts):
+        yield f"{', ' if place else ''}{part}"
+    yield "]}\n"
+
+
+VIPSEG = VIPSegFormat()

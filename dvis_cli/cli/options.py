@@ -1,0 +1,94 @@
+"""Options of the command line from the fields of an options record (`run/options.py`)."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import Field
+from enum import Enum
+from functools import wraps
+from typing import Annotated, Any, Literal, Union
+
+import typer
+
+from dvis_cli.run.options import Option, option_fields
+
+
+def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command one parameter for each field of its options records, which it gets filled in.
+
+    A parameter whose annotation is a dataclass with `option` fields is such a record.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    records = {
+        name: parameter.annotation
+        for name, parameter in signature.parameters.items()
+        if hasattr(parameter.annotation, "__dataclass_fields__")
+    }
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        parameters += _parameters(records[name]) if name in records else [_keyword(parameter)]
+
+    @wraps(command)
+    def filled(**values: Any) -> Any:
+        for name, kind in records.items():
+            values[name] = kind(
+                **{
+                    field.name: _value(field, look, values.pop(field.name))
+                    for field, look in option_fields(kind)
+                }
+            )
+        return command(**values)
+
+    filled.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    filled.__annotations__ = {one.name: one.annotation for one in parameters}
+    return filled
+
+
+def _keyword(parameter: inspect.Parameter) -> inspect.Parameter:
+    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+
+
+def _parameters(kind: type) -> list[inspect.Parameter]:
+    hints = typing.get_type_hints(kind)
+    found = []
+    for field, look in option_fields(kind):
+        declared = typer.Option(*look.flags, metavar=look.metavar, help=look.help, rich_help_panel=look.panel)
+        shown, default = _shown_type(field.name, hints[field.name], look), field.default
+        if isinstance(default, tuple):
+            default = None
+        found.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=Annotated[shown, declared],
+            )
+        )
+    return found
+
+
+def _shown_type(name: str, hint: Any, look: Option) -> Any:
+    """The annotation from which Typer reads a field's text."""
+    if look.parse is not None:
+        return str | None
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        inner = next(one for one in typing.get_args(hint) if one is not type(None))
+        return _shown_type(name, inner, look) | None
+    if typing.get_origin(hint) is Literal:
+        # An `Enum`, because older versions of Typer do not know `Literal`.
+        return Enum(name, {value: value for value in typing.get_args(hint)}, type=str)
+    if typing.get_origin(hint) is tuple:
+        return list[typing.get_args(hint)[0]] | None  # type: ignore[misc]
+    return hint
+
+
+def _value(field: Field[Any], look: Option, value: Any) -> Any:
+    """What the record holds for what Typer read."""
+    if look.parse is not None:
+        return look.parse(value, "--" + field.name.replace("_", "-"))
+    if isinstance(field.default, tuple):
+        return tuple(value or ())
+    return value.value if isinstance(value, Enum) else value

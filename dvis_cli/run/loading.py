@@ -1,0 +1,316 @@
+"""A name or a file to a model that is ready to run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dvis_cli.checkpoints.detectron2 import config_from_detectron2, is_detectron2
+from dvis_cli.checkpoints.files import read_tensors
+from dvis_cli.checkpoints.hf_folder import folder_facts
+from dvis_cli.checkpoints.huggingface import is_huggingface, to_official_names
+from dvis_cli.checkpoints.keymap import is_ignored, to_official, to_ours
+from dvis_cli.checkpoints.label_sets import LABEL_SETS, Facts, facts_of, guess_label_set, label_set
+from dvis_cli.checkpoints.metadata import CATEGORIES_KEY, CONFIG_KEY, config_inside
+from dvis_cli.checkpoints.registry import KnownModel, default_model, known_model, looks_like_file
+from dvis_cli.checkpoints.shapes import config_from_shapes
+from dvis_cli.config import Mode, ModelConfig, load_yaml, model_config, to_document
+from dvis_cli.datasets.categories import load_categories, parse_label_set, vipseg_categories
+from dvis_cli.errors import CheckpointError, ConfigError, DvisWarning, UsageError
+from dvis_cli.files import atomic_path
+from dvis_cli.structures import Category
+
+from .model import DvisModel, refuse_missing_parts
+from .noise import random_model
+from .options import Precision, SegmentOptions
+from .placement import forbid_tf32, pick_device, pick_precision
+
+_STAGES = {"minvis": ("segmenter.",), "online": ("segmenter.", "tracker."), "offline": ("",)}
+_SHOWN = 6  # names listed of each kind of mismatch
+
+
+def load_model(
+    model: str | Path | None = None,
+    *,
+    config: str | Path | None = None,
+    mode: Mode | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> DvisModel:
+    """Load a model for inference.
+
+    Args:
+        model: a registered name (`dvis models` lists them) or a weight file; None is the default model.
+        config: a YAML of ours or of the official code; None infers the model from the file's tensors.
+        mode: leave out what this mode does not need; None keeps the most that the weights can do.
+        device: "auto" (CUDA, else the CPU), "cpu", "cuda", "cuda:1", "mps".
+        precision: "fp32" (without TF32 in the whole process), "bf16" (segmenter under autocast), or "auto": bf16 on a
+            GPU that has it.
+
+    Raises:
+        UsageError: unknown name, device or mode.
+        ConfigError: the YAML is wrong.
+        CheckpointError: the weights cannot be read or do not fit.
+    """
+    where = pick_device(device)
+    loaded = _load(str(model) if model is not None else default_model(), config, mode)
+    loaded.precision = pick_precision(precision, where)
+    if where.type == "cuda" and loaded.precision == "fp32":
+        forbid_tf32()
+    return loaded.eval().requires_grad_(False).to(where)
+
+
+def load_for(options: SegmentOptions) -> DvisModel:
+    """The model that the options name; raises what `load_model` does."""
+    return load_model(
+        options.model,
+        config=options.config,
+        mode=options.mode,
+        device=options.device,
+        precision=options.precision,
+    )
+
+
+def _load(model: str, config: str | Path | None, mode: Mode | None) -> DvisModel:
+    given = read_config(Path(config)) if config is not None else None
+    if looks_like_file(model):
+        return _from_file(Path(model).expanduser(), given, mode)
+    known = known_model(model)
+    if known.untrained:
+        chosen = _narrowed(given or known.config, mode)
+        return random_model(chosen, categories_of(chosen))
+    if known.weights is None:
+        raise UsageError(not_here(known))
+    return _from_file(known.weights, given or known.configured, mode, known.facts)
+
+
+def not_here(known: KnownModel) -> str:
+    """How to get a model that is not on this machine."""
+    if known.published is not None:
+        return f"model {known.name!r} is not on this machine: 'dvis weights pull {known.name}' fetches it"
+    return (
+        f"model {known.name!r} has no weights on this machine: give the published file its name with "
+        f"'dvis weights add FILE --as {known.name}', or name the file itself with --model FILE"
+    )
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read a YAML of either style."""
+    document = load_yaml(path)
+    if is_detectron2(document):
+        return config_from_detectron2(document, path)
+    return model_config({"name": path.stem, **document}, f"config {path}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A weight file, read and understood but not yet a network."""
+
+    path: Path
+    tensors: dict[str, Tensor]  # by our names
+    unknown: list[str]  # the file's names of tensors that no network of ours has
+    inferred: ModelConfig  # what the tensors alone determine
+    config: ModelConfig  # the configuration inside the file, else what was inferred
+    categories: tuple[Category, ...] | None  # the class list inside the file, None when it has none
+
+
+def read_checkpoint(path: Path, facts: Facts | None = None) -> Checkpoint:
+    """Read weights of ours, of the official code, or of transformers.
+
+    Args:
+        facts: what is known of the model; what it leaves open is read beside the file or guessed from its classes.
+
+    Raises:
+        CheckpointError: unreadable, or of names that no model of ours has.
+    """
+    tensors, metadata = read_tensors(path)
+    theirs = is_huggingface(tensors)
+    if theirs:
+        tensors = to_official_names(tensors, path)
+    ours, unknown = _our_names(tensors)
+    inferred = config_from_shapes({to_official(n): tuple(t.shape) for n, t in ours.items()}, path)
+    inside, categories = config_inside(metadata, path), _categories_from_metadata(metadata, path)
+    if inside is not None:
+        return Checkpoint(path, ours, unknown, inferred, inside, categories)
+    known = facts or Facts()
+    if theirs:
+        beside = folder_facts(path if path.is_dir() else path.parent, inferred.num_classes)
+        # The names in the folder win; whether they are counted, the registry knows better.
+        known = known.over(beside) if known.categories is None else known.renamed(beside)
+    if categories is None and known.categories is None:
+        known = known.over(_guessed(inferred.num_classes, path))
+    return Checkpoint(path, ours, unknown, inferred, known.applied(inferred), categories or known.categories)
+
+
+def _guessed(classes: int, path: Path) -> Facts:
+    """The public class list of so many classes, with a warning; VIPSeg's is what dvis is for."""
+    name = guess_label_set(classes)
+    if name is None or name == "vipseg":
+        return Facts()
+    warnings.warn(
+        f"{path.name}: {classes} classes are taken for those of {name}; 'dvis weights add' with --classes sets others",
+        DvisWarning,
+        stacklevel=2,
+    )
+    return facts_of(name)
+
+
+def _from_file(
+    path: Path, config: ModelConfig | None, mode: Mode | None, facts: Facts | None = None
+) -> DvisModel:
+    checkpoint = read_checkpoint(path, facts)
+    # A configuration that names a class list is followed; one that does not leaves it to the file.
+    said = categories_of(config) if config is not None and config.categories else None
+    config = config or checkpoint.config
+    # What the tensors lack comes before what the configuration lacks.
+    refuse_missing_parts(mode or config.mode, checkpoint.inferred.mode, f"weights {path}")
+    config = _narrowed(config, mode)
+    with torch.device("meta"):
+        network = DvisModel(config, said or checkpoint.categories or categories_of(config))
+    prefixes = _STAGES[config.mode]
+    ours = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefixes)}
+    _refuse_mismatch(network, ours, checkpoint.unknown, path)
+    fitting = {n: t.to(torch.float32) if t.is_floating_point() else t for n, t in ours.items()}
+    network.load_state_dict(fitting, assign=True)
+    network.weights = str(path)
+    return network
+
+
+def inspect_weights(path: Path, facts: Facts | None = None) -> dict[str, Any]:
+    """What a weight file or folder holds: kind, sizes, parameters. Raises `CheckpointError`."""
+    checkpoint = read_checkpoint(path, facts)
+    found = checkpoint.inferred
+    return {
+        "file": str(path),
+        "mode": found.mode,
+        "backbone": to_document(found.backbone),
+        "channels": found.query_decoder.channels,
+        "queries": found.query_decoder.queries,
+        "classes": found.num_classes,
+        "parameters": sum(t.numel() for t in checkpoint.tensors.values()),
+        "tensors": len(checkpoint.tensors),
+        "unknown": checkpoint.unknown,
+        "config_inside": checkpoint.config is not found,
+    }
+
+
+def _our_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Rename; returns the tensors that we know and the names of those that we do not."""
+    ours: dict[str, Tensor] = {}
+    unknown = []
+    for official, tensor in tensors.items():
+        if is_ignored(official):
+            continue
+        name = to_ours(official)
+        if name is None:
+            unknown.append(official)
+        else:
+            ours[name] = tensor
+    return ours, unknown
+
+
+def _narrowed(config: ModelConfig, mode: Mode | None) -> ModelConfig:
+    """The configuration for the mode that was named. Raises `UsageError` when it has no part for it."""
+    if mode is None:
+        return config
+    refuse_missing_parts(mode, config.mode, f"model {config.name!r}")
+    return dataclasses.replace(config, mode=mode)
+
+
+def _categories_from_metadata(metadata: dict[str, str], path: Path) -> tuple[Category, ...] | None:
+    if CATEGORIES_KEY not in metadata:
+        return None
+    try:
+        return parse_label_set(json.loads(metadata[CATEGORIES_KEY]), f"the class list inside {path}")
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"weights {path}: the class list inside is not valid JSON") from None
+
+
+def _refuse_mismatch(network: nn.Module, ours: dict[str, Tensor], unknown: list[str], path: Path) -> None:
+    """Compare names and shapes, and report all that is wrong at once, in the file's own names."""
+    expected = network.state_dict()
+    missing = [to_official(name) for name in expected if name not in ours]
+    unexpected = [to_official(name) for name in ours if name not in expected] + unknown
+    shapes = [
+        f"{to_official(name)} {list(ours[name].shape)}, expected {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in ours and ours[name].shape != tensor.shape
+    ]
+    if not (missing or unexpected or shapes):
+        return
+    parts = [
+        f"{len(names)} {kind} ({'; '.join(names[:_SHOWN])}{'; ...' if len(names) > _SHOWN else ''})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if names
+    ]
+    raise CheckpointError(
+        f"weights {path} do not fit the model: {', '.join(parts)}; is it the right --config?"
+    )
+
+
+def categories_of(config: ModelConfig) -> tuple[Category, ...]:
+    """The label set of a model: its own file, VIPSeg's, or plain numbers when nothing is known."""
+    named = config.categories
+    if named is None and config.num_classes != len(vipseg_categories()):
+        return tuple(Category(i, f"class {i}", True, (0, 0, 0)) for i in range(config.num_classes))
+    named = named or "vipseg"
+    categories = label_set(named) if named in LABEL_SETS else load_categories(Path(named))
+    if len(categories) != config.num_classes:
+        raise ConfigError(
+            f"the label set {named!r} has {len(categories)} classes, model {config.name!r} {config.num_classes}"
+        )
+    return categories
+
+
+def official_state(network: DvisModel) -> dict[str, Tensor]:
+    """The weights under the names of the official code, ready to be saved."""
+    return {to_official(name): tensor.contiguous() for name, tensor in network.state_dict().items()}
+
+
+def save_weights(
+    network: DvisModel, path: Path, more: Mapping[str, str] | None = None, *, half: bool = False
+) -> None:
+    """Write a `.safetensors` file; appears whole or not at all.
+
+    Args:
+        network: its configuration and class list go into the file's metadata.
+        path: the file.
+        more: further metadata.
+        half: keep numbers as float16: half the size, relative error up to 2^-11.
+
+    Raises:
+        CheckpointError: a weight is too large for float16.
+    """
+    from safetensors.torch import save_file
+
+    state = official_state(network)
+    if half:
+        state = {name: _halved(name, tensor) for name, tensor in state.items()}
+    metadata = {
+        CONFIG_KEY: json.dumps(to_document(network.config)),
+        CATEGORIES_KEY: json.dumps([dataclasses.asdict(category) for category in network.categories]),
+        **(more or {}),
+    }
+    with atomic_path(path) as partial:
+        partial.touch()  # the library would make it unreadable for others
+        permissions = partial.stat().st_mode
+        save_file(state, partial, metadata=metadata)
+        partial.chmod(permissions)
+
+
+def _halved(name: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    largest = float(tensor.abs().max()) if tensor.numel() else 0.0
+    if not largest <= torch.finfo(torch.float16).max:
+        raise CheckpointError(
+            f"{name} holds {largest:.6g}, which float16 cannot: keep these weights in float32"
+        )
+    return tensor.to(torch.float16)

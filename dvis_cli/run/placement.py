@@ -1,0 +1,94 @@
+"""Where and how wide a model runs: device, precision, threads, memory, frames at once. Decided here alone."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+import torch
+
+from dvis_cli.errors import UsageError
+from dvis_cli.files import memory_limit
+
+from .options import Precision
+
+CPU_BUDGET = 64 * 2**20  # bytes; more goes to a temporary file, which the system caches in free memory anyhow
+GPU_BATCH = 4  # frames that the segmenter sees at once; a CPU gains nothing from more than one
+DEVICES = "choose auto, cpu, cuda, cuda:N or mps"
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # <malloc.h>
+_KEEP = 1 << 30  # bytes of free heap that are kept
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU; Apple's MPS has to be named. Raises `UsageError`."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device {name!r}: {DEVICES}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r}: this machine shows {torch.cuda.device_count()} CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device 'mps': this machine has none")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device {name!r}: {DEVICES}")
+    return device
+
+
+def pick_precision(name: Precision, device: torch.device) -> Precision:
+    """`auto` is bf16 on a CUDA device whose hardware computes in it, else fp32. Raises `UsageError`."""
+    if name not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"precision {name!r}: choose auto, fp32 or bf16")
+    if name != "auto":
+        return name
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if fast else "fp32"
+
+
+def forbid_tf32() -> None:
+    """Exact products and convolutions on NVIDIA hardware, for the whole process."""
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
+def memory_budget(device: torch.device) -> int:
+    """Bytes of waiting data to keep in RAM.
+
+    A CPU's network is so slow that a file costs nothing; a GPU may outrun a disk, so it gets a quarter of the memory
+    that this process may use.
+    """
+    return CPU_BUDGET if device.type == "cpu" else memory_limit() // 4
+
+
+def batch_size(device: torch.device) -> int:
+    """Frames that the segmenter sees at once."""
+    return 1 if device.type == "cpu" else GPU_BATCH
+
+
+def prepare_process(threads: int | None = None) -> None:
+    """Settings of a whole process: for programs, at their start. The library leaves them to its user.
+
+    Args:
+        threads: CPU threads of the network; None leaves torch's choice.
+    """
+    keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc's malloc keep big buffers; returns whether that was possible.
+
+    glibc returns every block over a threshold to the kernel when it is freed and faults it in again at the next
+    layer; on a CPU that doubles the time of a network. Other allocators (macOS, musl) do not behave so.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEEP), (_M_TOP_PAD, 1 << 26))
+    return all(mallopt(option, value) == 1 for option, value in settings)

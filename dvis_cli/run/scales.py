@@ -1,0 +1,176 @@
+"""The networks on one video, in a list of one or more views (docs/fusion.md).
+
+frames -> each view: segmenter, state.py -> (horizon full) overlaps, frame by frame -> fusion/ -> tubes
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dvis_cli.fusion.grid import CoarseGrid, OverlapSums
+from dvis_cli.fusion.matching import Candidates
+from dvis_cli.fusion.names import TubeNames
+from dvis_cli.fusion.tubes import DEFAULTS, FusionSettings, fuse
+from dvis_cli.layers.masks import FrameMasks, Tubes, ViewMasks
+from dvis_cli.structures import View
+
+from .model import DvisModel
+from .settings import RunSettings
+from .spool import Spool
+from .state import QueryState
+
+CANDIDATE = 0.1  # class probability from which a query may be part of a tube
+
+
+class Scale:
+    """One view of a video: its queries (`state`) and, in a spool, the mask features of a horizon.
+
+    Args:
+        budget: bytes of mask features kept in RAM.
+    """
+
+    def __init__(self, model: DvisModel, view: View, settings: RunSettings, budget: int) -> None:
+        self.model, self.view = model, view
+        self.state = QueryState(model, settings)
+        self._features = Spool(budget)
+        self._frames = 0  # of the horizon, so far
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Segment and track the next frames, each (3, H, W) and preprocessed."""
+        output = self.model.segment(torch.stack(list(tensors)))
+        self.state.add(output)
+        for index, features in enumerate(output.mask_features, start=self._frames):
+            self._features.put(index, _to_numpy(features))
+        self._frames += len(tensors)
+
+    def masks(self, frame: int, queries: Tensor) -> ViewMasks:
+        """The masks of `queries` (N,) int64 in a frame of the horizon."""
+        features = _to_tensor(self._features.get(frame)).to(self.model.device)
+        embeds, present = self.state.mask_embeds(frame, queries), self.state.present(frame, queries)
+        return ViewMasks(embeds, features, self.view.geometry, self.view.mirrored, present)
+
+    def start_horizon(self) -> None:
+        """Forget the decided frames; identities go on."""
+        self._features.clear()
+        self.state.start_horizon()
+        self._frames = 0
+
+    def close(self) -> None:
+        """Give memory and disk space back."""
+        self._features.clear()
+
+
+class Scales:
+    """Runs batches of frames through every view; after a horizon's last frame, `tubes` is what was found.
+
+    Args:
+        views: one or more; the first is the one whose order of queries is kept.
+        on_fused: called with the number of frames of the video whose overlaps are measured.
+    """
+
+    def __init__(
+        self,
+        model: DvisModel,
+        views: Sequence[View],
+        settings: RunSettings,
+        on_fused: Callable[[int], None] = lambda frames: None,
+        fusion: FusionSettings = DEFAULTS,
+    ) -> None:
+        budget = (
+            settings.memory_budget // 2 // len(views)
+        )  # the other half is for what waits in `WaitingFrames`
+        self.scales = [Scale(model, view, settings, budget) for view in views]
+        # Where sums over queries decide, as they do for semantic maps, what is there twice must count twice.
+        self.fusion = replace(fusion, repeat=math.inf) if settings.task == "semantic" else fusion
+        # The panoptic decision has a threshold; the others use whatever there is, by its score.
+        self._confident = settings.score_threshold if settings.task == "panoptic" else None
+        self._grid = CoarseGrid(views)
+        self._names = TubeNames(model.config.query_decoder.queries)
+        self._on_fused = on_fused
+        self._frames = self._fused = 0  # of the horizon so far; of the video
+
+    @torch.inference_mode()
+    def add(self, inputs: Sequence[Sequence[Tensor]]) -> None:
+        """Segment and track the next frames: for each of them a tensor (3, H, W) for each view."""
+        for scale, tensors in zip(self.scales, zip(*inputs, strict=True), strict=True):
+            scale.add(tensors)
+        self._frames += len(inputs)
+
+    @torch.inference_mode()
+    def tubes(self) -> Tubes:
+        """End the horizon: refine every view, then fuse. Readable until the next `start_horizon`."""
+        probs = [scale.state.finish_horizon() for scale in self.scales]
+        if len(self.scales) == 1:  # nothing to fuse: every query is a tube, and its row the number
+            (only,) = self.scales
+            weights = torch.ones_like(probs[0][:, 0])
+            return Tubes(probs[0], weights, lambda n, rows: FrameMasks([only.masks(n, rows)]), Tensor.tolist)
+        candidates = [self._candidates(*one) for one in zip(self.scales, probs, strict=True)]
+        fused = fuse(candidates, self._overlaps(candidates), self._confident, self.fusion)
+        members, class_probs, weights = fused.members, fused.class_probs, fused.weights
+        if self._confident is None:  # the weights become part of the scores
+            class_probs, weights = class_probs * weights[:, None], torch.ones_like(weights)
+        return Tubes(
+            class_probs,
+            weights,
+            lambda frame, tubes: self._masks(frame, members[tubes]),
+            lambda tubes: self._numbers(members, tubes),
+        )
+
+    def start_horizon(self) -> None:
+        """Forget the decided frames; identities go on."""
+        for scale in self.scales:
+            scale.start_horizon()
+        self._fused += self._frames
+        self._frames = 0
+
+    def close(self) -> None:
+        """Give memory and disk space back."""
+        for scale in self.scales:
+            scale.close()
+
+    def _masks(self, frame: int, members: Tensor) -> FrameMasks:
+        """members: (N, S) int64."""
+        columns = zip(self.scales, members.T, strict=True)
+        return FrameMasks([scale.masks(frame, column[column >= 0]) for scale, column in columns], members)
+
+    def _numbers(self, members: Tensor, tubes: Tensor) -> list[int]:
+        once = tubes.unique()
+        numbers = dict(zip(once.tolist(), self._names.of(members[once]), strict=True))
+        return [numbers[tube] for tube in tubes.tolist()]
+
+    def _candidates(self, scale: Scale, class_probs: Tensor) -> Candidates:
+        """The queries of a view that are something real with a probability above the bar."""
+        bar = -1.0 if self._confident is None else min(CANDIDATE, self._confident)
+        rows = (class_probs[:, :-1].amax(dim=1) > bar).nonzero().squeeze(1)
+        embeds = torch.stack([queries[rows].float() for queries in scale.state.queries]).mean(dim=0)
+        return Candidates(rows, class_probs[rows], embeds)
+
+    def _overlaps(self, candidates: Sequence[Candidates]) -> Tensor:
+        """(N, N): sums over the horizon for any two candidates, one frame's masks at a time."""
+        sums = OverlapSums([len(view.queries) for view in candidates])
+        for frame in range(self._frames):
+            masks = []
+            for view, (scale, found) in enumerate(zip(self.scales, candidates, strict=True)):
+                own = scale.masks(frame, found.queries)
+                masks.append(self._grid.masks(view, own.embeds, own.features))
+            sums.add(masks)
+            self._on_fused(self._fused + frame + 1)
+        return sums.products
+
+
+def _to_numpy(features: Tensor) -> np.ndarray:
+    """A copy on the CPU; bf16, which numpy does not have, as its bits."""
+    features = features.detach().cpu()
+    return (features.view(torch.int16) if features.dtype == torch.bfloat16 else features).numpy().copy()
+
+
+def _to_tensor(array: np.ndarray) -> Tensor:
+    """The inverse of `_to_numpy`."""
+    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    return tensor.view(torch.bfloat16) if tensor.dtype == torch.int16 else tensor

@@ -1,0 +1,199 @@
+"""One video, from source to files: the whole story on one screen.
+
+frames -> network, a batch at a time -> (horizon full) task -> finished frames -> writers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from dvis_cli.structures import FinishedFrame, Frame, Segment, VideoInfo, View
+from dvis_cli.threads import ahead
+from dvis_cli.video import VideoSource, open_video
+from dvis_cli.video.views import preprocess_views
+from dvis_cli.writers.folder import check_target, safe_name
+from dvis_cli.writers.frame_files import frame_files
+from dvis_cli.writers.instance_picture import SHOWN_FROM
+from dvis_cli.writers.video_folder import VideoFolderWriter
+
+from .loading import load_for
+from .model import DvisModel
+from .options import SegmentOptions
+from .scales import Scales
+from .settings import RunSettings, describe, settings_for, task_for, views_for
+from .spool import WaitingFrames
+
+PREFETCH_FRAMES = 4  # decoded and preprocessed frames that wait for the network
+
+# Stage ("network", "fusion", "masks", "files"), frames of the video done in it.
+OnProgress: TypeAlias = Callable[[str, int], None]
+Inputs: TypeAlias = Sequence[Tensor]  # the network's, of one frame: (3, H, W) for each view
+
+
+class SegmentedVideo:
+    """A video being segmented: iterate it once for its frames; `segments` is complete at the end.
+
+    Args:
+        source: each frame with the network's inputs for it, (3, H, W) for each view.
+        facts: how it is segmented, for the segments file.
+    """
+
+    def __init__(
+        self,
+        info: VideoInfo,
+        source: Iterable[tuple[Frame, Inputs]],
+        model: DvisModel,
+        views: Sequence[View],
+        settings: RunSettings,
+        on_progress: OnProgress | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        self.info, self.model, self.settings, self.facts = info, model, settings, facts or {}
+        self._progress = on_progress or (lambda stage, frames: None)
+        self.network = Scales(model, views, settings, partial(self._progress, "fusion"))
+        self.task = task_for(model, settings, views[0].geometry.output)
+        self._finished = self._run(iter(source))
+
+    def __iter__(self) -> Iterator[FinishedFrame]:
+        return self._finished
+
+    @property
+    def segments(self) -> list[Segment]:
+        """Every object and stuff region of the video. Runs whatever has not run yet."""
+        for _ in self._finished:
+            pass
+        return self.task.segments
+
+    def close(self) -> None:
+        """Stop early and free what waits."""
+        self._finished.close()
+
+    def _run(self, source: Iterator[tuple[Frame, Inputs]]) -> Generator[FinishedFrame, None, None]:
+        """Frames of a decided horizon come out between the batches of the next one, to be written meanwhile."""
+        horizon, budget = self.settings.horizon, self.settings.memory_budget // 4
+        finished: Iterator[FinishedFrame] = iter(())
+        waiting = WaitingFrames(budget)
+        try:
+            while batch := list(islice(source, min(self.settings.batch, horizon - len(waiting)))):
+                self.network.add([inputs for _, inputs in batch])
+                self._progress("network", batch[-1][0].index + 1)
+                for frame, _ in batch:
+                    waiting.add(frame)
+                yield from islice(finished, len(batch))
+                if len(waiting) == horizon:
+                    yield from finished
+                    finished, waiting = self._decide(waiting), WaitingFrames(budget)
+            yield from finished
+            if len(waiting):
+                yield from self._decide(waiting)
+        finally:
+            self.network.close()
+            if isinstance(source, Generator):
+                source.close()
+
+    @torch.inference_mode()
+    def _decide(self, waiting: WaitingFrames) -> Iterator[FinishedFrame]:
+        """Decide on a horizon now; its frames are finished one at a time, when they are taken."""
+        decision = self.task.decide(self.network.tubes())
+        for index, frame in enumerate(waiting.frames):
+            self._progress("masks", frame.index + 1)
+            waiting.decide(index, decision.frame(index))
+        decision.close()
+        self.network.start_horizon()
+        return (decision.finish(frame, decided) for frame, decided in waiting.take())
+
+
+def segment_video(
+    source: str | Path | VideoSource,
+    model: DvisModel | str | Path | None = None,
+    options: SegmentOptions | None = None,
+    *,
+    on_progress: OnProgress | None = None,
+    **changes: Any,
+) -> SegmentedVideo:
+    """Segment a video file or a folder of images, lazily.
+
+    Args:
+        source: the file or folder, or one that is open already.
+        model: of `load_model`, or what that function takes; None is the options'.
+        options: how; None is all defaults.
+        on_progress: called with a stage name and a count of frames.
+        changes: fields of the options that differ from `options`: `mode="online"`, `short_side=480`, ...
+
+    Returns:
+        frames to iterate, each a `PanopticFrame` or, for instances, an `InstanceFrame`, and the segments.
+
+    Raises:
+        VideoError, UsageError, CheckpointError, ConfigError: each with one line that names the remedy.
+    """
+    options = replace(options or SegmentOptions(), **changes)
+    if isinstance(source, (str, Path)):
+        source = open_video(source, options.selection, folder_fps=options.folder_fps)
+    if not isinstance(model, DvisModel):
+        model = load_for(options if model is None else replace(options, model=str(model)))
+    settings, views, size = (
+        settings_for(model, options),
+        views_for(model, options, source.info),
+        model.config.input,
+    )
+    inputs = ((frame, preprocess_views(frame.rgb, views, size.mean, size.std)) for frame in source)
+    prefetched, facts = ahead(inputs, PREFETCH_FRAMES, "decode"), describe(model, settings, options, views)
+    return SegmentedVideo(source.info, prefetched, model, views, settings, on_progress, facts)
+
+
+def save_video(
+    source: str | Path,
+    out: str | Path,
+    model: DvisModel | str | Path | None = None,
+    options: SegmentOptions | None = None,
+    *,
+    name: str | None = None,
+    source_path: str | None = None,
+    on_progress: OnProgress | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Segment a video and write `OUT/<name>/`: PNG maps (or masks.jsonl), segments.json and an overlay video.
+
+    Args:
+        source, model, options, on_progress, changes: as for `segment_video`.
+        out: folder in which the video's own folder is made.
+        name: of that folder; None is the source's, made safe.
+        source_path: the path of the source in segments.json; None is its own.
+
+    Returns:
+        the document in segments.json, without what is there for every frame.
+
+    Raises:
+        OutputError: the result exists or cannot be written. Nothing half-written stays.
+    """
+    options = replace(options or SegmentOptions(), **changes)
+    video = segment_video(source, model, options, on_progress=on_progress)
+    target = Path(out) / (safe_name(video.info.name) if name is None else name)
+    check_target(target, options.overwrite)
+    writer = VideoFolderWriter(
+        target,
+        replace(video.info, path=source_path or video.info.path),
+        options.outputs,
+        run=video.facts,
+        overwrite=options.overwrite,
+        audio_from=Path(source) if video.info.has_audio else None,
+        files=frame_files(options.task, video.model.categories),
+        shown_from=video.settings.score_threshold or SHOWN_FROM,
+    )
+    try:
+        with writer:
+            for frame in video:
+                writer.add(frame)
+                if on_progress:
+                    on_progress("files", frame.index + 1)
+            return writer.finish(video.segments)
+    finally:
+        video.close()
