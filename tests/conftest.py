@@ -30,6 +30,7 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 def _own_weights_folder(tmp_path_factory, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the person who runs the tests has installed must not matter."""
     monkeypatch.setenv("DVIS_WEIGHTS", str(tmp_path_factory.getbasetemp() / "no-weights"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no-config"))
     monkeypatch.delenv("DVIS_DEBUG", raising=False)
 
 

@@ -111,6 +111,8 @@ def settings_hash(options: SegmentOptions) -> str:
 
 def _file_hash(path: Path) -> str:
     """Of size and samples: another training of the same network differs everywhere."""
+    if path.is_dir():  # of transformers
+        return ",".join(_file_hash(file) for file in sorted(path.iterdir()) if file.is_file())
     try:
         size = path.stat().st_size
         digest = hashlib.blake2b(str(size).encode(), digest_size=16)

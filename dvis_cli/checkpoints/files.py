@@ -2,7 +2,7 @@
 
 Three formats: `.safetensors`; PyTorch's own (`.pth`, `.pt`, `.bin`), through `weights_only`; pickles of numpy
 arrays (detectron2's `.pkl`), through an unpickler that knows nothing but arrays. What kind a file is is told by
-its first bytes, not by its name.
+its first bytes, not by its name. What a file says of sizes is held against its own before memory is taken.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -22,13 +24,33 @@ from torch import Tensor
 
 from dvis_cli.errors import CheckpointError
 
+from .hf_folder import weight_files
+
 _NESTED = ("model", "state_dict", "model_state_dict")  # keys under which training tools keep the weights
 _MAX_TENSORS = 100_000
+_MAX_OPCODES = 20_000_000
+# What readers raise when a file contradicts itself.
+_DAMAGES = (
+    *(
+        RuntimeError,
+        EOFError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+        AssertionError,
+    ),
+    zipfile.BadZipFile,
+)
 _OLD_TORCH = bytes.fromhex("6cfc9c46f920")  # in the magic number that PyTorch < 1.6 begins a file with
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read all tensors of a weight file, on the CPU, under the names in the file.
+
+    Args:
+        path: the file, or a folder that transformers' `save_pretrained` wrote.
 
     Returns:
         tensors by name, and the metadata strings (only `.safetensors` has any).
@@ -36,9 +58,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         CheckpointError: missing, unreadable, not a weight file, or one that wants code to be executed.
     """
+    if path.is_dir():
+        shards = [read_tensors(file)[0] for file in weight_files(path)]
+        return {name: tensor for shard in shards for name, tensor in shard.items()}, {}
     head = _first_bytes(path)
     try:
         if head[:2] == b"PK":
+            _check_zip(path)
             return _flatten(_read_torch(path), path), {}
         # A .safetensors file begins with a length of eight bytes and "{"; that length may begin with 80, too.
         if head[:1] == b"\x80" and head[8:9] != b"{":
@@ -51,8 +77,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _first_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        raise CheckpointError(f"weights {path} are a folder; name the .pth, .pkl or .safetensors file in it")
     try:
         with path.open("rb") as file:
             head = file.read(32)
@@ -82,12 +106,28 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from None
 
 
+def _check_zip(path: Path) -> None:
+    """PyTorch stores its members as they are, so that none can be larger than the file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+        raise CheckpointError(f"weights {path} are damaged or not a PyTorch file: {error}") from None
+    names = {member.filename for member in members}
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    total = sum(member.file_size for member in members)
+    if packed or len(names) != len(members) or total > path.stat().st_size:
+        raise CheckpointError(f"weights {path} are no PyTorch file: packed, doubled or oversized members")
+
+
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about sparse tensors, which are refused below
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except _DAMAGES as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"weights {path} are damaged or not a PyTorch file: {reason}") from None
 
@@ -106,11 +146,21 @@ def _read_pickle(path: Path) -> Any:
     if _OLD_TORCH in data[:16]:
         return _read_torch(path)
     try:
+        _check_pickle(data)
         return _ArrayUnpickler(io.BytesIO(data)).load()
     except _NotPlain as refusal:
         raise _refused(path, str(refusal)) from None
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (pickle.UnpicklingError, RecursionError, *_DAMAGES) as error:
         raise CheckpointError(f"weights {path} are a damaged pickle: {error}") from None
+
+
+def _check_pickle(data: bytes) -> None:
+    """Refuse lengths beyond the end of the file, and numbers of the memo that would make it a table of gigabytes."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > 16 * (count + 64):
+            raise ValueError(f"memo number {argument} after {count} steps")
+        if count > _MAX_OPCODES:
+            raise ValueError(f"more than {_MAX_OPCODES} steps")
 
 
 class _NotPlain(pickle.UnpicklingError):
@@ -217,12 +267,23 @@ def _flatten(document: Any, path: Path) -> dict[str, Tensor]:
     for name, value in document.items():
         tensor = _as_tensor(value)
         if tensor is not None and isinstance(name, str):
+            _refuse_hollow(tensor, name, path)
             tensors[name.removeprefix("module.")] = tensor
     if not tensors:
         raise CheckpointError(f"weights {path} hold no tensors")
     if len(tensors) > _MAX_TENSORS:
         raise CheckpointError(f"weights {path} hold {len(tensors)} tensors, more than {_MAX_TENSORS}")
     return tensors
+
+
+def _refuse_hollow(tensor: Tensor, name: str, path: Path) -> None:
+    """A tensor may not claim more numbers than the file stores for it: a copy of it would take that memory."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        raise CheckpointError(f"weights {path}: {name[:100]} is no plain tensor")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(
+            f"weights {path}: {name[:100]} claims {list(tensor.shape)}, more than is stored"
+        )
 
 
 def _as_tensor(value: Any) -> Tensor | None:

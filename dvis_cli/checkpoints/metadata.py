@@ -13,6 +13,8 @@ from dvis_cli.config import ModelConfig, model_config
 from dvis_cli.errors import CheckpointError
 
 CONFIG_KEY = "dvis_config"  # the configuration, as JSON
+_LARGEST = 20_000  # channels, queries, pixels
+_MOST_LAYERS, _COUNTS = 256, ("layers", "blocks", "depths", "depth")
 CATEGORIES_KEY = "dvis_categories"  # the class list, as JSON, in the order of the logits
 
 
@@ -31,6 +33,18 @@ def config_inside(metadata: Mapping[str, str], path: Path) -> ModelConfig | None
         return None
     try:
         document: Any = json.loads(metadata[CONFIG_KEY])
-    except json.JSONDecodeError:
+        sane = _sane(document)
+    except (ValueError, RecursionError):
         raise CheckpointError(f"weights {path}: the configuration inside is not valid JSON") from None
+    if not sane:
+        raise CheckpointError(f"weights {path}: the configuration inside is of no model that could be built")
     return model_config(document, f"configuration inside {path}")
+
+
+def _sane(document: Any, most: int = _LARGEST) -> bool:
+    """Whether all numbers are such that a network of them is built in no time and no memory."""
+    if isinstance(document, dict):
+        return all(_sane(v, _MOST_LAYERS if k in _COUNTS else most) for k, v in document.items())
+    if isinstance(document, list):
+        return len(document) <= most and all(_sane(item, most) for item in document)
+    return not isinstance(document, (int, float)) or document <= most

@@ -1,12 +1,14 @@
 """The models dvis knows by name, and where their weights lie on this machine.
 
-Published models are YAMLs in `checkpoints/models/`. Their weights are `NAME.safetensors`, `NAME.pth` or `NAME.pkl` in
-the weights folder: `$DVIS_WEIGHTS`, or `~/.cache/dvis/weights`. Bundled models are `.safetensors` files that come with
-the package and say themselves what they are.
+Models with a configuration are YAMLs in `checkpoints/models/`; bundled ones are `.safetensors` files that come with the
+package and say themselves what they are; those of `published.py` can be pulled. In the weights folder
+(`home.weights_folder`) lie `NAME.safetensors`, `NAME.pth` or `NAME.pkl` that somebody put there, and a folder `NAME` of
+each that was pulled or added.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +19,12 @@ from dvis_cli.checkpoints.metadata import config_inside, read_metadata
 from dvis_cli.config import ModelConfig, load_yaml, model_config
 from dvis_cli.errors import UsageError
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl")
+from .home import weights_folder
+from .installed import installed, installed_names
+from .label_sets import Facts
+from .published import NAME, Published, all_published
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin")
 DEFAULT_MODEL = "dvis-lite"  # bundled
 
 
@@ -26,8 +33,33 @@ class KnownModel:
     """A registered model."""
 
     name: str
-    config: ModelConfig
-    weights: Path | None  # the file on this machine, None when there is none
+    configured: ModelConfig | None  # None: its tensors tell
+    weights: Path | None  # the file or folder on this machine, None when there is none
+    published: Published | None = None  # where it can be pulled from, and what is known of it
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its configuration. Raises `UsageError` where only its tensors tell."""
+        if self.configured is None:
+            raise UsageError(f"model {self.name!r} has no configuration apart from its weights")
+        return self.configured
+
+    @property
+    def mode(self) -> str:
+        return self.configured.mode if self.configured else ""
+
+    @property
+    def description(self) -> str:
+        """One line on what it is."""
+        if self.configured is not None and self.configured.description:
+            return self.configured.description
+        entry = self.published
+        return f"{entry.architecture or 'added'}, {entry.data or entry.classes or '?'}" if entry else ""
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of it apart from its tensors."""
+        return self.published.facts() if self.published else Facts()
 
     @property
     def untrained(self) -> bool:
@@ -50,15 +82,6 @@ def default_model() -> str:
     return os.environ.get("DVIS_MODEL") or DEFAULT_MODEL
 
 
-def weights_folder() -> Path:
-    """Where weights are looked for by name."""
-    named = os.environ.get("DVIS_WEIGHTS")
-    if named:
-        return Path(named).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "dvis" / "weights"
-
-
 def bundled_folder() -> Path:
     """Weights and a video that come with the package: in a wheel inside it, in a checkout beside it."""
     inside = Path(str(files("dvis_cli"))) / "bundled"
@@ -74,29 +97,44 @@ def demo_video() -> Path:
 
 
 def known_models() -> list[KnownModel]:
-    """All registered models: bundled ones, then in the order of their names, `tiny` last."""
-    models = [known_model(name) for name in sorted(_configs())]
+    """All models that are ready or have a configuration: bundled ones, then by their names, `tiny` last."""
+    models = [known_model(name) for name in sorted({*_configs(), *installed_names()})]
     return sorted(models, key=lambda model: (not model.bundled, model.untrained))
 
 
 def known_model(name: str) -> KnownModel:
-    """Look a model up by name. Raises `UsageError` listing the known names."""
-    config = _configs().get(name)
-    if config is None:
-        raise UsageError(
-            f"model {name!r} not found: neither a file nor a known model; known models: "
-            f"{', '.join(sorted(_configs()))}"
-        )
-    bundled = _bundled().get(name)
+    """Look a model up by name. Raises `UsageError` with the nearest known names."""
+    config, bundled = _configs().get(name), _bundled().get(name)
     if bundled is not None:
         return KnownModel(name, config, bundled)
+    there = installed(name) if NAME.fullmatch(name) else None
+    entry = there.entry if there else all_published().get(name)
+    if config is None and entry is None:
+        raise UsageError(_unknown(name))
+    if there is not None:
+        return KnownModel(name, config, there.path, entry)
     candidates = [weights_folder() / f"{name}{suffix}" for suffix in SUFFIXES]
-    return KnownModel(name, config, next((path for path in candidates if path.is_file()), None))
+    return KnownModel(name, config, next((path for path in candidates if path.is_file()), None), entry)
+
+
+def _unknown(name: str) -> str:
+    known = sorted({*_configs(), *installed_names(), *all_published()})
+    near = difflib.get_close_matches(name, known, 3, 0.5)
+    hint = f"the nearest: {', '.join(near)}; " if near else ""
+    return (
+        f"model {name[:200]!r} not found: neither a file nor a known model; {hint}known models: "
+        f"{', '.join(sorted(_configs()))}, and the {len(all_published())} of 'dvis weights list'"
+    )
 
 
 def looks_like_file(model: str) -> bool:
-    """Whether a `--model` value names a file rather than a registered model."""
-    return model.endswith(SUFFIXES) or "/" in model or os.sep in model or Path(model).is_file()
+    """Whether a `--model` value names a file, or a folder of transformers, rather than a registered model."""
+    path = Path(model)
+    return model.endswith(SUFFIXES) or "/" in model or os.sep in model or path.is_file() or _is_folder(path)
+
+
+def _is_folder(path: Path) -> bool:
+    return (path / "config.json").is_file()
 
 
 @lru_cache(maxsize=1)

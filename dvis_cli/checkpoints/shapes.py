@@ -49,9 +49,14 @@ class _Shapes:
         return self.shapes[name]
 
     def count(self, pattern: str) -> int:
-        """How many numbers 0..n-1 stand at the group of the pattern."""
+        """How many numbers 0..n-1 stand at the group of the pattern. A gap is refused: something is missing there."""
         numbers = {int(m[1]) for m in map(re.compile(pattern).match, self.shapes) if m}
-        return max(numbers) + 1 if numbers else 0
+        if numbers != set(range(len(numbers))):
+            raise CheckpointError(
+                f"weights {self.path}: of the tensors {pattern.replace(chr(92), '')} number {max(numbers)} is there, "
+                f"but only {len(numbers)} in all"
+            )
+        return len(numbers)
 
     def has(self, prefix: str) -> bool:
         return any(name.startswith(prefix) for name in self.shapes)

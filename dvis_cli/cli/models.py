@@ -16,16 +16,17 @@ def models(
     json_output: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """List the known models and whether their weights are on this machine."""
-    from dvis_cli.checkpoints.registry import default_model, known_models, weights_folder
+    from dvis_cli.checkpoints.home import weights_folder
+    from dvis_cli.checkpoints.registry import default_model, known_models
 
     known = known_models()
     if json_output:
         print_json([
             {
                 "name": model.name,
-                "mode": model.config.mode,
-                "description": model.config.description,
-                "short_side": model.config.input.short_side,
+                "mode": model.mode or None,
+                "description": model.description,
+                "short_side": model.configured.input.short_side if model.configured else None,
                 "ready": model.ready,
                 "trained": not model.untrained,
                 "weights": str(model.weights) if model.weights else None,
@@ -43,10 +44,10 @@ def models(
     for model in known:
         state = _where(model)
         name = f"{model.name} (default)" if model.name == default_model() else model.name
-        table.add_row(name, model.config.mode, state, model.config.description)
+        table.add_row(name, model.mode, state, model.description)
     Console().print(table)
     typer.echo(
-        f"\nWeights are looked for as NAME.safetensors, .pth or .pkl in {weights_folder()} (set DVIS_WEIGHTS to "
+        f"\n'dvis weights list' shows what can be pulled. Weights are kept in {weights_folder()} (set DVIS_HOME to "
         "change it);\nany other file works with 'dvis segment --model FILE'."
     )
 

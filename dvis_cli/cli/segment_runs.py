@@ -23,7 +23,7 @@ def announce_default(reporter: Reporter, model: str | None) -> None:
     from dvis_cli.checkpoints.registry import DEFAULT_MODEL, default_model, known_model
 
     if model is None and default_model() == DEFAULT_MODEL:
-        about = known_model(DEFAULT_MODEL).config.description
+        about = known_model(DEFAULT_MODEL).description
         reporter.say(f"model {DEFAULT_MODEL}: {about}; other classes and better masks: --model FILE")
 
 
@@ -34,7 +34,8 @@ def load(reporter: Reporter, options: SegmentOptions) -> DvisModel:
 
     announce_default(reporter, options.model)
     prepare_process(options.threads)
-    network = load_for(options)
+    with reporter.warnings_as_lines():
+        network = load_for(options)
     if network.weights is None:
         reporter.warn(
             f"model {network.config.name!r} is untrained: the files have the right form, the segments mean "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from torch import Tensor, nn
 
 from dvis_cli.checkpoints.detectron2 import config_from_detectron2, is_detectron2
 from dvis_cli.checkpoints.files import read_tensors
+from dvis_cli.checkpoints.hf_folder import folder_facts
+from dvis_cli.checkpoints.huggingface import is_huggingface, to_official_names
 from dvis_cli.checkpoints.keymap import is_ignored, to_official, to_ours
+from dvis_cli.checkpoints.label_sets import LABEL_SETS, Facts, facts_of, guess_label_set, label_set
 from dvis_cli.checkpoints.metadata import CATEGORIES_KEY, CONFIG_KEY, config_inside
-from dvis_cli.checkpoints.registry import default_model, known_model, looks_like_file, weights_folder
+from dvis_cli.checkpoints.registry import KnownModel, default_model, known_model, looks_like_file
 from dvis_cli.checkpoints.shapes import config_from_shapes
 from dvis_cli.config import Mode, ModelConfig, load_yaml, model_config, to_document
 from dvis_cli.datasets.categories import load_categories, parse_label_set, vipseg_categories
-from dvis_cli.errors import CheckpointError, ConfigError, UsageError
+from dvis_cli.errors import CheckpointError, ConfigError, DvisWarning, UsageError
 from dvis_cli.files import atomic_path
 from dvis_cli.structures import Category
 
@@ -83,11 +87,18 @@ def _load(model: str, config: str | Path | None, mode: Mode | None) -> DvisModel
         chosen = _narrowed(given or known.config, mode)
         return random_model(chosen, categories_of(chosen))
     if known.weights is None:
-        raise UsageError(
-            f"model {model!r} has no weights on this machine: put the published file at "
-            f"{weights_folder() / model}.pth, or name it with --model FILE"
-        )
-    return _from_file(known.weights, given or known.config, mode)
+        raise UsageError(not_here(known))
+    return _from_file(known.weights, given or known.configured, mode, known.facts)
+
+
+def not_here(known: KnownModel) -> str:
+    """How to get a model that is not on this machine."""
+    if known.published is not None:
+        return f"model {known.name!r} is not on this machine: 'dvis weights pull {known.name}' fetches it"
+    return (
+        f"model {known.name!r} has no weights on this machine: give the published file its name with "
+        f"'dvis weights add FILE --as {known.name}', or name the file itself with --model FILE"
+    )
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -110,23 +121,59 @@ class Checkpoint:
     categories: tuple[Category, ...] | None  # the class list inside the file, None when it has none
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a weight file of ours or of the official code. Raises `CheckpointError`."""
+def read_checkpoint(path: Path, facts: Facts | None = None) -> Checkpoint:
+    """Read weights of ours, of the official code, or of transformers.
+
+    Args:
+        facts: what is known of the model; what it leaves open is read beside the file or guessed from its classes.
+
+    Raises:
+        CheckpointError: unreadable, or of names that no model of ours has.
+    """
     tensors, metadata = read_tensors(path)
+    theirs = is_huggingface(tensors)
+    if theirs:
+        tensors = to_official_names(tensors, path)
     ours, unknown = _our_names(tensors)
     inferred = config_from_shapes({to_official(n): tuple(t.shape) for n, t in ours.items()}, path)
-    config = config_inside(metadata, path) or inferred
-    return Checkpoint(path, ours, unknown, inferred, config, _categories_from_metadata(metadata, path))
+    inside, categories = config_inside(metadata, path), _categories_from_metadata(metadata, path)
+    if inside is not None:
+        return Checkpoint(path, ours, unknown, inferred, inside, categories)
+    known = facts or Facts()
+    if theirs:
+        beside = folder_facts(path if path.is_dir() else path.parent, inferred.num_classes)
+        # The names in the folder win; whether they are counted, the registry knows better.
+        known = known.over(beside) if known.categories is None else known.renamed(beside)
+    if categories is None and known.categories is None:
+        known = known.over(_guessed(inferred.num_classes, path))
+    return Checkpoint(path, ours, unknown, inferred, known.applied(inferred), categories or known.categories)
 
 
-def _from_file(path: Path, config: ModelConfig | None, mode: Mode | None) -> DvisModel:
-    checkpoint = read_checkpoint(path)
+def _guessed(classes: int, path: Path) -> Facts:
+    """The public class list of so many classes, with a warning; VIPSeg's is what dvis is for."""
+    name = guess_label_set(classes)
+    if name is None or name == "vipseg":
+        return Facts()
+    warnings.warn(
+        f"{path.name}: {classes} classes are taken for those of {name}; 'dvis weights add' with --classes sets others",
+        DvisWarning,
+        stacklevel=2,
+    )
+    return facts_of(name)
+
+
+def _from_file(
+    path: Path, config: ModelConfig | None, mode: Mode | None, facts: Facts | None = None
+) -> DvisModel:
+    checkpoint = read_checkpoint(path, facts)
+    # A configuration that names a class list is followed; one that does not leaves it to the file.
+    said = categories_of(config) if config is not None and config.categories else None
     config = config or checkpoint.config
     # What the tensors lack comes before what the configuration lacks.
     refuse_missing_parts(mode or config.mode, checkpoint.inferred.mode, f"weights {path}")
     config = _narrowed(config, mode)
     with torch.device("meta"):
-        network = DvisModel(config, checkpoint.categories or categories_of(config))
+        network = DvisModel(config, said or checkpoint.categories or categories_of(config))
     prefixes = _STAGES[config.mode]
     ours = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefixes)}
     _refuse_mismatch(network, ours, checkpoint.unknown, path)
@@ -136,9 +183,9 @@ def _from_file(path: Path, config: ModelConfig | None, mode: Mode | None) -> Dvi
     return network
 
 
-def inspect_weights(path: Path) -> dict[str, Any]:
-    """What a weight file holds: kind, sizes, parameters. Raises `CheckpointError`."""
-    checkpoint = read_checkpoint(path)
+def inspect_weights(path: Path, facts: Facts | None = None) -> dict[str, Any]:
+    """What a weight file or folder holds: kind, sizes, parameters. Raises `CheckpointError`."""
+    checkpoint = read_checkpoint(path, facts)
     found = checkpoint.inferred
     return {
         "file": str(path),
@@ -182,7 +229,7 @@ def _categories_from_metadata(metadata: dict[str, str], path: Path) -> tuple[Cat
         return None
     try:
         return parse_label_set(json.loads(metadata[CATEGORIES_KEY]), f"the class list inside {path}")
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise CheckpointError(f"weights {path}: the class list inside is not valid JSON") from None
 
 
@@ -213,7 +260,8 @@ def categories_of(config: ModelConfig) -> tuple[Category, ...]:
     named = config.categories
     if named is None and config.num_classes != len(vipseg_categories()):
         return tuple(Category(i, f"class {i}", True, (0, 0, 0)) for i in range(config.num_classes))
-    categories = vipseg_categories() if named in (None, "vipseg") else load_categories(Path(str(named)))
+    named = named or "vipseg"
+    categories = label_set(named) if named in LABEL_SETS else load_categories(Path(named))
     if len(categories) != config.num_classes:
         raise ConfigError(
             f"the label set {named!r} has {len(categories)} classes, model {config.name!r} {config.num_classes}"
