@@ -17,7 +17,15 @@ from dvis_cli.checkpoints.keymap import is_ignored, to_official, to_ours
 from dvis_cli.checkpoints.metadata import CATEGORIES_KEY, CONFIG_KEY, config_inside
 from dvis_cli.checkpoints.registry import default_model, known_model, looks_like_file, weights_folder
 from dvis_cli.checkpoints.shapes import config_from_shapes
-from dvis_cli.config import Mode, ModelConfig, load_yaml, model_config, to_document
+from dvis_cli.config import (
+    Mode,
+    ModelConfig,
+    VideoMTConfig,
+    ViTAdapterConfig,
+    load_yaml,
+    model_config,
+    to_document,
+)
 from dvis_cli.datasets.categories import load_categories, parse_label_set, vipseg_categories
 from dvis_cli.errors import CheckpointError, ConfigError, UsageError
 from dvis_cli.files import atomic_path
@@ -121,9 +129,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _from_file(path: Path, config: ModelConfig | None, mode: Mode | None) -> DvisModel:
     checkpoint = read_checkpoint(path)
-    config = config or checkpoint.config
+    config = _with_sizes(config or checkpoint.config, checkpoint.inferred)
     # What the tensors lack comes before what the configuration lacks.
-    refuse_missing_parts(mode or config.mode, checkpoint.inferred.mode, f"weights {path}")
+    refuse_missing_parts(mode or config.mode, checkpoint.inferred, f"weights {path}")
     config = _narrowed(config, mode)
     with torch.device("meta"):
         network = DvisModel(config, checkpoint.categories or categories_of(config))
@@ -136,6 +144,14 @@ def _from_file(path: Path, config: ModelConfig | None, mode: Mode | None) -> Dvi
     return network
 
 
+def _with_sizes(config: ModelConfig, inferred: ModelConfig) -> ModelConfig:
+    """An official configuration names the size of a vision transformer, but does not tell it: the tensors do."""
+    of_kind = isinstance(config.backbone, type(inferred.backbone))
+    if of_kind and isinstance(config.backbone, (ViTAdapterConfig, VideoMTConfig)):
+        return dataclasses.replace(config, backbone=inferred.backbone)
+    return config
+
+
 def inspect_weights(path: Path) -> dict[str, Any]:
     """What a weight file holds: kind, sizes, parameters. Raises `CheckpointError`."""
     checkpoint = read_checkpoint(path)
@@ -144,8 +160,9 @@ def inspect_weights(path: Path) -> dict[str, Any]:
         "file": str(path),
         "mode": found.mode,
         "backbone": to_document(found.backbone),
-        "channels": found.query_decoder.channels,
-        "queries": found.query_decoder.queries,
+        "family": found.family,
+        "channels": found.track_channels,
+        "queries": found.queries,
         "classes": found.num_classes,
         "parameters": sum(t.numel() for t in checkpoint.tensors.values()),
         "tensors": len(checkpoint.tensors),
@@ -173,7 +190,7 @@ def _narrowed(config: ModelConfig, mode: Mode | None) -> ModelConfig:
     """The configuration for the mode that was named. Raises `UsageError` when it has no part for it."""
     if mode is None:
         return config
-    refuse_missing_parts(mode, config.mode, f"model {config.name!r}")
+    refuse_missing_parts(mode, config, f"model {config.name!r}")
     return dataclasses.replace(config, mode=mode)
 
 
