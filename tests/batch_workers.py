@@ -1,7 +1,7 @@
 """Workers without a model for the tests of batches, and a batch as a program of its own.
 
 A source is a text file whose first line says what happens to it: `ok`, `slow SECONDS`, `fail`, `full`, `bug`,
-`crash`, `crash-once MARK`, `hang`. Its result is made from its bytes alone.
+`crash`, `crash-once MARK`, `wait FILE`, `hang`. Its result is made from its bytes alone.
 """
 
 from __future__ import annotations
@@ -13,43 +13,93 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from dvis_cli.batch import BatchOptions, Event, VideoSettings, parse_shard, run_batch
-from dvis_cli.batch.engine import Progress, Ready, Task
+from dvis_cli.batch import BatchOptions, Event, parse_shard, run_batch
 from dvis_cli.batch.local import LocalEngine
+from dvis_cli.batch.messages import Progress, Ready, Say, Task
+from dvis_cli.batch.places import as_utf8
 from dvis_cli.batch.ray_engine import RayEngine
-from dvis_cli.batch.work import Say, Worker
+from dvis_cli.batch.work import Worker
 from dvis_cli.errors import VideoError
-from dvis_cli.writers.failures import output_errors
+from dvis_cli.files import output_errors
+from dvis_cli.run.options import SegmentOptions
 from dvis_cli.writers.folder import AtomicFolder
 
 FRAMES = 6
 
 
+class NoModel:
+    """What `Worker` knows of a model: its device."""
+
+    def __init__(self, kind: str = "cpu") -> None:
+        self.device = SimpleNamespace(type=kind)
+
+
 class PaperWorker(Worker):
     """Everything of a worker but the model and the video."""
 
-    def __init__(self, number: int, settings: VideoSettings, threads: int | None, device: str | None) -> None:
-        self.number, self._settings = number, settings
+    def __init__(self, number: int, options: SegmentOptions) -> None:
+        self.number, self._options, self._model = number, options, NoModel()  # type: ignore[assignment]
         self.ready = Ready(number, 0.0, "paper", False)
 
-    def _segment(self, source: Path, out: Path, task: Task, say: Say) -> dict[str, Any]:
+    def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
         words = source.read_text().split("\n")[0].split() or ["ok"]
         pause = float(words[1]) / FRAMES if words[0] == "slow" else 0.0
-        replace = bool(self._settings.save.get("overwrite")) or task.replace
-        with AtomicFolder(out / Path(task.key).name, replace) as folder:
-            (folder.path / "panoptic").mkdir()
+        with AtomicFolder(folder / "result") as result:
+            (result.path / "panoptic").mkdir()
             for i in range(FRAMES):
                 say(Progress(self.number, task.key, i, FRAMES))
                 time.sleep(pause)
-                with output_errors(folder.target):
-                    (folder.path / "panoptic" / f"{i:06d}.png").write_bytes(source.read_bytes() * (i + 1))
+                with output_errors(result.target):
+                    (result.path / "panoptic" / f"{i:06d}.png").write_bytes(source.read_bytes() * (i + 1))
                 if i == FRAMES // 2:
                     _act(words, source)
-            document = {"source": {"path": str(source), "frames": FRAMES}, "segments": []}
-            (folder.path / "segments.json").write_text(json.dumps(document))
+            named = source if str(source) == task.source else as_utf8(task.source)
+            document = {"source": {"path": str(named), "frames": FRAMES}, "segments": []}
+            (result.path / "segments.json").write_text(json.dumps(document))
         return document
+
+
+def fail_as_a_device(worker: PaperWorker, text: str) -> None:
+    """Raise as a sticky CUDA error does: from now on every operation of this process fails."""
+
+    def ones(*_unused: object, **_options: object) -> None:
+        raise RuntimeError(text)
+
+    worker._model = NoModel("cuda")  # type: ignore[assignment]
+    sys.modules["torch"] = SimpleNamespace(ones=ones)  # type: ignore[assignment]
+    raise RuntimeError(text)
+
+
+class DeviceFails(PaperWorker):
+    """Worker 0 has a broken accelerator; the others wait until it has shown that three times."""
+
+    def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
+        faults = Path(task.out).parent / "faults"
+        if self.number == 0:
+            with faults.open("a") as file:
+                file.write("x")
+            fail_as_a_device(self, "CUDA error: uncorrectable ECC error encountered")
+        while not faults.exists() or faults.stat().st_size < 3:
+            time.sleep(0.01)
+        return super()._segment(source, folder, task, say)
+
+
+class EveryDeviceFails(PaperWorker):
+    def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
+        fail_as_a_device(self, "CUDA error: uncorrectable ECC error encountered")
+        raise AssertionError
+
+
+class Poisoned(PaperWorker):
+    """The device fails at the video that is named poison, on whichever worker."""
+
+    def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
+        if source.stem == "poison":
+            fail_as_a_device(self, "CUDA error: device-side assert triggered")
+        return super()._segment(source, folder, task, say)
 
 
 def _act(words: list[str], source: Path) -> None:
@@ -64,6 +114,8 @@ def _act(words: list[str], source: Path) -> None:
         if words[1:]:
             Path(words[1]).touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    while words[0] == "wait" and not Path(words[1]).exists():
+        time.sleep(0.02)
     if words[0] == "hang":
         time.sleep(1000)
 
@@ -72,14 +124,14 @@ def main(arguments: list[str]) -> int:
     """`OUT OPTIONS-AS-JSON SOURCE...`; prints events as JSON lines. `paper` among the options needs no model."""
     out, text, *sources = arguments
     chosen = json.loads(text)
-    paper, save = chosen.pop("paper", True), chosen.pop("save", {})
+    paper = chosen.pop("paper", True)
+    segment = SegmentOptions(**chosen.pop("segment", {}))
     if "shard" in chosen:
         chosen["shard"] = parse_shard(chosen["shard"])
     options = BatchOptions(**chosen)
-    settings = VideoSettings(save=save)
     make = RayEngine if options.engine == "ray" else LocalEngine
-    engine = make(settings, options, PaperWorker) if paper else None
-    report = run_batch(sources, out, settings, options, say, engine=engine)
+    engine = make(segment, options, PaperWorker) if paper else None
+    report = run_batch(sources, out, segment, options, say, engine=engine)
     return report.exit_code
 
 

@@ -31,15 +31,15 @@ LEVELS = {
     "batch": 1,
     "challenge": 1,
     "run": 2,
-    **dict.fromkeys(STAGES, 7),
-    "layers": 8,
-    "coco_masks": 8,
-    "structures": 9,
-    "config": 10,
-    "files": 10,
-    "threads": 10,
-    "errors": 11,
-    "__init__": 12,  # the version; what it re-exports is imported lazily
+    **dict.fromkeys(STAGES, 3),
+    "layers": 4,
+    "coco_masks": 4,
+    "structures": 5,
+    "config": 6,
+    "files": 6,
+    "threads": 6,
+    "errors": 7,
+    "__init__": 8,  # the version; what it re-exports is imported lazily
 }
 
 
@@ -65,6 +65,42 @@ def imported_rooms(path: Path) -> set[str]:
                 top = parts[1] if len(parts) > 1 else "__init__"
                 found.add(top if top in LEVELS else "__init__")
     return found
+
+
+def imports_at_the_top(path: Path) -> set[Path]:
+    """Files of this package that a file imports when it is loaded itself."""
+    package = path.relative_to(PACKAGE.parent).parent.parts
+    found: set[Path] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            stem = Path(*base, *(node.module or "").split("."))
+            for name in (stem, *(stem / alias.name for alias in node.names)):
+                file = PACKAGE.parent / name.with_suffix(".py")
+                found |= {file} if file in FILES else set()
+    return found - {path}
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    done: set[Path] = set()
+
+    def follow(path: Path, way: tuple[Path, ...]) -> None:
+        assert path not in way, " -> ".join(str(one.relative_to(PACKAGE)) for one in (*way, path))
+        if path not in done:
+            for other in imports_at_the_top(path):
+                follow(other, (*way, path))
+            done.add(path)
+
+    for path in FILES:
+        follow(path, ())
+
+
+def test_no_function_has_more_than_twelve_parameters() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                count = len(node.args.posonlyargs + node.args.args + node.args.kwonlyargs)
+                assert count <= 12 or "cli" in path.parts, f"{path.relative_to(PACKAGE)}: {node.name}"
 
 
 def test_every_room_has_a_level() -> None:

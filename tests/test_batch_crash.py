@@ -17,8 +17,8 @@ from typing import Any
 import media
 import pytest
 
+KILLS = int(os.environ.get("DVIS_KILLS", "50"))  # fewer on a busy machine
 SCRIPT = Path(__file__).with_name("batch_workers.py")
-MANIFEST = "dvis-manifest.jsonl"
 
 
 def start(out: Path, source: object, **options: Any) -> subprocess.Popen[str]:
@@ -50,21 +50,13 @@ def wait_for(process: subprocess.Popen[str], event: str, key: str = "") -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Every file, hidden ones too, but for the manifest, whose times differ."""
+    """Every file, hidden ones too."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         if path.is_file()
         else "folder"
         for path in sorted(folder.rglob("*"))
-        if path.name != MANIFEST
     }
-
-
-def stable_rows(folder: Path) -> list[tuple[Any, ...]]:
-    rows = [json.loads(line) for line in (folder / MANIFEST).read_text().splitlines()[1:]]
-    return [
-        tuple(row.get(k) for k in ("key", "state", "frames", "error", "content", "settings")) for row in rows
-    ]
 
 
 def kill_and_resume(out: Path, source: Path, moments: list[float], **options: Any) -> int:
@@ -99,7 +91,6 @@ def test_killed_runs_go_on_to_the_same_bytes(tmp_path: Path) -> None:
     moments = [rng.uniform(0.25, 1.2) for _ in range(6)]
     assert kill_and_resume(tmp_path / "killed", source, moments) >= 3
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-    assert stable_rows(tmp_path / "killed") == stable_rows(tmp_path / "whole")
 
 
 def real_videos(folder: Path, n: int) -> Path:
@@ -117,7 +108,7 @@ def real_videos(folder: Path, n: int) -> Path:
 def test_fifty_kills_of_real_runs(tmp_path: Path, address: bool) -> None:
     """The tiny model on real videos, killed at random moments of loading, computing and writing."""
     source = real_videos(tmp_path / "in", 12)
-    options = {"paper": False, "threads": 1, "save": {"short_side": 64}}
+    options = {"paper": False, "segment": {"model": "tiny", "threads": 1, "short_side": 64}}
     places = [tmp_path / "whole", tmp_path / "killed"]
     outs: list[Any] = [f"local://{p}" for p in places] if address else places
     began = time.monotonic()
@@ -125,7 +116,7 @@ def test_fifty_kills_of_real_runs(tmp_path: Path, address: bool) -> None:
     whole = time.monotonic() - began
     rng = random.Random(50)
     killed = rounds = 0
-    while killed < 50:  # each round begins anew, so that every stage of a run is hit
+    while killed < KILLS:  # each round begins anew, so that every stage of a run is hit
         rounds += 1
         import shutil
 
@@ -133,7 +124,6 @@ def test_fifty_kills_of_real_runs(tmp_path: Path, address: bool) -> None:
         moments = [rng.uniform(0.3, max(whole, 4.0)) for _ in range(5)]
         killed += kill_and_resume(outs[1], source, moments, **options)
         assert contents(places[1]) == contents(places[0])
-        assert stable_rows(places[1]) == stable_rows(places[0])
     assert not list(Path(tempfile.gettempdir()).glob("dvis-batch-*"))
     print(f"{killed} kills in {rounds} rounds; a whole run takes {whole:.1f} s")
 
@@ -166,16 +156,32 @@ def test_sigterm_stops_at_once_and_cleanly(tmp_path: Path) -> None:
     wait_for(process, "video_started")
     process.terminate()
     assert finish(process)[0] == 143
-    assert [p.name for p in (tmp_path / "out").iterdir()] == [MANIFEST]
+    assert not list((tmp_path / "out").iterdir())
 
 
-def test_two_runs_on_one_output(tmp_path: Path) -> None:
-    source = paper_videos(tmp_path / "in", 4, "slow 1")
+def test_two_runs_share_one_output(tmp_path: Path) -> None:
+    """Each video is done by one of them, and the second ends while the first still has one in hand."""
+    source = paper_videos(tmp_path / "in", 12, "slow 0.2")
+    (source / "long.mp4").write_text(f"wait {tmp_path / 'go'}")
     first = start(tmp_path / "out", source)
-    wait_for(first, "video_started")
-    code, _, err = finish(start(tmp_path / "out", source))
-    assert code == 4 and f"process {first.pid} on" in err and err.count("\n") == 1
-    assert finish(first)[0] == 1
+    wait_for(first, "video_started", "long")
+    code, events, err = finish(start(tmp_path / "out", source))
+    assert (code, err) == (1, "") and events[-1]["elsewhere"] == 1, events[-1]
+    assert f"process {first.pid} on" in events[-1]["reason"]
+    (tmp_path / "go").touch()
+    mine = finish(first)[1][-1]
+    assert mine["done"] + events[-1]["done"] == 13
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+def test_the_other_runs_videos_are_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "long.mp4").write_text(f"wait {tmp_path / 'go'}")
+    first = start(tmp_path / "out", tmp_path / "in")
+    wait_for(first, "video_started", "long")
+    assert finish(start(tmp_path / "out", tmp_path / "in"))[0] == 4
+    (tmp_path / "go").touch()
+    assert finish(first)[0] == 0
 
 
 def test_no_worker_outlives_a_killed_run(tmp_path: Path) -> None:
@@ -230,4 +236,3 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
     assert code == 1 and events[-1]["skipped"] == report["done"], events[-1]
     assert finish(start(tmp_path / "whole", source))[0] == 1
     assert contents(small_disk / "out") == contents(tmp_path / "whole")
-    assert stable_rows(small_disk / "out") == stable_rows(tmp_path / "whole")

@@ -11,10 +11,11 @@ import pytest
 from batch_workers import PaperWorker
 from test_batch_run import write
 
-from dvis_cli.batch import BatchOptions, VideoSettings, local
+from dvis_cli.batch import BatchOptions, local
 from dvis_cli.batch.report import BatchReport, Failure
 from dvis_cli.cli.batch import progress_line, segment_many, show_report, shown
 from dvis_cli.cli.console import Reporter
+from dvis_cli.run.options import SegmentOptions
 
 
 class Terminal(io.StringIO):
@@ -37,7 +38,7 @@ def videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def go(videos: Path, quiet: bool = False, json_output: bool = False) -> int:
     options = BatchOptions(jobs=2)
     return segment_many(
-        Reporter(quiet), [videos], videos.parent / "out", VideoSettings(), options, json_output
+        Reporter(quiet), [videos], videos.parent / "out", SegmentOptions(), options, json_output
     )
 
 
@@ -75,7 +76,7 @@ def test_a_terminal(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     assert go(videos) == 0
     text = sys.stderr.getvalue()  # type: ignore[attr-defined]
-    assert "[red]0: 6 frames" in text and "frames/s" in text and "done          4 " in text
+    assert "[red]0: 6 frames" in text and "frames/s" in text and "done            4 " in text
 
 
 def test_the_line_of_progress() -> None:
@@ -99,7 +100,7 @@ def test_many_failures_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
     )
     show_report(Reporter(), report, "OUT")
     err = capsys.readouterr().err
-    assert "20 more in the manifest in OUT" in err and report.exit_code == 3
+    assert "20 more in OUT/failures.jsonl" in err and report.exit_code == 3
     assert [line.split()[:2] for line in err.splitlines()[-5:-1]] == [
         ["done", "0"], ["skipped", "0"], ["failed", "60"], ["left", "2"]
     ]  # fmt: skip

@@ -2,54 +2,121 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batch_workers import PaperWorker
 
-from dvis_cli.batch import BatchOptions, Event, VideoSettings, local, run_batch
-from dvis_cli.batch.engine import Ready
+from dvis_cli.batch import BatchOptions, Event, local, run_batch
 from dvis_cli.batch.local import LocalEngine
+from dvis_cli.batch.messages import Died, Finished, Message, Outcome, Ready, Task
+from dvis_cli.run.options import SegmentOptions
 
 
 class TellingWorker(PaperWorker):
     """Says, as the name of its model, what it was given."""
 
-    def __init__(self, number: int, settings: VideoSettings, threads: int | None, device: str | None) -> None:
-        super().__init__(number, settings, threads, device)
-        budget = settings.save.get("memory_budget")
-        facts = f"{device}, {threads} threads" + (f", {budget} bytes" if budget is not None else "")
+    def __init__(self, number: int, options: SegmentOptions) -> None:
+        super().__init__(number, options)
+        budget = options.memory_budget
+        facts = f"{options.device}, {options.threads} threads" + (
+            f", {budget} bytes" if budget is not None else ""
+        )
         self.ready = Ready(number, 0.0, facts, False)
 
 
-def given(root: Path, device: str = "auto", **chosen: int) -> list[str]:
+class ScriptedEngine:
+    """Workers in name only: how each try ends is told by a function of (worker, key)."""
+
+    workers = 2
+
+    def __init__(self, verdict: Callable[[int, str], str]) -> None:
+        self._verdict, self._said = verdict, []  # type: ignore[var-annotated]
+
+    def connect(self) -> int:
+        return self.workers
+
+    def start(self, worker: int) -> None:
+        self._said.append(Ready(worker, 0.0))
+
+    def submit(self, worker: int, task: Task) -> None:
+        verdict: Any = self._verdict(worker, task.key)
+        self._said.append(Finished(worker, Outcome(task.key, verdict, error="no")))
+
+    def messages(self, timeout: float) -> list[Message]:
+        said, self._said = self._said, []
+        return said
+
+    def kill(self, worker: int) -> None:
+        self._said.append(Died(worker, "ended"))
+
+    def stop(self) -> None:
+        pass
+
+
+def test_the_last_video_goes_to_the_worker_whose_device_works(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mp4").write_text("ok")
+    tried: list[tuple[int, str]] = []
+
+    def verdict(worker: int, key: str) -> str:
+        tried.append((worker, key))
+        return "device" if worker == 0 and key == "a" else "done"
+
+    engine: Any = ScriptedEngine(verdict)
+    report = run_batch([tmp_path], tmp_path / "out", options=BatchOptions(max_tries=1), engine=engine)
+    assert (report.done, report.failed) == (2, [])
+    assert (0, "a") in tried and (1, "a") in tried and len(tried) == 3
+
+
+def given(root: Path, device: str = "auto", threads: int | None = None, **chosen: int) -> list[str]:
     """What each worker of a run says."""
     root.mkdir(exist_ok=True)
     for i in range(8):
         (root / f"{i}.mp4").write_text("slow 0.1")
-    settings, options = VideoSettings(load={"device": device}), BatchOptions(**chosen)  # type: ignore[arg-type]
+    segment, options = SegmentOptions(device=device, threads=threads), BatchOptions(**chosen)  # type: ignore[arg-type]
     events: list[Event] = []
-    engine = LocalEngine(settings, options, TellingWorker)
-    assert run_batch([root], root / "out", settings, options, events.append, engine=engine).done == 8
+    engine = LocalEngine(segment, options, TellingWorker)
+    assert run_batch([root], root / "out", segment, options, events.append, engine=engine).done == 8
     return sorted(e.data["model"] for e in events if e.kind == "worker")
 
 
 def test_one_process_a_gpu_and_what_there_is_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "count_gpus", lambda: 2)
-    monkeypatch.setattr(local, "cores", lambda: 16)
-    monkeypatch.setattr(local, "memory", lambda: 800)
+    monkeypatch.setattr(local, "usable_cores", lambda: 16)
+    monkeypatch.setattr(local, "memory_limit", lambda: 800)
     assert given(tmp_path) == ["cuda:0, 8 threads, 100 bytes", "cuda:1, 8 threads, 100 bytes"]
 
 
 def test_more_workers_than_gpus_share_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "count_gpus", lambda: 2)
-    monkeypatch.setattr(local, "cores", lambda: 2)
-    monkeypatch.setattr(local, "memory", lambda: 0)
-    assert given(tmp_path, jobs=3) == ["cuda:0, 1 threads", "cuda:0, 1 threads", "cuda:1, 1 threads"]
+    monkeypatch.setattr(local, "usable_cores", lambda: 2)
+    monkeypatch.setattr(local, "memory_limit", lambda: 1200)
+    assert given(tmp_path, jobs=3) == [
+        "cuda:0, 1 threads, 100 bytes", "cuda:0, 1 threads, 100 bytes", "cuda:1, 1 threads, 100 bytes"
+    ]  # fmt: skip
 
 
 def test_on_a_cpu_threads_are_divided_or_as_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "count_gpus", lambda: 2)
-    monkeypatch.setattr(local, "cores", lambda: 6)
-    assert given(tmp_path / "divided", "cpu", jobs=2) == ["None, 3 threads"] * 2
-    assert given(tmp_path / "said", "cpu", jobs=2, threads=5) == ["None, 5 threads"] * 2
+    monkeypatch.setattr(local, "usable_cores", lambda: 6)
+    assert given(tmp_path / "divided", "cpu", jobs=2) == ["cpu, 3 threads"] * 2
+    assert given(tmp_path / "said", "cpu", jobs=2, threads=5) == ["cpu, 5 threads"] * 2
+
+
+def test_a_named_device_is_shared_with_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "usable_cores", lambda: 4)
+    monkeypatch.setattr(local, "memory_limit", lambda: 800)
+    assert given(tmp_path, "cuda:1", jobs=2) == ["cuda:1, 2 threads, 100 bytes"] * 2
+
+
+def test_the_probe_tells_a_device_that_works_from_one_that_does_not() -> None:
+    import torch
+
+    worker = PaperWorker(0, SegmentOptions())
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    assert worker.device_failure(error) is None, "a CPU has none"
+    worker._model.device = torch.device("meta")  # on which nothing has a value
+    assert "illegal memory access" in str(worker.device_failure(error))

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import threading
+import shutil
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_workers import FRAMES, PaperWorker
+from batch_workers import FRAMES, DeviceFails, EveryDeviceFails, PaperWorker, Poisoned
 
-from dvis_cli.batch import BatchOptions, BatchReport, Event, Stop, VideoSettings, run_batch
+from dvis_cli.batch import BatchOptions, BatchReport, Event, Stop, claims, run_batch
 from dvis_cli.batch.local import LocalEngine
-from dvis_cli.batch.manifest import rows_of
-from dvis_cli.errors import OutputError, UsageError
+from dvis_cli.errors import UsageError
+from dvis_cli.run.options import SegmentOptions
 
 Run = Callable[..., BatchReport]
 
@@ -34,19 +35,29 @@ def run(videos: Path, tmp_path: Path) -> Run:
     """Run over `videos` into OUT; the report, with the events as `run.events`."""
 
     def call(
-        *sources: object, save: dict[str, Any] | None = None, stop: Stop | None = None, **chosen: Any
+        *sources: object,
+        segment: dict[str, Any] | None = None,
+        stop: Stop | None = None,
+        worker: type[PaperWorker] = PaperWorker,
+        on_event: Callable[[Event], None] = lambda event: None,
+        **chosen: Any,
     ) -> BatchReport:
         options = BatchOptions(**{"jobs": 2, **chosen})
-        settings = VideoSettings(save=save or {})
-        call.events = []  # type: ignore[attr-defined]
+        how = SegmentOptions(**segment or {})
+        events = call.events = []  # type: ignore[attr-defined]
+
+        def hear(event: Event) -> None:
+            events.append(event)
+            on_event(event)
+
         return run_batch(
             [str(s) for s in sources] or [videos],
             tmp_path / "out",
-            settings,
+            how,
             options,
-            call.events.append,  # type: ignore[attr-defined]
+            hear,
             stop,
-            LocalEngine(settings, options, PaperWorker),
+            LocalEngine(how, options, worker),
         )
 
     return call
@@ -62,8 +73,18 @@ def kinds(run: Run) -> list[str]:
     return [event.kind for event in run.events]  # type: ignore[attr-defined]
 
 
-def rows(out: Path) -> dict[str, Any]:
-    return {row.key: row for row in rows_of(out / "dvis-manifest.jsonl")}
+def records(out: Path) -> dict[str, Any]:
+    """What each result was made from, by its place."""
+    return {
+        path.parent.relative_to(out).as_posix(): json.loads(path.read_text())
+        for path in sorted(out.rglob("batch.json"))
+    }
+
+
+def failures(out: Path) -> dict[str, Any]:
+    path = out / "failures.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {row["key"]: row for row in map(json.loads, lines)}
 
 
 def hidden(folder: Path) -> list[Path]:
@@ -75,9 +96,10 @@ def test_everything_is_done_once(run: Run, tmp_path: Path) -> None:
     assert (report.total, report.done, report.skipped, report.exit_code) == (4, 4, 0, 0)
     assert report.frames == 4 * FRAMES
     assert (tmp_path / "out" / "sub" / "-ü x" / "segments.json").is_file()
-    found = rows(tmp_path / "out")
+    found = records(tmp_path / "out")
     assert sorted(found) == ["a", "b", "sub/-ü x", "sub/a"]
-    assert {(row.state, row.tries, row.frames) for row in found.values()} == {("done", 1, FRAMES)}
+    assert {row["frames"] for row in found.values()} == {FRAMES}
+    assert found["a"]["source"] == str(tmp_path / "in" / "a.mp4")
     assert not hidden(tmp_path / "out")
     assert kinds(run)[0] == "started" and kinds(run)[-1] == "finished" and kinds(run).count("video_done") == 4
     for event in run.events:  # type: ignore[attr-defined]
@@ -87,21 +109,17 @@ def test_everything_is_done_once(run: Run, tmp_path: Path) -> None:
     assert "worker" not in kinds(run), "nothing to do needs no worker"
 
 
-def test_changes_are_done_again_and_said(run: Run, videos: Path, tmp_path: Path) -> None:
-    run(save={"short_side": 32})
+def test_changes_are_done_again_and_told(run: Run, videos: Path, tmp_path: Path) -> None:
+    run(segment={"short_side": 32})
     write(videos / "a.mp4", "ok but longer")
     os.utime(videos / "b.mp4", (1, 1))  # touched, the same bytes
-    report = run(save={"short_side": 32, "memory_budget": 5, "overwrite": True})
+    report = run(segment={"short_side": 32, "memory_budget": 5, "threads": 1, "overwrite": True})
     assert report.redone == {"input changed": 1} and report.skipped == 3
     assert run.events[0].data["redo"] == {"input changed": 1}  # type: ignore[attr-defined]
-    report = run(save={"short_side": 64})
+    report = run(segment={"short_side": 64})
     assert report.redone == {"settings changed": 4}
-    (tmp_path / "out" / "b" / "segments.json").unlink()
-    (tmp_path / "out" / "b" / "panoptic" / "mine.txt").write_text("")
-    import shutil
-
     shutil.rmtree(tmp_path / "out" / "a")
-    assert run(save={"short_side": 64}).redone == {"result is gone": 1}
+    assert run(segment={"short_side": 64}).done == 1
     assert (tmp_path / "out" / "a" / "segments.json").exists()
 
 
@@ -119,13 +137,17 @@ def test_one_bad_video_stops_nothing(run: Run, videos: Path, tmp_path: Path) -> 
     errors = {failure.key: failure.error for failure in report.failed}
     assert "is no video" in errors["deep/er/bad"] and "unexpected KeyError" in errors["bug"]
     assert not (tmp_path / "out" / "deep").exists() and not hidden(tmp_path / "out")
+    assert sorted(failures(tmp_path / "out")) == ["bug", "deep/er/bad"]
     again = run()
     assert again.skipped == 4 and [f.earlier for f in again.failed] == [True, True] and again.exit_code == 1
     assert "worker" not in kinds(run)
-    write(videos / "bug.mp4", "ok now")
+    write(videos / "bug.mp4", "ok now, and longer")
     assert [f.key for f in run().failed] == ["deep/er/bad"]
     write(videos / "deep" / "er" / "bad.mp4", "fail")  # touched only
     assert len(run(retry_failed=True).failed) == 1 and "video_started" in kinds(run)
+    assert sorted(failures(tmp_path / "out")) == ["deep/er/bad"]
+    write(videos / "deep" / "er" / "bad.mp4", "ok")
+    assert run().done == 1 and not (tmp_path / "out" / "failures.jsonl").exists()
 
 
 def test_a_dying_worker_costs_its_video_a_try(run: Run, videos: Path, tmp_path: Path) -> None:
@@ -134,8 +156,7 @@ def test_a_dying_worker_costs_its_video_a_try(run: Run, videos: Path, tmp_path: 
     report = run()
     assert report.done == 5 and len(report.failed) == 1
     assert "killed by SIGKILL" in report.failed[0].error and "tried 3 times" in report.failed[0].error
-    found = rows(tmp_path / "out")
-    assert found["once"].tries == 2 and found["once"].state == "done"
+    assert records(tmp_path / "out").keys() == {"a", "b", "once", "sub/a", "sub/-ü x"}
     assert kinds(run).count("video_retried") == 3
     assert not hidden(tmp_path / "out")
 
@@ -149,7 +170,7 @@ def test_a_hanging_worker_is_ended(run: Run, videos: Path) -> None:
 def test_stopping_at_failures(run: Run, videos: Path, tmp_path: Path) -> None:
     for i in range(6):
         write(videos / f"0{i}.mp4", "fail")
-    report = run(jobs=1, max_failures=1)
+    report = run(jobs=1, fail_fast=True)
     assert (len(report.failed), report.stopped, report.exit_code) == (1, "failures", 3)
     assert report.left == 9 and "the same command goes on" in str(report.reason)
     report = run(jobs=1, max_failures=2, retry_failed=True)
@@ -170,27 +191,34 @@ def test_a_full_disk_stops_the_run_and_resume_works(run: Run, videos: Path, tmp_
 
 def test_stop_finishes_what_is_under_way(run: Run, videos: Path, tmp_path: Path) -> None:
     for path in videos.rglob("*.mp4"):
-        write(path, "slow 0.6")
+        write(path, "slow 0.3")
     stop = Stop()
-    threading.Timer(0.9, stop.ask).start()
-    report = run(jobs=1, stop=stop)
-    assert report.exit_code == 130 and 0 < report.done < 4 and report.left == 4 - report.done
-    assert not hidden(tmp_path / "out")
-    assert {row.state for row in rows(tmp_path / "out").values()} == {"done", "pending"}
-    assert run().skipped == report.done
+    second = []
+
+    def when_the_second_begins(event: Event) -> None:
+        if event.kind == "video_started":
+            second.append(1)
+            if len(second) == 2:
+                stop.ask()
+
+    report = run(jobs=1, stop=stop, on_event=when_the_second_begins)
+    assert (report.exit_code, report.done, report.left) == (130, 2, 2)
+    assert not hidden(tmp_path / "out") and len(records(tmp_path / "out")) == 2
+    assert run().skipped == 2
 
 
 def test_stop_twice_drops_what_is_under_way(run: Run, videos: Path, tmp_path: Path) -> None:
     for path in videos.rglob("*.mp4"):
-        write(path, "slow 60")
+        write(path, "hang")
     stop = Stop()
-    for delay in (0.8, 1.0):
-        threading.Timer(delay, stop.ask).start()
-    started = time.monotonic()
-    report = run(stop=stop)
-    assert time.monotonic() - started < 10
+
+    def when_it_is_at_work(event: Event) -> None:
+        if event.kind == "progress" and any(one["frames"] for one in event.data["current"]):
+            stop.ask()
+
+    report = run(stop=stop, on_event=when_it_is_at_work)
     assert report.exit_code == 130 and report.done == 0 and report.left == 4
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["dvis-manifest.jsonl"]
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_foreign_results_are_not_replaced_unasked(run: Run, tmp_path: Path) -> None:
@@ -199,15 +227,15 @@ def test_foreign_results_are_not_replaced_unasked(run: Run, tmp_path: Path) -> N
     assert report.done == 3 and "--overwrite" in report.failed[0].error
     assert (tmp_path / "out" / "a" / "segments.json").read_text() == "mine\n"
     assert len(run(retry_failed=True).failed) == 1, "having failed does not make it ours"
-    assert run(retry_failed=True, save={"overwrite": True}).done == 1
+    assert run(retry_failed=True, segment={"overwrite": True}).done == 1
 
 
-def test_parts_do_the_whole_and_the_whole_takes_them_over(run: Run, tmp_path: Path) -> None:
+def test_parts_do_the_whole(run: Run, tmp_path: Path) -> None:
     done = [run(shard=(part, 3)).done for part in (1, 2, 3)]
     assert sum(done) == 4 and max(done) < 4
     assert run(shard=(1, 2)).done == 0, "another cut sees what was done"
     assert run().skipped == 4
-    assert [p.name for p in (tmp_path / "out").glob("*.jsonl")] == ["dvis-manifest.jsonl"]
+    assert not hidden(tmp_path / "out")
 
 
 def test_shuffle_is_another_order_and_always_the_same(run: Run, videos: Path) -> None:
@@ -219,64 +247,74 @@ def test_shuffle_is_another_order_and_always_the_same(run: Run, videos: Path) ->
 
     orders = []
     for i in range(2):
-        run(jobs=1, shuffle=True, save={"short_side": 32 + i})
+        run(jobs=1, shuffle=True, segment={"short_side": 32 + i})
         orders.append(order())
     assert orders[0] == orders[1] != sorted(orders[0])
 
 
 def test_watching_takes_what_comes_when_it_has_stopped_growing(run: Run, videos: Path) -> None:
-    def feed() -> None:
-        time.sleep(0.3)
-        for _i in range(6):
-            with (videos / "late.mp4").open("a") as file:
-                file.write("ok\n")
-            time.sleep(0.15)
+    late = videos / "late.mp4"
+    sizes = []
 
-    feeder = threading.Thread(target=feed)
-    feeder.start()
-    report = run(watch=True, watch_every=0.1, settle=0.5, watch_idle=1.5)
-    feeder.join()
+    def grow(event: Event) -> None:
+        """Grow while progress is told, and stop after a while; it is not begun before."""
+        if event.kind == "progress" and len(sizes) < 4:
+            with late.open("a") as file:
+                file.write("ok\n")
+            sizes.append(late.stat().st_size)
+        if event.kind == "video_started" and event.data["key"] == "late":
+            assert len(sizes) == 4
+
+    report = run(watch=True, watch_every=0.1, settle=2.0, watch_idle=3.0, on_event=grow)
     assert report.done == 5 and report.exit_code == 0
     started = [e.data["key"] for e in run.events if e.kind == "video_started"]  # type: ignore[attr-defined]
     assert sorted(started) == ["a", "b", "late", "sub/-ü x", "sub/a"]
+    assert records(videos.parent / "out")["late"]["fingerprint"].startswith(f"{sizes[-1]}:")
     assert run().skipped == 5
 
 
-def test_results_of_killed_runs_whose_sources_are_gone(run: Run, videos: Path, tmp_path: Path) -> None:
-    from dvis_cli.batch.manifest import Manifest, Row
-
-    out = tmp_path / "out"
-    with Manifest(out / "dvis-manifest.jsonl") as manifest:
-        manifest.put(Row("gone/x", "/gone/x.mp4", "running", tries=1, ours=True))
-    (out / "gone" / ".x.partial-1-abcdef01-abcdef" / "panoptic").mkdir(parents=True)
+def test_what_killed_runs_left_goes_also_of_sources_that_are_gone(run: Run, tmp_path: Path) -> None:
+    state = tmp_path / "out" / ".dvis"
+    (state / "abc.123.work" / "panoptic").mkdir(parents=True)
+    write(state / "abc.0", json.dumps({"pid": 2**22 + 1, "start": "1", **claims._machine()}))
+    write(
+        state / "def.0", json.dumps({"pid": 1, "host": socket.gethostname(), "boot": "before the power cut"})
+    )
     assert run().done == 4
-    assert not (out / "gone").exists() and rows(out)["gone/x"].state == "pending"
+    assert not state.exists()
 
 
 def test_addresses_in_and_out(run: Run, videos: Path, tmp_path: Path) -> None:
     """Through fsspec, to the same files but for the source's name."""
     run()
-    settings = VideoSettings()
-    options = BatchOptions(jobs=1)
+    segment = SegmentOptions()
     write(videos / "zz.mp4", "fail")
+    far = tmp_path / "far"
 
-    def remote() -> BatchReport:
-        engine = LocalEngine(settings, options, PaperWorker)
-        return run_batch([f"local://{videos}"], f"local://{tmp_path}/far", settings, options, engine=engine)
+    def remote(**chosen: Any) -> BatchReport:
+        options = BatchOptions(jobs=1, **chosen)
+        engine = LocalEngine(segment, options, PaperWorker)
+        return run_batch([f"local://{videos}"], f"local://{far}", segment, options, engine=engine)
 
     report = remote()
     assert report.done == 4 and len(report.failed) == 1
     assert report.failed[0].error.startswith("local://"), "and not the temporary file that was opened"
-    assert not hidden(tmp_path / "far")
+    assert not hidden(far) and list(failures(far)) == ["zz"]
     for path in (tmp_path / "out").rglob("*.png"):
-        assert (tmp_path / "far" / path.relative_to(tmp_path / "out")).read_bytes() == path.read_bytes()
-    document = json.loads((tmp_path / "far" / "a" / "segments.json").read_text())
+        assert (far / path.relative_to(tmp_path / "out")).read_bytes() == path.read_bytes()
+    document = json.loads((far / "a" / "segments.json").read_text())
     assert document["source"]["path"].endswith("://" + str(videos / "a.mp4"))
     again = remote()
     assert again.skipped == 4 and again.failed[0].earlier
-    write(tmp_path / "far" / ".dvis-lock", json.dumps({"pid": 1, "host": "elsewhere", "time": time.time()}))
-    with pytest.raises(OutputError, match="process 1 on elsewhere"):
-        remote()
+    (far / "a" / "batch.json").unlink()
+    assert "already exists" in remote().failed[-1].error
+    shutil.rmtree(far / "a")
+    claim = write(far / ".dvis" / (claims._digest("a") + ".0"), json.dumps({"pid": 1, "host": "elsewhere"}))
+    assert remote(retry_failed=True).done == 1, "a claim without a time is void"
+    shutil.rmtree(far / "a")
+    write(claim, json.dumps({"pid": 1, "host": "elsewhere", "time": time.time()}))
+    report = remote()
+    assert report.elsewhere == 1 and "process 1 on elsewhere" in str(report.reason)
 
 
 def test_nothing_found_and_bad_requests(run: Run, tmp_path: Path) -> None:
@@ -285,17 +323,65 @@ def test_nothing_found_and_bad_requests(run: Run, tmp_path: Path) -> None:
         run(tmp_path / "void")
     assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="known models"):
-        run_batch([tmp_path], tmp_path / "out", VideoSettings(load={"model": "nonsense"}))
+        run_batch([tmp_path], tmp_path / "out", SegmentOptions(model="nonsense"))
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_run(videos: Path, tmp_path: Path) -> None:
     options = BatchOptions(jobs=2)
-    engine = LocalEngine(VideoSettings(), options, broken_worker)
+    engine = LocalEngine(SegmentOptions(), options, broken_worker)
     with pytest.raises(UsageError, match="no such weights"):
         run_batch([videos], tmp_path / "out", options=options, engine=engine)
-    engine = LocalEngine(VideoSettings(), options, dying_worker)
+    engine = LocalEngine(SegmentOptions(), options, dying_worker)
     with pytest.raises(Exception, match="while they load the model"):
         run_batch([videos], tmp_path / "out", options=options, engine=engine)
+
+
+def test_a_worker_whose_device_failed_is_retired_and_costs_no_video(run: Run, videos: Path) -> None:
+    for i in range(36):
+        write(videos / f"{i}.mp4", "ok")
+    report = run(worker=DeviceFails, max_tries=1)
+    assert (report.done, report.failed, report.exit_code) == (40, [], 0)
+    texts = [e.data["text"] for e in run.events if e.kind == "worker"]  # type: ignore[attr-defined]
+    assert sum("ECC error" in text and "it is replaced" in text for text in texts) == 2
+    assert sum("ECC error" in text and "retired" in text for text in texts) == 1
+
+
+def test_a_run_without_a_working_device_ends(run: Run, tmp_path: Path) -> None:
+    report = run(worker=EveryDeviceFails)
+    assert (report.done, report.failed, report.left, report.stopped, report.exit_code) == (
+        0,
+        [],
+        4,
+        "workers",
+        3,
+    )
+    assert "no worker is left" in str(report.reason) and "ECC error" in str(report.reason)
+    assert not list((tmp_path / "out").iterdir())
+    assert run().done == 4
+
+
+def test_a_video_at_which_every_device_fails_is_to_blame(run: Run, videos: Path) -> None:
+    write(videos / "poison.mp4", "ok")
+    for i in range(6):
+        write(videos / f"z{i}.mp4", "ok")
+    report = run(worker=Poisoned)
+    assert report.done == 10 and [one.key for one in report.failed] == ["poison"]
+    assert "device-side assert" in report.failed[0].error
+
+
+def test_a_worker_that_cannot_load_does_not_end_the_others(run: Run, videos: Path) -> None:
+    for path in videos.rglob("*.mp4"):
+        write(path, "slow 1")
+    assert run(worker=FirstCannotLoad).done == 4
+    texts = [e.data["text"] for e in run.events if e.kind == "worker"]  # type: ignore[attr-defined]
+    assert any("it cannot load the model: RuntimeError: no device" in text for text in texts)
+
+
+class FirstCannotLoad(PaperWorker):
+    def __init__(self, number: int, options: SegmentOptions) -> None:
+        if number == 0:
+            raise RuntimeError("no device")
+        super().__init__(number, options)
 
 
 def broken_worker(*_unused: object) -> PaperWorker:

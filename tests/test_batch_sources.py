@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvis_cli.batch.folders import Filters, Found
+from dvis_cli.batch.listing import Filters, Found, list_videos, means_batch
 from dvis_cli.batch.options import BatchOptions, in_shard, parse_shard
-from dvis_cli.batch.sources import list_videos, means_batch, place_videos
+from dvis_cli.batch.output import Output
+from dvis_cli.batch.places import place_videos, settled_places
 from dvis_cli.errors import UsageError, VideoError
 
 
@@ -42,13 +44,26 @@ def test_names_that_meet_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_a_place_once_given_stays(tmp_path: Path) -> None:
-    tree(tmp_path, "x.mp4", "y.mp4")
-    known = {str(tmp_path / "x.mp4"): "x", str(tmp_path / "y.mp4"): "y"}
-    tree(tmp_path, "x.mov", "y/1.mp4")
-    items = place_videos(list_videos([tmp_path], "").found, known)
+    """As the results in the output tell."""
+    out, v = tmp_path / "out", tree(tmp_path / "v", "x.mp4", "y.mp4", "w.mov")
+    for name, key in (
+        ("x.mp4", "x"),
+        ("y.mp4", "y"),
+        ("w.mov", "w.mov"),
+    ):  # beside w.mov, there once was a w.mp4
+        tree(out, f"{key}/batch.json")
+        (out / key / "batch.json").write_text(json.dumps({"source": str(v / name)}))
+    tree(v, "x.mov", "y/1.mp4")
+    found = list_videos([v], out).found
+    items = place_videos(found, settled_places(found, Output(out), {}))
     assert {i.key: Path(i.source).name for i in items} == {
-        "x": "x.mp4", "x.mov": "x.mov", "y": "y.mp4", "y~/1": "1.mp4"
+        "x": "x.mp4", "x.mov": "x.mov", "y": "y.mp4", "y~/1": "1.mp4", "w.mov": "w.mov"
     }  # fmt: skip
+
+
+def test_a_result_never_takes_the_place_of_our_own_files(tmp_path: Path) -> None:
+    tree(tmp_path, "failures.jsonl.mp4")
+    assert list(places(tmp_path)) == ["failures.jsonl.mp4"]
 
 
 def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -78,11 +93,12 @@ def test_links_out_of_the_folder_are_followed(tmp_path: Path) -> None:
 
 
 def test_results_are_never_sources(tmp_path: Path) -> None:
-    tree(tmp_path, "clip.mp4", "out/dvis-manifest.jsonl", "out/clip/overlay.mp4", "new/half/overlay.mp4")
+    tree(tmp_path, "clip.mp4", "out/clip/batch.json", "out/clip/overlay.mp4", "new/half/overlay.mp4")
+    tree(tmp_path, "busy/.dvis/1.0", "busy/half/overlay.mp4")
     tree(tmp_path, "earlier/clip/overlay.mp4", "earlier/clip/segments.json", "earlier/clip/panoptic/0.png")
     assert list(places(tmp_path, out=tmp_path / "new")) == ["clip"]
     found = places(f"{tmp_path}/**/*.mp4", out=tmp_path / "new")
-    assert list(found) == ["clip", "out/clip/overlay"]  # an output without its manifest's knowledge of it
+    assert list(found) == ["clip", "busy/half/overlay"]
 
 
 def test_filters(tmp_path: Path) -> None:
@@ -175,8 +191,7 @@ NAME = st.sampled_from(["a", "b", "a.mp4", "b.mov"])
 )
 def test_places_are_apart_and_do_not_depend_on_order(entries: list[tuple[tuple[str, ...], str, str]]) -> None:
     found = [
-        Found.of_file("/".join(["/v", *folders, name + end]), "/".join(folders))
-        for folders, name, end in entries
+        Found("/".join(["/v", *folders, name + end]), "/".join(folders)) for folders, name, end in entries
     ]
     try:
         items = place_videos(found)
@@ -206,6 +221,7 @@ def test_options_are_checked() -> None:
     for text in ("0/4", "5/4", "1", "a/b", "1/"):
         with pytest.raises(UsageError, match="shard"):
             parse_shard(text)
+    assert BatchOptions(fail_fast=True).max_failures == 1
     for wrong in ({"jobs": 0}, {"engine": "dask"}, {"shard": (0, 2)}, {"max_failures": 0}, {"stall": 0.0}):
         with pytest.raises(UsageError):
             BatchOptions(**wrong)

@@ -105,7 +105,12 @@ def obey_permissions() -> None:
 
 
 def run(out: Path, source: Path, **options: Any) -> tuple[int, list[dict[str, Any]], str]:
-    chosen = {"paper": False, "jobs": 1, "threads": 1, "save": {"short_side": 32}, **options}
+    chosen = {
+        "paper": False,
+        "jobs": 1,
+        "segment": {"model": "tiny", "threads": 1, "short_side": 32},
+        **options,
+    }
     command = [sys.executable, str(SCRIPT), str(out), json.dumps(chosen), str(source)]
     environment = {
         **os.environ, "PYTHONPATH": str(SCRIPT.parent.parent), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"

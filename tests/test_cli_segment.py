@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from goldens import FOLDER, NETWORKS, Golden
 
-from dvis_cli.batch import VideoSettings
+from dvis_cli.batch.options import settings_hash
+from dvis_cli.run.options import SegmentOptions
 from dvis_cli.writers.panoptic_png import read_panoptic_png
 
 ALLOWED_PIXELS = 5
@@ -186,8 +187,8 @@ def test_several_scales(dvis, tmp_path: Path, clip: Path) -> None:
     assert code == 0 and json.loads(out.splitlines()[-1])["done"] == 1
     folder = tmp_path / "batch" / clip.stem / "panoptic"
     assert [p.read_bytes() for p in sorted(folder.iterdir())] == maps["two"]
-    settings = [VideoSettings(save={"scales": scales}) for scales in ((64, 96), (64, 80))]
-    assert settings[0].fingerprint() != settings[1].fingerprint(), "or a batch would mix them"
+    settings = [settings_hash(SegmentOptions(scales=scales)) for scales in ((64, 96), (64, 80))]
+    assert settings[0] != settings[1], "or a batch would mix them"
 
 
 def test_scales_that_the_limit_makes_equal_run_once(dvis, tmp_path: Path, clip: Path) -> None:

@@ -153,7 +153,9 @@ def test_a_batch_remembers_its_task(dvis, tmp_path: Path, clip: Path) -> None:
     assert json.loads(out.splitlines()[-1])["skipped"] == 2
     code, out, _ = dvis(*command, "--task", "instance", *FAST)
     assert code == 0 and json.loads(out.splitlines()[-1])["done"] == 2
-    assert sorted(p.name for p in (tmp_path / "out" / "other").iterdir()) == ["masks.jsonl", "segments.json"]
+    assert sorted(p.name for p in (tmp_path / "out" / "other").iterdir()) == [
+        "batch.json", "masks.jsonl", "segments.json"
+    ]  # fmt: skip
 
 
 # --- datasets: from frames to scores -----------------------------------------------------------------------

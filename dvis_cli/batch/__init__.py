@@ -1,10 +1,9 @@
-"""Many videos, nothing lost: a manifest, resume, this machine or Ray workers."""
+"""Many videos, nothing lost: results are the record, claims keep runs apart, workers here or on Ray."""
 
-from .options import ENGINES, BatchOptions, VideoSettings, parse_shard
-from .report import BatchReport, Event, Failure
+from .listing import means_batch
+from .options import ENGINES, BatchOptions, parse_shard
+from .report import BatchReport, Event, Failure, Stop
 from .run import run_batch
-from .sources import means_batch
-from .stop import Stop
 
 __all__ = [
     "ENGINES",
@@ -13,7 +12,6 @@ __all__ = [
     "Event",
     "Failure",
     "Stop",
-    "VideoSettings",
     "means_batch",
     "parse_shard",
     "run_batch",

@@ -6,22 +6,24 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from dvis_cli.errors import DvisError
+from dvis_cli.files import memory_limit, usable_cores
+from dvis_cli.run.options import SegmentOptions
 
-from .engine import Broken, Died, MakeWorker, Message, Task
-from .options import BatchOptions, VideoSettings
-from .process import cores, describe_exit, end_with_parent, memory
+from .messages import Died, Message, Task
+from .options import BatchOptions
+from .work import MakeWorker, serve
 
-_PATIENCE = 3.0  # seconds that a stopped worker has to remove what it was writing
+_PATIENCE = 3.0  # seconds that a worker which closed its pipe has to end
 
 
 @dataclass
@@ -31,85 +33,29 @@ class _Process:
 
 
 class LocalEngine:
-    """Processes with a model each, fresh interpreters: a forked one could not use a GPU."""
+    """Processes with a model each, numbered from 0: fresh interpreters, because a forked one could not use a GPU."""
 
     def __init__(
-        self, settings: VideoSettings, options: BatchOptions, make_worker: MakeWorker | None = None
+        self, segment: SegmentOptions, options: BatchOptions, make_worker: MakeWorker | None = None
     ) -> None:
         """`make_worker`: what to run instead of `Worker`; must be importable in a fresh interpreter."""
-        self._make_worker = make_worker
-        self._settings = settings
-        device = str(settings.load.get("device") or "auto")
-        gpus = count_gpus() if device in ("auto", "cuda") else 0
-        self.workers = options.jobs or max(gpus, 1)
-        # One process a GPU; a device that was named is used by all.
-        self._devices = [f"cuda:{i % gpus}" if gpus else None for i in range(self.workers)]
-        self._threads = options.threads or max(cores() // self.workers, 1)
+        self._make_worker, self._segment = make_worker, segment
+        self._gpus = count_gpus() if segment.device in ("auto", "cuda") else 0
+        self.workers = options.jobs or max(self._gpus, 1)
         self._processes: dict[int, _Process] = {}
 
-    def start(self, most: int | None = None) -> None:
-        if most is not None:
-            self.workers = min(self.workers, most)
-        for number in range(self.workers):
-            self._spawn(number)
+    def connect(self) -> int:
+        """Get ready to start workers; how many there will be. Raises `DvisError` when there can be none."""
+        return self.workers
 
-    def submit(self, worker: int, task: Task) -> None:
-        with suppress(OSError):  # it died just now: its end will be reported
-            self._processes[worker].pipe.send(task)
-
-    def messages(self, timeout: float) -> list[Message]:
-        numbers = {one.pipe: number for number, one in self._processes.items()}
-        found: list[Message] = []
-        for pipe in wait(list(numbers), timeout):
-            assert isinstance(pipe, Connection)
-            number = numbers[pipe]
-            try:
-                while pipe.poll():
-                    found.append(pipe.recv())
-            except (EOFError, OSError):
-                found.append(Died(number, self._bury(number)))
-                self._spawn(number)
-        return found
-
-    def kill(self, worker: int) -> None:
-        self._processes[worker].process.kill()
-
-    def stop(self) -> None:
-        for one in self._processes.values():
-            one.process.terminate()
-        end = time.monotonic() + _PATIENCE
-        for one in self._processes.values():
-            one.process.join(max(end - time.monotonic(), 0.0))
-            if one.process.is_alive():
-                one.process.kill()
-                one.process.join()
-            one.pipe.close()
-            one.process.close()
-        self._processes.clear()
-
-    def _share(self, number: int) -> VideoSettings:
-        """The settings of one worker: waiting data of all workers beside GPUs take a quarter of the RAM together."""
-        save = self._settings.save
-        if self._devices[number] is None or save.get("memory_budget") is not None or not memory():
-            return self._settings
-        return dataclasses.replace(
-            self._settings, save={**save, "memory_budget": memory() // 4 // self.workers}
-        )
-
-    def _spawn(self, number: int) -> None:
+    def start(self, worker: int) -> None:
+        """Start a worker, or another in the place of one that died."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
             target=_worker,
-            args=(
-                theirs,
-                number,
-                self._share(number),
-                self._threads,
-                self._devices[number],
-                self._make_worker,
-            ),
-            name=f"dvis-worker-{number}",
+            args=(theirs, worker, self._share(worker), self._make_worker),
+            name=f"dvis-worker-{worker}",
             daemon=True,
         )
         # Ctrl-C goes to the whole process group. Workers are told by us, so they inherit that it is held back.
@@ -120,7 +66,39 @@ class LocalEngine:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        self._processes[number] = _Process(process, ours)
+        self._processes[worker] = _Process(process, ours)
+
+    def submit(self, worker: int, task: Task) -> None:
+        """Give a task to a worker that is ready."""
+        with suppress(OSError):  # it died just now: its end will be reported
+            self._processes[worker].pipe.send(task)
+
+    def messages(self, timeout: float) -> list[Message]:
+        """What workers said; waits up to `timeout` seconds for the first."""
+        numbers = {one.pipe: number for number, one in self._processes.items()}
+        if not numbers:
+            time.sleep(timeout)
+        found: list[Message] = []
+        for pipe in wait(list(numbers), timeout):
+            assert isinstance(pipe, Connection)
+            try:
+                while pipe.poll():
+                    found.append(pipe.recv())
+            except (EOFError, OSError):
+                found.append(Died(numbers[pipe], self._bury(numbers[pipe])))
+        return found
+
+    def kill(self, worker: int) -> None:
+        """End a worker; it will be reported as `Died`."""
+        if worker in self._processes:
+            self._processes[worker].process.kill()
+
+    def stop(self) -> None:
+        """End all workers at once; what they had begun is for others to remove."""
+        for one in self._processes.values():
+            one.process.kill()
+        for number in list(self._processes):
+            self._bury(number)
 
     def _bury(self, number: int) -> str:
         one = self._processes.pop(number)
@@ -131,56 +109,49 @@ class LocalEngine:
             one.process.join()
         reason = describe_exit(one.process.exitcode)
         one.process.close()
-        return f"the worker was {reason}" if reason.startswith("killed") else f"the worker {reason}"
+        return reason
+
+    def _share(self, number: int) -> SegmentOptions:
+        """What one worker has of the machine: a GPU where there are any, cores, and of its memory a quarter in all."""
+        own: dict[str, Any] = {"threads": self._segment.threads or max(usable_cores() // self.workers, 1)}
+        if self._gpus:  # a device that was named is used by all
+            own["device"] = f"cuda:{number % self._gpus}"
+        if self._segment.memory_budget is None and (
+            self._gpus or self._segment.device not in ("auto", "cpu")
+        ):
+            own["memory_budget"] = memory_limit() // 4 // self.workers
+        return dataclasses.replace(self._segment, **own)
 
 
-class _StopNow(BaseException):
-    """The run is being stopped: unwind, so that what is half-written is removed."""
-
-
-def _stop_now(*_unused: Any) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-    raise _StopNow
-
-
-def _worker(pipe: Connection, number: int, *order: Any) -> None:
-    """The life of a worker process."""
+def _worker(pipe: Connection, number: int, options: SegmentOptions, make_worker: MakeWorker | None) -> None:
+    """A worker process. It ends with its parent, however that ends: its memory and cores are for the next run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    parent = parent_process()
+    assert parent is not None
+    watch = threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True)
+    watch.start()
     try:
-        signal.signal(signal.SIGTERM, _stop_now)
-        _serve(pipe, number, *order)
-    except (_StopNow, BrokenPipeError, EOFError):
+        serve(number, options, make_worker, pipe.recv, pipe.send)
+    except (BrokenPipeError, EOFError):
         os._exit(0)  # no waiting for threads of libraries
 
 
-def _serve(
-    pipe: Connection,
-    number: int,
-    settings: VideoSettings,
-    threads: int,
-    device: str | None,
-    make_worker: MakeWorker | None,
-) -> None:
-    from .work import Worker
-
+def describe_exit(code: int | None) -> str:
+    """How a worker process ended, and the usual reason."""
+    if code is None or code >= 0:
+        return "the worker was lost" if code is None else f"the worker ended with exit code {code}"
     try:
-        worker = (make_worker or Worker)(number, settings, threads, device)
-    except DvisError as error:
-        pipe.send(Broken(number, error))
-        pipe.recv()  # the run ends
-        return
-    pipe.send(worker.ready)
-    while True:
-        worker.run(pipe.recv(), pipe.send)
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = {"SIGKILL": ", perhaps by the system for want of memory", "SIGSEGV": ", a crash in a library"}
+    return f"the worker was killed by {name}{hint.get(name, '')}"
 
 
 def count_gpus() -> int:
     """GPUs of this machine that this process may use. Loads torch only where there may be one."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible == "" or not any(
-        Path(device).exists() for device in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-    ):
+    drivers = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not any(Path(device).exists() for device in drivers):
         return 0
     import torch
 

@@ -1,186 +1,197 @@
-"""The output of a batch: a folder, or an address. It holds the lock, the manifest and the results."""
+"""The output of a batch: a folder, or an address. What lies in it is all that a later run knows.
+
+KEY/batch.json     in each result: what it was made from; a result appears whole, with it
+failures.jsonl     videos without a result, and why
+.dvis/             while runs are at work: claims on videos, and results that are being made
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-from .leftovers import remove_empty_parents, remove_leftovers
-from .lock import RemoteLock, RunLock
-from .manifest import STEM, Manifest, Row, file_name, rows_of
-from .places import (
-    TransferError,
-    address_of,
-    file_system,
-    join,
-    local_path,
-    read_bytes,
-    remove_remote,
-    scratch_folder,
-    transfers,
-    write_bytes,
-)
+from dvis_cli.errors import OutputError
+from dvis_cli.files import output_errors
 
-Shard = tuple[int, int] | None
-_UPLOAD_EVERY = 15.0  # seconds between copies of the manifest
+from .addresses import TransferError, base_name, file_system, join, local_path, transfers
+
+RECORD, FAILURES, STATE = "batch.json", "failures.jsonl", ".dvis"
+_CHUNK = 500  # small files that are fetched side by side
 
 
-class Output(Protocol):
-    """Where results go."""
-
-    name: str  # as tasks name it
-
-    def lock(self, shard: Shard) -> RunLock | RemoteLock:
-        """A context manager that keeps other runs away."""
-
-    def manifest(self, shard: Shard) -> AbstractContextManager[Manifest]:
-        """A context manager: the manifest of this run, complete on the output when it ends."""
-
-    def other_rows(self, shard: Shard) -> list[Row]:
-        """Rows of the manifests of other parts, or of runs in parts."""
-
-    def absorb(self, shard: Shard) -> None:
-        """The whole has been done: the manifests of parts, whose rows were taken over, are not needed."""
-
-    def has(self, key: str) -> bool:
-        """Whether a finished result is still there."""
-
-    def is_free(self, key: str) -> bool:
-        """Whether nothing lies where a result will be; only that and our own results are replaced unasked."""
-
-    def clean(self, key: str) -> None:
-        """Remove what a broken try left of a video."""
-
-    def prune(self, key: str) -> None:
-        """Remove folders that only a failed video needed."""
-
-    def tick(self) -> None:
-        """Called now and then."""
-
-
-class FolderOutput:
-    """A folder of this machine or of a network disk."""
+class Output:
+    """A folder of this machine or of a network disk. Names of small files are relative to it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.name = folder, str(folder)
+        self.name = str(folder)
+        self._folder, self._state = folder, folder / STATE
+        self._clock = self._state / "clock"
 
-    def lock(self, shard: Shard) -> RunLock:
-        return RunLock(self.folder, shard)
+    def read(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        """The contents of small files, in order; None for what is not there."""
+        for name in names:
+            try:
+                with open(f"{self.name}/{name}", "rb") as file:  # noqa: PTH123 - a million of them
+                    yield file.read()
+            except (FileNotFoundError, NotADirectoryError):
+                yield None
+            except OSError as error:
+                raise OutputError(f"cannot read {self._folder / name}: {error.strerror}") from error
 
-    @contextmanager
-    def manifest(self, shard: Shard) -> Iterator[Manifest]:
-        with Manifest(self.folder / file_name(shard)) as manifest:
-            yield manifest
+    def write(self, name: str, data: bytes, stage: str) -> None:
+        """Write a small file, whole; it is made at `stage`."""
+        with output_errors(self._folder / name):
+            Path(stage).write_bytes(data)
+            os.replace(stage, self._folder / name)  # noqa: PTH105
 
-    def other_rows(self, shard: Shard) -> list[Row]:
-        return [row for path in self._others(shard) for row in rows_of(path)]
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a small file unless there is one of that name; whether there was none."""
+        path = self._folder / name
+        with output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            except FileExistsError:
+                return False
+            try:
+                os.write(descriptor, data)
+            except OSError:
+                path.unlink()
+                raise
+            finally:
+                os.close(descriptor)
+        return True
 
-    def absorb(self, shard: Shard) -> None:
-        if shard is None:
-            for path in self._others(None):
-                path.unlink(missing_ok=True)
+    def touch(self, name: str, data: bytes) -> None:
+        """Show that whoever wrote this small file, `data`, lives."""
+        with suppress(OSError):
+            os.utime(self._folder / name)
 
-    def has(self, key: str) -> bool:
-        return os.path.isdir(f"{self.name}/{key}")  # noqa: PTH112 - of a hundred thousand
+    def age(self, name: str) -> float:
+        """Seconds since a small file was last touched."""
+        with suppress(OSError):
+            self._clock.touch()  # the clock that stamps this folder's files may be a server's
+            return self._clock.stat().st_mtime - (self._folder / name).stat().st_mtime
+        return 0.0
 
-    def is_free(self, key: str) -> bool:
-        return not os.path.lexists(self.folder / key)
+    def remove(self, name: str) -> None:
+        """Remove a small file, or a folder that work was done in."""
+        path = self._folder / name
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
 
-    def clean(self, key: str) -> None:
-        remove_leftovers(self.folder / key)
+    def state(self) -> list[str]:
+        """Names of what is in `STATE`."""
+        with suppress(FileNotFoundError):
+            return os.listdir(self._state)  # noqa: PTH208
+        return []
 
-    def prune(self, key: str) -> None:
-        remove_empty_parents(self.folder, key)
+    def stage(self, name: str) -> str:
+        """Where in `STATE` a result is to be made, so that one rename puts it in its place; "": anywhere."""
+        return str(self._state / name)
 
-    def tick(self) -> None:
-        """Nothing to do: every row is on the disk already."""
+    def close(self) -> None:
+        """Remove `STATE` when nobody needs it."""
+        with suppress(OSError):  # not empty: another run is at work
+            self._clock.unlink(missing_ok=True)
+            self._state.rmdir()
 
-    def _others(self, shard: Shard) -> list[Path]:
-        own = file_name(shard)
-        return [path for path in sorted(self.folder.glob(f"{STEM}*.jsonl")) if path.name != own]
 
+class AddressOutput(Output):
+    """An address that fsspec knows.
 
-class AddressOutput:
-    """An address that fsspec knows. The manifest is written on this machine and copied there every few seconds.
-
-    After a crash its last rows may be missing there; those videos are done again, in place.
+    A store cannot refuse the second of two claims that come within the same moment; the result is then made twice.
     """
 
     def __init__(self, url: str) -> None:
         self.name = url.rstrip("/")
-        self._copied = 0.0
-        self._open: tuple[Manifest, str] | None = None
+        self._fs, self._root = file_system(url)
 
-    def lock(self, shard: Shard) -> RemoteLock:
-        return RemoteLock(self.name, shard)
+    def exists(self) -> bool:
+        """Whether there is anything at this address."""
+        with transfers(self.name, "reading"):
+            return bool(self._fs.exists(self._root))
 
-    @contextmanager
-    def manifest(self, shard: Shard) -> Iterator[Manifest]:
-        url = join(self.name, file_name(shard))
-        with scratch_folder() as folder:
-            path = folder / file_name(shard)
-            data = read_bytes(url)
-            if data is not None:
-                path.write_bytes(data)
-            try:
-                with Manifest(path) as manifest:
-                    self._open = (manifest, url)
-                    write_bytes(url, path.read_bytes())  # an output that cannot be written is found out here
-                    yield manifest
-            finally:
-                self._open = None
-                if path.exists():
-                    write_bytes(url, path.read_bytes())
+    def read(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        chunk: list[str] = []
+        for name in names:
+            chunk.append(name)
+            if len(chunk) == _CHUNK:
+                yield from self._read(chunk)
+                chunk = []
+        if chunk:
+            yield from self._read(chunk)
 
-    def other_rows(self, shard: Shard) -> list[Row]:
-        rows: list[Row] = []
-        with scratch_folder() as folder:
-            for url in self._others(shard):
-                data = read_bytes(url)
-                (folder / "other").write_bytes(data or b"")
-                rows.extend(rows_of(folder / "other"))
-        return rows
+    def _read(self, names: list[str]) -> Iterator[bytes | None]:
+        paths = [join(self._root, name) for name in names]
+        with transfers(self.name, "reading"):
+            found = self._fs.cat(paths, on_error="return")
+        for path in paths:
+            data = found.get(path)
+            if isinstance(data, Exception) and not isinstance(data, (FileNotFoundError, NotADirectoryError)):
+                raise TransferError(f"{self.name}: reading failed: {data}") from data
+            yield data if isinstance(data, bytes) else None
 
-    def absorb(self, shard: Shard) -> None:
-        if shard is None:
-            for url in self._others(None):
-                remove_remote(url)
+    def write(self, name: str, data: bytes, stage: str) -> None:
+        path = join(self._root, name)
+        with transfers(join(self.name, name), "writing"):
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._fs.pipe_file(path, data)
 
-    def has(self, key: str) -> bool:
-        """Taken on trust: asking a store about each of a million results would take hours and money."""
+    def create(self, name: str, data: bytes) -> bool:
+        with transfers(self.name, "reading"):
+            if self._fs.exists(join(self._root, name)):
+                return False
+        self.touch(name, data)
         return True
 
-    def is_free(self, key: str) -> bool:
-        """Left to the worker, which looks at what is there before it replaces anything."""
-        return False
+    def touch(self, name: str, data: bytes) -> None:
+        self.write(name, json.dumps({**json.loads(data), "time": time.time()}).encode(), "")
 
-    def clean(self, key: str) -> None:
-        """What a broken upload left is removed by the next try; only a video without one needs it here."""
-        with suppress(TransferError):
-            remove_remote(join(self.name, key))
+    def age(self, name: str) -> float:
+        document = parse(next(self.read([name])))
+        return time.time() - float(document.get("time", 0)) if document else 0.0
 
-    def prune(self, key: str) -> None:
-        """Stores have no empty folders."""
+    def remove(self, name: str) -> None:
+        path = join(self._root, name)
+        with suppress(TransferError), transfers(self.name, "removal"):
+            if self._fs.exists(path):
+                self._fs.rm(path, recursive=True)
 
-    def tick(self) -> None:
-        if self._open is not None and time.monotonic() - self._copied >= _UPLOAD_EVERY:
-            manifest, url = self._open
-            with suppress(TransferError):
-                write_bytes(url, manifest.path.read_bytes())
-            self._copied = time.monotonic()
-
-    def _others(self, shard: Shard) -> list[str]:
-        fs, path = file_system(self.name)
+    def state(self) -> list[str]:
+        self._fs.invalidate_cache()
+        path = join(self._root, STATE)
         with transfers(self.name, "listing"):
-            found = fs.glob(f"{path}/{STEM}*.jsonl")
-        return [address_of(p, self.name) for p in sorted(found) if not p.endswith("/" + file_name(shard))]
+            return (
+                [base_name(one) for one in self._fs.ls(path, detail=False)] if self._fs.exists(path) else []
+            )
+
+    def stage(self, name: str) -> str:
+        return ""
+
+    def close(self) -> None:
+        if not self.state():
+            self.remove(STATE)
 
 
 def output_of(out: str | Path) -> Output:
     """The output that a path or an address means."""
     folder = local_path(str(out))
-    return FolderOutput(folder) if folder is not None else AddressOutput(str(out))
+    return Output(folder) if folder is not None else AddressOutput(str(out))
+
+
+def parse(data: bytes | None) -> dict[str, Any]:
+    """A small file's JSON object; {} for anything else."""
+    with suppress(ValueError):
+        document = json.loads(data or b"")
+        return document if isinstance(document, dict) else {}
+    return {}

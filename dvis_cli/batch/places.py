@@ -1,195 +1,117 @@
-"""Videos and results behind addresses (s3://, gs://, memory://, ...), through fsspec.
-
-Networks work on local files, so an input is fetched to a temporary folder and a result is uploaded from one. An
-object store knows no rename: `segments.json` goes up last, and a result folder that has it is whole.
-"""
+"""Each video -> a folder of its own in the output."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from dvis_cli.errors import DvisError, UsageError
+from dvis_cli.errors import UsageError
 
-from .process import host_mark, is_alive
-
-LAST_FILE = "segments.json"
-_PREFIX = "dvis-batch"
+from .listing import Found
+from .output import FAILURES, RECORD, STATE, Output, parse
 
 
-class TransferError(DvisError):
-    """An address could not be reached, or a transfer broke off; another try may succeed."""
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One video and its place in the output."""
+
+    source: str
+    key: str  # the result's folder, relative to the output
+    fingerprint: str | None = None  # of the input, by the file system
+    size: int | None = None  # bytes
 
 
-def is_url(text: str) -> bool:
-    """Whether a source or output is an address rather than a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
+def as_utf8(text: str) -> str:
+    """Text with its invalid bytes spelled out, as JSON files can hold it."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
-def local_path(text: str) -> Path | None:
-    """The path that a plain name or a file:// address means; None for other addresses."""
-    if text.startswith("file://"):
-        return Path(text.removeprefix("file://") or "/")
-    return None if is_url(text) else Path(text)
+def settled_places(found: Sequence[Found], output: Output, known: Mapping[str, str]) -> dict[str, str]:
+    """Where videos whose names meet others', now or once, have a result already: key by `Found.identity`.
+
+    `known`: places that need not be looked up.
+    """
+    keys = [one.key for one in found]
+    times, around = _meetings(keys)
+    unsure: list[tuple[Found, str]] = []
+    for one, key in zip(found, keys, strict=True):
+        if not (known and one.identity in known):
+            unsure.append((one, one.full_key))
+            if times[key] > 1 or key in around:
+                unsure.append((one, key))
+    settled = dict(known)
+    records = output.read(f"{key}/{RECORD}" for _, key in unsure)
+    for (one, key), data in zip(unsure, records, strict=True):
+        if data is not None and parse(data).get("source") == as_utf8(one.identity):
+            settled[one.identity] = key
+    return settled
 
 
-def join(url: str, key: str) -> str:
-    """The address of something below another one."""
-    return f"{url.rstrip('/')}/{key}"
+def place_videos(found: Sequence[Found], settled: Mapping[str, str] | None = None) -> list[Item]:
+    """Give every video its own folder in the output.
 
+    `a/clip.mp4` goes to `a/clip`. Where that would meet another result or lie around one, it is `a/clip.mp4`, and with
+    a `~` behind it where even that is taken. Videos that have a result keep its place, whatever came beside them since.
 
-def base_name(url: str) -> str:
-    """The last part of an address."""
-    return url.rstrip("/").rpartition("/")[2]
-
-
-def file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system for an address, and the path in it.
+    Args:
+        found: the videos.
+        settled: key of those that have a result, by their `identity`.
 
     Raises:
-        UsageError: unknown kind of address, or its package is not installed.
-        TransferError: it cannot be reached.
+        UsageError: two sources that cannot be told apart in the output.
     """
-    try:
-        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
-    except ImportError:
-        raise UsageError(f"{url}: addresses need fsspec: pip install 'dvis[cloud]'") from None
-    try:
-        return url_to_fs(url)
-    except ImportError as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{url}: {reason}; pip install 'dvis[cloud]' brings the common ones") from None
-    except ValueError as error:
+    settled = settled or {}
+    kept = [settled.get(one.identity) if settled else None for one in found]
+    fixed = {key for key in kept if key is not None}
+    keys = [key or _outside(one.key, fixed) for one, key in zip(found, kept, strict=True)]
+    times, around = _meetings(keys)
+    taken: dict[str, str] = {}
+    later: list[tuple[int, Found]] = []
+    for i, one in enumerate(found):
+        if kept[i] is None and (times[keys[i]] > 1 or keys[i] in around):
+            later.append((i, one))
+        else:
+            _take(taken, keys[i], one)
+    named: dict[str, Found] = {}
+    for i, one in sorted(later, key=lambda pair: pair[1].source):
+        own = one.full_key
+        if own in named and named[own].name == one.name:
+            _take({own: named[own].source}, own, one)  # refuse
+        named[own] = one
+        key = _outside(own, fixed)
+        while key in taken or key in around:
+            key += "~"
+        _take(taken, key, one)
+        keys[i] = key
+    return [Item(one.source, key, one.fingerprint, one.size) for one, key in zip(found, keys, strict=True)]
+
+
+def _meetings(keys: Sequence[str]) -> tuple[Counter[str], set[str]]:
+    """(how many videos want a key, keys that lie around others or are files of our own)."""
+    return Counter(keys), {FAILURES, STATE, *(parent for key in keys for parent in _parents(key))}
+
+
+def _take(taken: dict[str, str], key: str, one: Found) -> None:
+    if key in taken:
         raise UsageError(
-            f"{url}: {error}; kinds of address are those of fsspec, such as s3:// and gs://"
-        ) from None
-    except Exception as error:
-        raise TransferError(f"{url} cannot be reached: {one_line(error)}") from error
+            f"{taken[key]} and {one.source} would both be written to {key}; segment them into two folders"
+        )
+    taken[key] = one.source
 
 
-def address_of(path: str, like: str) -> str:
-    """The address of a path that a file system named, in the form of an address the user gave."""
-    return path if is_url(path) else f"{like.partition('://')[0]}://{path}"
+def _outside(key: str, fixed: set[str]) -> str:
+    """The key, with a `~` behind each folder that is already the result of another video."""
+    if not fixed:
+        return key
+    parts = key.split("/")
+    for i in range(1, len(parts)):
+        while "/".join(parts[:i]) in fixed:
+            parts[i - 1] += "~"
+    return "/".join(parts)
 
 
-def remote_mark(info: dict[str, Any]) -> str:
-    """What a store says of a file that changes when the file does."""
-    names = (
-        "ETag",
-        "etag",
-        "md5Hash",
-        "content_md5",
-        "checksum",
-        "mtime",
-        "LastModified",
-        "last_modified",
-        "created",
-    )
-    known = next((str(info[name]) for name in names if info.get(name)), "")
-    return f"{info.get('size')}:{known}"
-
-
-@contextmanager
-def transfers(url: str, what: str) -> Iterator[None]:
-    """Turn whatever a store's client raises into one line; a full local disk stays an `OSError`."""
-    try:
-        yield
-    except (DvisError, KeyboardInterrupt):
-        raise
-    except FileNotFoundError as error:
-        raise DvisError(f"{url}: there is no such file") from error
-    except Exception as error:
-        raise TransferError(f"{url}: {what} failed: {one_line(error)}") from error
-
-
-def fetch(url: str, folder: Path) -> Path:
-    """Download a video into a folder, under its own name."""
-    fs, path = file_system(url)
-    target = folder / base_name(path)
-    with transfers(url, "download"):
-        fs.get_file(path, str(target))
-    return target
-
-
-def publish(folder: Path, url: str) -> None:
-    """Upload a result. What lies there of an earlier one goes first; the file that says "whole" comes last.
-
-    All others go in one call, which file systems of stores carry out side by side: the 1500 maps of a minute one
-    after the other would take longer than making them.
-    """
-    fs, path = file_system(url)
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    last = folder / LAST_FILE
-    others = [p for p in files if p != last]
-    with transfers(url, "upload"):
-        _remove(fs, path)
-        for parent in sorted({folder, *(p.parent for p in files)}):
-            fs.makedirs(_below(path, parent, folder), exist_ok=True)
-        if others:
-            fs.put([str(p) for p in others], [_below(path, p, folder) for p in others])
-        if last in files:
-            fs.put_file(str(last), _below(path, last, folder))
-
-
-def _below(path: str, file: Path, folder: Path) -> str:
-    """Where a file of a local folder is below a path of a file system."""
-    inner = file.relative_to(folder).as_posix()
-    return path if inner == "." else join(path, inner)
-
-
-def remove_remote(url: str) -> None:
-    """Remove a result, or the part of it that a broken run uploaded."""
-    fs, path = file_system(url)
-    with transfers(url, "removal"):
-        _remove(fs, path)
-
-
-def _remove(fs: Any, path: str) -> None:
-    last = join(path, LAST_FILE)
-    if fs.exists(last):
-        fs.rm_file(last)  # first, so that a folder that has it is always whole
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
-
-
-def read_bytes(url: str) -> bytes | None:
-    """A small file, None when it is not there."""
-    fs, path = file_system(url)
-    with transfers(url, "reading"):
-        return bytes(fs.cat_file(path)) if fs.exists(path) else None
-
-
-def write_bytes(url: str, data: bytes) -> None:
-    """A small file, whole."""
-    fs, path = file_system(url)
-    with transfers(url, "writing"):
-        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        fs.pipe_file(path, data)
-
-
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A temporary folder of this process; those that killed processes left on this machine are removed."""
-    pattern = re.compile(rf"{_PREFIX}-{host_mark()}-(\d+)-\w+")
-    with suppress(OSError):
-        for stray in Path(tempfile.gettempdir()).iterdir():
-            match = pattern.fullmatch(stray.name)
-            if match and int(match[1]) != os.getpid() and not is_alive(int(match[1])):
-                shutil.rmtree(stray, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{host_mark()}-{os.getpid()}-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def one_line(error: BaseException) -> str:
-    """An exception as one short line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
+def _parents(key: str) -> Iterator[str]:
+    while "/" in key:
+        key = key.rpartition("/")[0]
+        yield key

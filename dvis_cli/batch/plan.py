@@ -1,33 +1,38 @@
-"""Which videos are to be done: what the manifest says against what there is now."""
+"""Which videos are to be done: what the results in the output were made from, against what there is now."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import stat
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from .inputs import has_changed, look_at
-from .manifest import Manifest, Row
+from .addresses import is_url
+from .claims import Claims
 from .options import BatchOptions, in_shard, order_of
-from .output import Output
+from .output import FAILURES, RECORD, Output, parse
+from .places import Item, as_utf8
 from .report import Failure
-from .sources import Item
 
-NEW, SETTINGS, INPUT, GONE, RETRY = (
-    "new",
-    "settings changed",
-    "input changed",
-    "result is gone",
-    "failed before",
-)
+NEW, SETTINGS, INPUT, RETRY = "new", "settings changed", "input changed", "failed before"
+_FLUSH_EVERY = 5.0  # seconds between writings of the failures
 
 
 @dataclass(slots=True)
 class Job:
-    """A video to be done, and how often it was tried in this run."""
+    """A video to be done."""
 
     item: Item
     reason: str
-    tries: int = 0
+    tries: int = 0  # in this run
+    faulty: tuple[int, ...] = ()  # workers whose accelerator failed at it
+    wait: float = 0.0  # time.monotonic() before which a claim that another run holds is not tried again
 
 
 @dataclass
@@ -41,66 +46,133 @@ class Plan:
 
     @property
     def redo(self) -> dict[str, int]:
-        """Videos that had been done, by the reason why they are done again."""
-        counts: dict[str, int] = {}
-        for job in self.jobs:
-            if job.reason not in (NEW, RETRY):
-                counts[job.reason] = counts.get(job.reason, 0) + 1
-        return counts
+        """Videos that have a result, by the reason why they are done again."""
+        reasons = [job.reason for job in self.jobs]
+        return {reason: reasons.count(reason) for reason in (SETTINGS, INPUT) if reason in reasons}
 
 
 def make_plan(
-    items: Sequence[Item],
-    manifest: Manifest,
-    output: Output,
-    options: BatchOptions,
-    settings: str,
-    version: str,
+    items: Sequence[Item], output: Output, failures: Failures, options: BatchOptions, settings: str
 ) -> Plan:
-    """Decide about every video, and record those that are to be done as pending."""
+    """Decide about every video of this part. `settings`: the hash of everything that changes results."""
     plan = Plan()
-    fresh: list[Row] = []
-    for given in items:
-        if not in_shard(given.key, options.shard):
-            continue
-        plan.total += 1
-        item = look_at(given)
-        row = manifest.get(item.key)
-        reason = _reason(item, row, output, options, settings)
-        if reason is None and row is not None:
-            if row.state == "failed":
-                plan.failed_before.append(Failure(item.key, item.source, row.error or "?", earlier=True))
-            else:
-                plan.skipped += 1
-            continue
-        reason = reason or NEW
-        plan.jobs.append(Job(item, reason))
-        if row is None or row.state != "pending" or row.settings != settings or row.source != item.source:
-            fresh.append(
-                Row(
-                    item.key,
-                    item.source,
-                    tries=row.tries if row is not None and row.state == "pending" else 0,
-                    fingerprint=item.fingerprint,
-                    settings=settings,
-                    ours=row.ours if row is not None else None,
-                    dvis=version,
-                )
-            )
-    manifest.put(*fresh)
+    mine = [item for item in items if in_shard(item.key, options.shard)]
+    plan.total = len(mine)
+    for given, data in zip(mine, output.read(f"{item.key}/{RECORD}" for item in mine), strict=True):
+        item, record = look_at(given), parse(data)
+        failure = failures.get(item.key)
+        if is_current(record, item, settings):
+            plan.skipped += 1
+        elif failure is None or not is_current(failure, item, settings):
+            reason = NEW if not record else SETTINGS if record.get("settings") != settings else INPUT
+            plan.jobs.append(Job(item, reason))
+        elif options.retry_failed:
+            plan.jobs.append(Job(item, RETRY))
+        else:
+            plan.failed_before.append(Failure(item.key, item.source, failure["error"], earlier=True))
     if options.shuffle:
         plan.jobs.sort(key=lambda job: order_of(job.item.key))
     return plan
 
 
-def _reason(item: Item, row: Row | None, output: Output, options: BatchOptions, settings: str) -> str | None:
-    """Why a video is to be done; None when it is not."""
-    if row is None or row.state in ("pending", "running"):
-        return NEW
-    if row.settings != settings:
-        return SETTINGS
-    if has_changed(item, row.fingerprint, row.content):
-        return INPUT
-    if row.state == "failed":
-        return RETRY if options.retry_failed else None
-    return None if output.has(item.key) else GONE
+def is_current(record: dict[str, Any], item: Item, settings: str) -> bool:
+    """Whether a result, or a failure, came from this input with these settings.
+
+    A file that was only copied or touched has another time and the same bytes; it has not changed.
+    """
+    mark = record.get("fingerprint")
+    if record.get("settings") != settings:
+        return False
+    if item.fingerprint is None or mark is None or item.fingerprint == mark:
+        return item.fingerprint == mark
+    same_size = mark.partition(":")[0] == item.fingerprint.partition(":")[0]
+    content = record.get("content")
+    return same_size and content is not None and content == content_of(item.source)
+
+
+def look_at(item: Item) -> Item:
+    """The item with its fingerprint and size, as far as the file system tells them."""
+    if item.fingerprint is not None or is_url(item.source):
+        return item
+    with suppress(OSError, ValueError):  # work on it will say why
+        facts = os.stat(item.source)  # noqa: PTH116 - a million of them
+        if not stat.S_ISDIR(facts.st_mode):
+            return replace(item, fingerprint=f"{facts.st_size}:{facts.st_mtime_ns}", size=facts.st_size)
+        with os.scandir(item.source) as entries:
+            files = [entry.stat() for entry in entries if entry.is_file()]
+        size, latest = sum(one.st_size for one in files), max((one.st_mtime_ns for one in files), default=0)
+        return replace(item, fingerprint=f"{len(files)}/{size}:{latest}", size=size)
+    return item
+
+
+def content_of(source: str) -> str | None:
+    """Hash of a file's bytes; None for what is no readable file of this machine."""
+    if is_url(source) or not os.path.isfile(source):  # noqa: PTH113 - ValueErrors are False
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with Path(source).open("rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+class Failures:
+    """Videos without a result, and why: `failures.jsonl`, one line a video, by key.
+
+    Runs side by side write to it in turn, under a claim; what a killed run had not written yet is tried again.
+    """
+
+    def __init__(self, output: Output, claims: Claims) -> None:
+        self._output, self._claims = output, claims
+        self._rows = self._read()
+        self._changes: dict[str, dict[str, Any] | None] = {}
+        self._next = 0.0
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """What is known of a failure."""
+        return self._rows.get(as_utf8(key))
+
+    def add(self, failure: Failure, item: Item, settings: str) -> None:
+        """Remember a failure."""
+        facts = {name: as_utf8(value) for name, value in asdict(failure).items() if name != "earlier"}
+        self._changes[facts["key"]] = {**facts, "fingerprint": item.fingerprint, "settings": settings}
+
+    def forget(self, key: str) -> None:
+        """A video has a result now."""
+        if self.get(key) is not None:
+            self._changes[as_utf8(key)] = None
+
+    def flush(self, at_once: bool = False) -> bool:
+        """Write what is new, every now and then; False when that has to be tried again.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        began = time.monotonic()
+        if not self._changes or (began < self._next and not at_once):
+            return True
+        if self._claims.take(FAILURES) is not None:
+            return False
+        try:
+            self._rows = self._read()
+            self._rows.update({key: row for key, row in self._changes.items() if row is not None})
+            for key in [key for key, row in self._changes.items() if row is None]:
+                self._rows.pop(key, None)
+            if self._rows:
+                lines = "".join(json.dumps(self._rows[key]) + "\n" for key in sorted(self._rows))
+                self._output.write(FAILURES, lines.encode(), self._claims.stage(FAILURES))
+            else:
+                self._output.remove(FAILURES)
+            self._changes.clear()
+        finally:
+            self._claims.release(FAILURES)
+        now = time.monotonic()
+        self._next = now + max(_FLUSH_EVERY, 20 * (now - began))
+        return True
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        rows = (parse(line) for line in (next(self._output.read([FAILURES])) or b"").splitlines())
+        return {row["key"]: row for row in rows if {"key", "error"} <= row.keys()}

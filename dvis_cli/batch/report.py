@@ -1,9 +1,12 @@
-"""What happens in a batch, as it happens and in the end."""
+"""What happens in a batch, as it happens and in the end; and how to stop it."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from types import FrameType
 from typing import Any, Literal
 
 EventKind = Literal[
@@ -18,8 +21,8 @@ EventKind = Literal[
     "video_failed",  # key, source, error
     "finished",  # the report
 ]
-Stopped = Literal["interrupted", "terminated", "failures", "full"]
-EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 3, 130, 143
+Stopped = Literal["interrupted", "terminated", "failures", "full", "workers"]
+EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_ELSEWHERE = 0, 1, 3, 4
 
 
 @dataclass(frozen=True)
@@ -57,20 +60,55 @@ class BatchReport:
     redone: dict[str, int] = field(default_factory=dict)  # done again, by reason
     failed: list[Failure] = field(default_factory=list)
     left: int = 0  # not begun, or not finished, when the run was stopped
+    elsewhere: int = 0  # another run was working on them
     frames: int = 0  # by this run
     seconds: float = 0.0
     stopped: Stopped | None = None
-    reason: str | None = None  # why it stopped, one line
+    reason: str | None = None  # why it stopped, or who else is at work, one line
     problems: list[str] = field(default_factory=list)  # folders that could not be searched
 
     @property
     def exit_code(self) -> int:
-        """0: all done. 1: something failed. 3: stopped early. 130, 143: stopped by a signal."""
+        """0: all done. 1: something failed. 3: stopped early. 4: another run does the rest. 130, 143: a signal."""
         if self.stopped is not None:
-            codes = {"interrupted": EXIT_INTERRUPTED, "terminated": EXIT_TERMINATED}
-            return codes.get(self.stopped, EXIT_STOPPED)
-        return EXIT_FAILED if self.failed or self.problems else EXIT_DONE
+            return {"interrupted": 130, "terminated": 143}.get(self.stopped, EXIT_STOPPED)
+        if self.failed or self.problems:
+            return EXIT_FAILED
+        return EXIT_ELSEWHERE if self.elsewhere else EXIT_DONE
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
         return {**asdict(self), "exit_code": self.exit_code}
+
+
+class Stop:
+    """How urgently the run should end. As a context manager it listens to signals, in the main thread.
+
+    Ctrl-C (SIGINT) once finishes the videos under way, twice stops at once. SIGTERM, with which schedulers and
+    containers announce a kill, stops at once.
+    """
+
+    def __init__(self) -> None:
+        self.level = 0  # 0: go on; 1: begin nothing new; 2: stop at once
+        self.kind: Stopped = "interrupted"
+        self._before: dict[int, Any] = {}
+
+    def ask(self, at_once: bool = False) -> None:
+        """Ask the run to end; the second time, at once."""
+        self.level = 2 if at_once else min(self.level + 1, 2)
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._heard)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGTERM:
+            self.kind = "terminated"
+        self.ask(at_once=number == signal.SIGTERM)

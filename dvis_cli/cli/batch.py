@@ -6,15 +6,20 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .console import PLAIN_LINE_EVERY_S, Reporter, clock
 
 if TYPE_CHECKING:
-    from dvis_cli.batch import BatchOptions, BatchReport, Event, VideoSettings
+    from dvis_cli.batch import BatchOptions, BatchReport, Event
+    from dvis_cli.run.options import SegmentOptions
 
+UNTRAINED = (
+    "warning: model {!r} is untrained: the files have the right form, the segments mean nothing; use a trained "
+    "checkpoint with --model FILE"
+)
 _FAILURES_SHOWN = 40
 _CURRENT_SHOWN = 3  # videos under way that a line of progress names
 
@@ -23,15 +28,19 @@ def segment_many(
     reporter: Reporter,
     sources: Sequence[str | Path],
     out: str | Path,
-    settings: VideoSettings,
+    segment: SegmentOptions,
     options: BatchOptions,
     json_output: bool = False,
 ) -> int:
     """Run a batch and show it; returns the exit code. Raises `DvisError` when it cannot begin."""
     from dvis_cli.batch import run_batch
 
-    with _display(reporter, json_output) as display:
-        report = run_batch(sources, out, settings, options, display)
+    live = not reporter.quiet and sys.stderr.isatty()
+    display = (
+        _JsonDisplay(reporter) if json_output else _LiveDisplay(reporter) if live else _Display(reporter)
+    )
+    with display:
+        report = run_batch(sources, out, segment, options, display)
     if not json_output:
         show_report(reporter, report, out)
     return report.exit_code
@@ -44,7 +53,7 @@ def show_report(reporter: Reporter, report: BatchReport, out: str | Path) -> Non
         earlier = " (in an earlier run; --retry-failed tries again)" if failure.earlier else ""
         print(f"failed: {shown(failure.key)}: {shown(failure.error)}{earlier}", file=sys.stderr)
     if len(report.failed) > _FAILURES_SHOWN:
-        print(f"... {len(report.failed) - _FAILURES_SHOWN} more in the manifest in {out}", file=sys.stderr)
+        print(f"... {len(report.failed) - _FAILURES_SHOWN} more in {out}/failures.jsonl", file=sys.stderr)
     rate = f", {report.frames / report.seconds:.2f} frames/s" if report.frames and report.seconds else ""
     again = "".join(f"; {count} again: {why}" for why, count in sorted(report.redone.items()))
     rows = [
@@ -52,12 +61,13 @@ def show_report(reporter: Reporter, report: BatchReport, out: str | Path) -> Non
         ("skipped", report.skipped, "done before, and unchanged"),
         ("failed", len(report.failed), ""),
         ("left", report.left, "the same command goes on with them"),
+        ("elsewhere", report.elsewhere, "another run is working on them"),
     ]
     for name, count, facts in rows:
-        if count or name != "left":
-            reporter.say(f"{name:7} {count:7}   {facts}".rstrip())
+        if count or name in ("done", "skipped", "failed"):
+            reporter.say(f"{name:9} {count:7}   {facts}".rstrip())
     if report.reason:
-        print(f"stopped: {report.reason}", file=sys.stderr)
+        print(f"{'stopped: ' if report.stopped else ''}{report.reason}", file=sys.stderr)
     sys.stderr.flush()
 
 
@@ -68,77 +78,50 @@ def shown(text: str) -> str:
     )
 
 
-def _display(reporter: Reporter, json_output: bool) -> _Display:
-    if json_output:
-        return _JsonDisplay(reporter)
-    if not reporter.quiet and sys.stderr.isatty():
-        return _LiveDisplay(reporter)
-    return _Display(reporter)
-
-
 class _Display:
     """Lines for a log: one for each video, and one of progress now and then."""
 
     def __init__(self, reporter: Reporter) -> None:
-        self.reporter = reporter
+        self.say = reporter.say
         self._finished = self._total = 0
         self._last = time.monotonic()
 
     def __enter__(self) -> _Display:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Nothing to take down."""
 
     def __call__(self, event: Event) -> None:
-        for line in self.lines(event.kind, event.data):
-            self.say(line)
-
-    def say(self, line: str) -> None:
-        self.reporter.say(line)
-
-    def lines(self, kind: str, data: Any) -> list[str]:
-        """What there is to say of an event."""
-        if kind == "started":
-            return self._started(data)
-        if kind == "note":
-            return [shown(data["text"])]
-        if kind == "worker":
-            return self._worker(data)
-        if kind == "warning":
-            return [f"warning: {shown(data['key'])}: {shown(data['text'])}"]
-        if kind in ("video_done", "video_failed"):
-            self._finished += 1
-            return [f"[{self._finished}/{self._total}] {_outcome(kind, data)}"]
-        if kind == "video_retried":
-            return [f"again: {shown(data['key'])}: {shown(data['error'])} (try {data['try']})"]
+        kind, data = event.kind, event.data
         if kind == "progress":
             self._finished, self._total = data["videos"], data["total"]
-            if time.monotonic() - self._last >= PLAIN_LINE_EVERY_S:
-                self._last = time.monotonic()
-                return [progress_line(data)]
-        return []
+            self.show(data)
+        elif kind in ("video_done", "video_failed"):
+            self._finished += 1
+            self.say(f"[{self._finished}/{self._total}] {_outcome(kind, data)}")
+        elif kind == "started":
+            self._total, self._finished = data["total"], data["skipped"] + data["failed_before"]
+            earlier = f", {data['failed_before']} failed before" if data["failed_before"] else ""
+            self.say(f"{self._total} videos: {data['todo']} to do, {data['skipped']} done before{earlier}")
+            for reason, count in sorted(data["redo"].items()):
+                self.say(f"{count} are done again: {reason}")
+        elif kind == "note":
+            self.say(shown(data["text"]))
+        elif kind == "worker":
+            self.say(f"worker {data['worker']}: {shown(data['text'])}")
+            if data.get("untrained") and data["worker"] == 0:
+                self.say(UNTRAINED.format(data["model"]))
+        elif kind == "warning":
+            self.say(f"warning: {shown(data['key'])}: {shown(data['text'])}")
+        elif kind == "video_retried":
+            self.say(f"again: {shown(data['key'])}: {shown(data['error'])} (try {data['try']})")
 
-    def _started(self, data: Any) -> list[str]:
-        self._total, self._finished = data["total"], data["skipped"] + data["failed_before"]
-        lines = [
-            f"{data['total']} videos: {data['todo']} to do, {data['skipped']} done before"
-            + (f", {data['failed_before']} failed before" if data["failed_before"] else "")
-        ]
-        lines += [f"{count} are done again: {reason}" for reason, count in sorted(data["redo"].items())]
-        return lines
-
-    def _worker(self, data: Any) -> list[str]:
-        line = f"worker {data['worker']}: {shown(data['text'])}"
-        if data.get("untrained") and data["worker"] == 0:
-            return [
-                line,
-                f"warning: model {data['model']!r} is untrained: the files have the right form, the segments "
-                "mean nothing; use a trained checkpoint with --model FILE",
-            ]
-        return [line]
+    def show(self, data: Any) -> None:
+        """Show how far the whole is."""
+        if time.monotonic() - self._last >= PLAIN_LINE_EVERY_S:
+            self._last = time.monotonic()
+            self.say(progress_line(data))
 
 
 def _outcome(kind: str, data: Any) -> str:
@@ -175,57 +158,23 @@ class _JsonDisplay(_Display):
 
 
 class _LiveDisplay(_Display):
-    """A bar for the whole and one for each worker, with what happened above them."""
+    """A bar, with what happened above it."""
 
     def __enter__(self) -> _LiveDisplay:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=28),
-            TextColumn("{task.fields[facts]}", style="dim", markup=False),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._bars.start()
-        self._all = self._bars.add_task("loading", total=None, facts="")
-        self._of_worker: dict[int, Any] = {}
+        facts = TextColumn("{task.description}", markup=False)
+        self._bar = Progress(BarColumn(bar_width=28), facts, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task("loading", total=None)
+        self.say = partial(self._bar.console.print, markup=False, highlight=False, soft_wrap=True)
+        self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
 
-    def __call__(self, event: Event) -> None:
-        if event.kind == "progress":
-            self._update(event.data)
-        super().__call__(event)
-
-    def say(self, line: str) -> None:
-        self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def lines(self, kind: str, data: Any) -> list[str]:
-        self._last = time.monotonic()  # the bars show progress
-        return super().lines(kind, data)
-
-    def _update(self, data: Any) -> None:
-        facts = progress_line({**data, "current": []})
-        self._bars.update(
-            self._all, description="all", total=data["total"], completed=data["videos"], facts=facts
+    def show(self, data: Any) -> None:
+        self._bar.update(
+            self._task, description=progress_line(data), total=data["total"], completed=data["videos"]
         )
-        current = {one["worker"]: one for one in data["current"]}
-        for worker in [w for w in self._of_worker if w not in current]:
-            self._bars.remove_task(self._of_worker.pop(worker))
-        for worker, one in current.items():
-            if worker not in self._of_worker:
-                self._of_worker[worker] = self._bars.add_task("", total=None, facts="")
-            total = max(one["total"], one["frames"]) if one["total"] else None
-            self._bars.update(
-                self._of_worker[worker],
-                description=shown(one["key"])[-40:],
-                total=total,
-                completed=one["frames"],
-                facts=_fraction(one),
-            )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,17 +84,10 @@ def run_many(
     json_output: bool,
 ) -> int:
     """Segment many sources; returns the exit code."""
-    from dvis_cli.batch import VideoSettings
-
     from .batch import segment_many
 
     announce_default(reporter, options.model)
-    batch = replace(batch, threads=options.threads)
-    save = options.changed()
-    names = ("model", "config", "mode", "device", "precision", "threads")
-    loaded = {name: save.pop(name) for name in names if name in save}
-    loaded.pop("threads", None)
-    return segment_many(reporter, sources, out, VideoSettings(loaded, save), batch, json_output)
+    return segment_many(reporter, sources, out, options, batch, json_output)
 
 
 def _shown_on(bar: Progress) -> Callable[[str, int], None]:

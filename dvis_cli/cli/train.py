@@ -83,6 +83,7 @@ def train(
 ) -> None:
     """Train the segmenter, the referring tracker or the temporal refiner (report, sections 2.4 and 3.1)."""
     _check_extra()
+    from dvis_cli.errors import warnings_to
     from dvis_cli.run.placement import keep_freed_memory
     from dvis_cli.training.run import Machine
     from dvis_cli.training.train import Job, train
@@ -106,8 +107,13 @@ def train(
         overrides["optimizer"] = {"lr": lr}  # type: ignore[assignment]
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others of a machine are started by the first
     reporter = Reporter(quiet or not first)
-    label = f"train {stage.value}"
-    with reporter.warnings_as_lines(), reporter.progress(label, None, "iterations") as progress:
+    warned: list[str] = []
+
+    def warn(text: str) -> None:
+        warned.append(text)
+        reporter.warn(text)
+
+    with warnings_to(warn), reporter.progress(f"train {stage.value}", None, "iterations") as progress:
         result = train(
             job,
             run,
@@ -121,7 +127,14 @@ def train(
     if not first:
         return
     if json_output:
-        print_json({"stage": stage.value, "weights": str(result), "curves": str(run / "curves.png")})
+        print_json(
+            {
+                "stage": stage.value,
+                "weights": str(result),
+                "curves": str(run / "curves.png"),
+                "warnings": warned,
+            }
+        )
     else:
         typer.echo(str(result))
 

@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from dvis_cli.errors import DvisWarning, OutputError
+from dvis_cli.files import output_errors
 from dvis_cli.structures import FinishedFrame, InstanceFrame, VideoInfo
 from dvis_cli.writers.audio import (
     AUDIO_FAULTS,
@@ -24,7 +25,6 @@ from dvis_cli.writers.audio import (
     open_source,
 )
 from dvis_cli.writers.audio_recode import RecodedAudio
-from dvis_cli.writers.failures import output_errors
 from dvis_cli.writers.instance_picture import SHOWN_FROM, instance_map
 from dvis_cli.writers.labels import Anchors
 from dvis_cli.writers.overlay import OverlayStyle, draw_overlay

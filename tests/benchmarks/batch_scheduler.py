@@ -1,12 +1,11 @@
 """Where the scheduler's own cost begins: real Ray, or local processes, and workers that only wait.
 
-    python tests/benchmarks/batch_scheduler.py [--engine ray|local] [--manifest OUT/dvis-manifest.jsonl]
-        [--seconds 2 0.5 0.1] [--workers 1 2 4 8] [--videos-each 10]
+    python tests/benchmarks/batch_scheduler.py [--engine ray|local] [--seconds 2 0.5 0.1]
+        [--workers 1 2 4 8] [--videos-each 10]
 
-Waits are the times that videos took in a real run, from its manifest, scaled to a mean of `--seconds`; without one,
-they are drawn within a fifth of that. The ideal is what the same waits take when each goes to the first worker that is
-ready or free and handing over costs nothing: what is missing to it is the scheduler, the manifest and Ray, not the
-start of the workers and not the luck of the last video.
+Waits are drawn within a fifth of `--seconds`. The ideal is what the same waits take when each goes to the first worker
+that is ready or free and handing over costs nothing: what is missing to it is the scheduler, the claims and Ray,
+not the start of the workers and not the luck of the last video.
 """
 
 from __future__ import annotations
@@ -20,12 +19,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dvis_cli.batch import BatchOptions, Event, VideoSettings, run_batch
-from dvis_cli.batch.engine import Finished, Outcome, Progress, Ready, Task
+from dvis_cli.batch import BatchOptions, Event, run_batch
 from dvis_cli.batch.local import LocalEngine
-from dvis_cli.batch.manifest import rows_of
+from dvis_cli.batch.messages import Finished, Outcome, Progress, Ready, Say, Task
 from dvis_cli.batch.ray_engine import RayEngine
-from dvis_cli.batch.work import Say
+from dvis_cli.run.options import SegmentOptions
 
 FRAMES = 1500  # of a one-minute clip
 
@@ -81,36 +79,33 @@ class Clock:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine", choices=["ray", "local"], default="ray")
-    parser.add_argument("--manifest", type=Path)
     parser.add_argument("--seconds", type=float, nargs="+", default=[2.0, 0.5, 0.1])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--videos-each", type=int, default=10, help="of a worker; more where they are short")
     options = parser.parse_args()
-    shape = [row.seconds for row in rows_of(options.manifest) if row.seconds] if options.manifest else []
     print("s/video  workers  videos  videos/s  of ideal  handing over  coordinator's CPU a video  all ready")
     for seconds in options.seconds:
         for workers in options.workers:
             count = workers * max(options.videos_each, round(5 / seconds))
             with tempfile.TemporaryDirectory() as name:
-                measure(Path(name), workers, options.engine, draw(count, seconds, shape))
+                measure(Path(name), workers, options.engine, draw(count, seconds))
 
 
-def draw(count: int, seconds: float, shape: list[float]) -> list[float]:
+def draw(count: int, seconds: float) -> list[float]:
     rng = random.Random(1)
-    mean = statistics.fmean(shape) if shape else 1.0
-    return [seconds * (rng.choice(shape) / mean if shape else rng.uniform(0.8, 1.2)) for _ in range(count)]
+    return [seconds * rng.uniform(0.8, 1.2) for _ in range(count)]
 
 
 def measure(root: Path, workers: int, engine: str, waits: list[float]) -> None:
     (root / "in").mkdir()
     for i, wait in enumerate(waits):
         (root / "in" / f"{i:05d}.mp4").write_text(f"{wait:.4f}")
-    settings, options = VideoSettings(), BatchOptions(engine=engine, jobs=workers, ray_cpus=0.01)  # type: ignore[arg-type]
+    segment, options = SegmentOptions(), BatchOptions(engine=engine, jobs=workers, ray_cpus=0.01)  # type: ignore[arg-type]
     make = RayEngine if engine == "ray" else LocalEngine
     clock = Clock()
     began = time.monotonic()
     report = run_batch(
-        [root / "in"], root / "out", settings, options, clock, engine=make(settings, options, WaitingWorker)
+        [root / "in"], root / "out", segment, options, clock, engine=make(segment, options, WaitingWorker)
     )
     assert report.done == len(waits), report
     wall = clock.times[-1][0] - clock.ready[0]

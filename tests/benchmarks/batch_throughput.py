@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from media import moving_squares, write_video
 
-from dvis_cli.batch import ENGINES, BatchOptions, Event, VideoSettings, run_batch
+from dvis_cli.batch import ENGINES, BatchOptions, Event, run_batch
+from dvis_cli.run.options import SegmentOptions
 
 
 def main() -> None:
@@ -46,8 +47,8 @@ def main() -> None:
             for crew in options.crews:
                 workers, threads = (int(part) for part in crew.split("x"))
                 out = root / f"{engine}-{crew}"
-                batch = BatchOptions(engine=engine, jobs=workers, threads=threads)
-                start, seconds, frames = measure(root / "in", out, batch, options)
+                batch = BatchOptions(engine=engine, jobs=workers)
+                start, seconds, frames = measure(root / "in", out, batch, threads, options)
                 first = first or frames / seconds
                 print(
                     f"{engine:6} {workers:8} {threads:8} {start:6.1f} s {seconds:7.1f} s "
@@ -61,7 +62,7 @@ def main() -> None:
 
 
 def measure(
-    source: Path, out: Path, batch: BatchOptions, options: argparse.Namespace
+    source: Path, out: Path, batch: BatchOptions, threads: int, options: argparse.Namespace
 ) -> tuple[float, float, int]:
     """(seconds until the first worker is ready, seconds from there to the last video, frames)."""
     began = time.monotonic()
@@ -74,14 +75,14 @@ def measure(
         if event.kind == "video_done":
             ended.append(time.monotonic())
 
-    settings = VideoSettings({"model": options.model}, {"short_side": options.short_side})
-    report = run_batch([source], out, settings, batch, hear)
+    segment = SegmentOptions(model=options.model, short_side=options.short_side, threads=threads)
+    report = run_batch([source], out, segment, batch, hear)
     assert report.done == options.videos and len(ready) == batch.jobs, report
     return ready[0] - began, ended[-1] - ready[0], report.frames
 
 
 def digest(out: Path) -> str:
-    """Hash of all results, by name and bytes; the manifest has times in it and is left out."""
+    """Hash of all results, by name and bytes."""
     total = hashlib.blake2b()
     for path in sorted(path for path in out.rglob("*") if path.is_file() and path.parent != out):
         total.update(str(path.relative_to(out)).encode() + b"\0" + path.read_bytes())

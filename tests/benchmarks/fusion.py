@@ -18,17 +18,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
-from dvis_cli.video_run import start_multiscale_run
 from rich.console import Console
 from rich.table import Table
 
 from dvis_cli.checkpoints.registry import known_model
 from dvis_cli.run.loading import categories_of
-from dvis_cli.run.model import RunSettings
 from dvis_cli.run.noise import random_model
 from dvis_cli.run.placement import keep_freed_memory
-from dvis_cli.structures import Frame
+from dvis_cli.run.settings import RunSettings
+from dvis_cli.run.video import SegmentedVideo
+from dvis_cli.structures import Frame, VideoInfo
 from dvis_cli.video.views import plan_views, preprocess_views
 
 PARTS = ("input", "networks", "fusion", "decision")
@@ -57,20 +56,13 @@ class Clock:
 
 
 def measure(name: str, scales: list[int], frames: int, task: str) -> dict[str, float]:
-    """Run a made-up video; all scales go through the same code, one of them included."""
+    """Run a made-up video."""
     keep_freed_memory()
     config = known_model(name).config
     model = random_model(config, categories_of(config))
     views = plan_views(720, 1280, tuple(scales))
     settings = RunSettings(config.mode, task=task)  # type: ignore[arg-type]
-    video, clock = start_multiscale_run(model, views, settings), Clock()
-    network: Any = video.network
-    network.add = clock.wrap("networks", network.add)
-    network.tubes = clock.wrap("fusion", network.tubes)
-    if len(views) == 1:
-        network._overlaps = lambda found, candidates: torch.zeros((len(candidates[0].queries),) * 2).double()
-    for scale in network.scales:
-        scale.tubes = clock.wrap("networks", scale.tubes)
+    clock = Clock()
     prepare = clock.wrap("input", preprocess_views)
     generator = np.random.default_rng(0)
     small = generator.integers(0, 256, (frames, 18, 32, 3), dtype=np.uint8)
@@ -80,9 +72,16 @@ def measure(name: str, scales: list[int], frames: int, task: str) -> dict[str, f
             rgb = np.ascontiguousarray(pixels.repeat(40, axis=0).repeat(40, axis=1))
             yield Frame(i, i / 10, rgb), prepare(rgb, views)
 
+    info = VideoInfo("noise", "noise", 1280, 720, 10.0, frames, None, False)
+    video = SegmentedVideo(info, source(), model, views, settings)
+    network: Any = video.network
+    network.add = clock.wrap("networks", network.add)
+    network.tubes = clock.wrap("fusion", network.tubes)
+    for scale in network.scales:
+        scale.state.finish_horizon = clock.wrap("networks", scale.state.finish_horizon)
     before = sum(clock.seconds.values())
     started = time.process_time()
-    for _ in video.frames(source()):
+    for _ in video:
         pass
     whole = time.process_time() - started
     clock.seconds["decision"] = whole - (sum(clock.seconds.values()) - before)

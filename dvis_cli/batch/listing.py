@@ -1,0 +1,352 @@
+"""What the user named -> all videos in it: folders are searched, patterns matched, lists read."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from dvis_cli.errors import UsageError, VideoError
+from dvis_cli.video.source import IMAGE_SUFFIXES, plain_name
+from dvis_cli.writers.folder import OUTPUT_NAMES, safe_name
+
+from .addresses import address_of, base_name, file_system, is_url, join, local_path, remote_mark, transfers
+from .output import RECORD, STATE
+
+LIST_SUFFIX = ".txt"
+_SUFFIXES = (
+    "mp4 m4v mov qt mkv webm avi divx gif ts mts m2ts m2t mpg mpeg mpe m1v m2v vob wmv asf flv f4v ogv ogm 3gp 3g2 mxf "
+    "dv rm rmvb nut y4m h264 264 h265 265 hevc ivf mjpeg mjpg"
+)
+VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Patterns (`*.mp4`, `day?/*`) against a name or the path relative to the folder that is searched."""
+
+    include: tuple[str, ...] = ()  # empty: everything that looks like a video
+    exclude: tuple[str, ...] = ()  # names of folders leave out all that is in them
+
+    def takes_file(self, relative: str) -> bool:
+        """Whether a file is wanted; hidden ones never are."""
+        name = base_name(relative)
+        if name.startswith(".") or self.leaves_out(relative):
+            return False
+        return _matches(relative, self.include) if self.include else _suffix(name) in VIDEO_SUFFIXES
+
+    def takes_images(self, relative: str) -> bool:
+        """Whether a folder of images is wanted."""
+        return not self.include or _matches(relative, self.include)
+
+    def leaves_out(self, relative: str) -> bool:
+        return _matches(relative, self.exclude)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One video, and where it is mirrored."""
+
+    source: str
+    place: str  # folder in the output, relative, "" for the top
+    folder: bool = False  # of images
+    fingerprint: str | None = None  # known already for addresses
+    size: int | None = None  # bytes
+
+    @property
+    def key(self) -> str:
+        """Its result's folder, relative to the output, unless that would meet another one."""
+        name = self.name
+        return _below(self.place, safe_name(name if self.folder else os.path.splitext(name)[0]))  # noqa: PTH122 - of a million
+
+    @property
+    def full_key(self) -> str:
+        """Where it goes when `key` is not its own."""
+        return _below(self.place, safe_name(self.name))
+
+    @property
+    def identity(self) -> str:
+        """The address, or the absolute path: what stays when the same video is named in another way."""
+        return self.source if is_url(self.source) else os.path.abspath(self.source)  # noqa: PTH100 - of links, too
+
+    @property
+    def name(self) -> str:
+        """Its whole name, as it is."""
+        name = base_name(self.source)
+        return name if name not in ("", ".", "..") else plain_name(Path(self.source))
+
+
+@dataclass
+class Listing:
+    """All videos of a run, and what was noticed while looking for them."""
+
+    found: list[Found] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # worth a line to the user
+    problems: list[str] = field(default_factory=list)  # folders that could not be searched
+
+
+def means_batch(sources: Sequence[str | Path], out: str | Path = "") -> bool:
+    """Whether these sources are a batch, rather than one plain video (a file or a folder of images).
+
+    One source is a batch when it is a folder that has videos directly in it, or has no images directly in it and
+    videos somewhere below; a pattern; a list; or an address, as is any source when the output is one.
+    """
+    path = local_path(str(sources[0])) if sources else None
+    if len(sources) != 1 or path is None or local_path(str(out)) is None:
+        return True
+    if path.is_dir():
+        return _is_folder_of_videos(path, Filters())
+    if path.exists() or path.is_symlink():
+        return _is_list(path)
+    return glob.has_magic(str(path))
+
+
+def list_videos(sources: Sequence[str | Path], out: str | Path, filters: Filters | None = None) -> Listing:
+    """Find all videos that the sources mean.
+
+    Args:
+        sources: files, folders, patterns, lists (.txt), addresses.
+        out: the output; it and other results are never taken for sources.
+        filters: which names to take in folders.
+
+    Raises:
+        UsageError: a pattern that matches nothing.
+        VideoError: a source that does not exist.
+    """
+    finder = _Finder(filters or Filters(), local_path(str(out)), several=len(sources) > 1)
+    for source in sources:
+        finder.add(str(source))
+    return finder.listing
+
+
+class _Finder:
+    """Adds the videos of one source after the other to a listing."""
+
+    def __init__(self, filters: Filters, out: Path | None, several: bool) -> None:
+        self.listing = Listing()
+        self._filters, self._several = filters, several
+        self._out = os.path.realpath(out) if out is not None else None
+
+    def add(self, source: str) -> None:
+        path = local_path(source)
+        if path is None:
+            self._address(source)
+        elif path.is_dir():
+            self._folder(path, plain_name(path) if self._several else "")
+        elif _is_list(path):
+            self._list(path)
+        elif path.exists() or path.is_symlink():
+            self.listing.found.append(Found(str(path), ""))
+        elif glob.has_magic(source):
+            self._pattern(source)
+        else:
+            raise VideoError(f"{source}: there is no such file or folder; check the path")
+
+    def _folder(self, folder: Path, place: str) -> None:
+        if not _is_folder_of_videos(folder, self._filters) and any(map(_is_image, _names(folder))):
+            parent = PurePosixPath(place).parent.as_posix()
+            self.listing.found.append(Found(str(folder), "" if parent == "." else parent, folder=True))
+        else:
+            self.listing.found.extend(walk(folder, place, self._filters, self._out, self.listing))
+
+    def _pattern(self, pattern: str) -> None:
+        matches = sorted(glob.glob(pattern, recursive=True), key=lambda m: (m.count(os.sep), m))  # noqa: PTH207
+        if not matches:
+            raise UsageError(f"{pattern}: no file matches; quote the pattern if the shell changed it")
+        base = _fixed_part(pattern)
+        seen: set[tuple[str, str]] = set()  # the same file, met again through a loop of links
+        for match in matches:
+            path = Path(match)
+            identity = (os.path.realpath(path.parent), path.name)
+            if identity in seen or self._is_result(path):
+                continue
+            seen.add(identity)
+            place = _relative(path.parent, base)
+            if path.is_dir():
+                if not pattern.rstrip(os.sep).endswith("**"):
+                    self._folder(path, _below(place, path.name))
+            elif self._filters.takes_file(_below(place, path.name)):
+                self.listing.found.append(Found(match, place))
+
+    def _is_result(self, path: Path) -> bool:
+        real = os.path.realpath(path)
+        inside = self._out is not None and (real == self._out or real.startswith(self._out + os.sep))
+        return inside or _is_result_folder(path.parent)
+
+    def _list(self, path: Path) -> None:
+        """One path, address or folder a line, relative to the list's own folder; `#` begins a remark."""
+        seen: set[str] = set()
+        base = Path(os.path.normpath(path.parent))
+        for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines():
+            entry = line.strip()
+            local = local_path(entry)
+            if not entry or entry.startswith("#"):
+                continue
+            if local is None:
+                self._address(entry, entry.partition("://")[2].rpartition("/")[0])
+                continue
+            where = Path(os.path.normpath(path.parent / local))
+            if str(where) in seen:
+                self.listing.notes.append(f"{path}: {entry} is listed twice; it is done once")
+                continue
+            seen.add(str(where))
+            place = _relative(where.parent, base)
+            if where.is_dir():
+                self._folder(where, _below(place, where.name))
+            else:
+                self.listing.found.append(Found(str(where), place))
+
+    def _address(self, url: str, place: str | None = None) -> None:
+        """A file, a folder or a pattern behind an address."""
+        fs, path = file_system(url)
+        base = path.rpartition("/")[0]
+        with transfers(url, "listing"):
+            if glob.has_magic(path):
+                found = fs.glob(path, detail=True)
+                base = path[: len(path) - len(path.lstrip("/"))] + _fixed_part(path.lstrip("/")).as_posix()
+            elif fs.isdir(path):
+                found, base = fs.find(path, detail=True), path.rstrip("/")
+            else:  # what is not there is listed, too, and will fail with its reason
+                found = {path: fs.info(path) if fs.exists(path) else {}}
+        results = {name.rpartition("/")[0] for name in found if base_name(name) in (RECORD, "segments.json")}
+        count = len(self.listing.found)
+        for name, info in sorted(found.items()):
+            inner = name[len(base) :].strip("/")
+            alone = len(found) == 1 and name == path
+            if info.get("type") == "directory" or name.rpartition("/")[0] in results:
+                continue
+            if alone or self._filters.takes_file(inner):
+                parent = place if place is not None and alone else inner.rpartition("/")[0]
+                mark = remote_mark(info) if info else None
+                self.listing.found.append(Found(address_of(name, url), parent, False, mark, info.get("size")))
+        if count == len(self.listing.found):
+            self.listing.notes.append(f"{url}: no videos found there")
+
+
+def walk(root: Path, place: str, filters: Filters, out: str | None, listing: Listing) -> Iterator[Found]:
+    """All videos in and below a folder, by name.
+
+    Real folders come before linked ones and each is searched once, so that links in circles end and a link to a
+    neighbour does not take its videos away from it.
+
+    Args:
+        out: real path of the output, which is left out.
+        listing: takes notes of what was left out, and problems.
+    """
+    seen: set[tuple[int, int]] = set()
+    stack, links = [(root, "")], deque[tuple[Path, str]]()
+    while stack or links:
+        path, inner = stack.pop() if stack else links.popleft()
+        try:
+            facts = path.stat()
+            identity = (facts.st_dev, facts.st_ino)
+            if identity in seen or os.path.realpath(path) == out:
+                continue
+            seen.add(identity)
+            with os.scandir(path) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            listing.problems.append(f"{path} cannot be searched: {error.strerror}")
+            continue
+        if path != root and (STATE in (entry.name for entry in entries) or _is_result_folder(path)):
+            continue  # another run's output, or a result
+        folders: list[tuple[Path, str]] = []
+        videos = images = 0
+        for entry in entries:
+            relative = _below(inner, entry.name)
+            if entry.name.startswith(".") or filters.leaves_out(relative):
+                continue
+            if _is_dir(entry):
+                (links if entry.is_symlink() else folders).append((Path(entry.path), relative))
+            elif filters.takes_file(relative):
+                videos += 1
+                yield Found(entry.path, "/".join(filter(None, (place, inner))))
+            else:
+                images += _is_image(entry.name)
+        if images and videos:
+            listing.notes.append(
+                f"{path}: {images} images beside videos are left out; give them their own folder"
+            )
+        elif images and inner and filters.takes_images(inner):
+            yield Found(str(path), "/".join(filter(None, (place, inner.rpartition("/")[0]))), folder=True)
+        stack.extend(reversed(folders))
+
+
+def _is_folder_of_videos(folder: Path, filters: Filters) -> bool:
+    """Whether a folder is searched rather than read as images."""
+    names = list(_names(folder))
+    if any(map(filters.takes_file, names)):
+        return True
+    return (
+        not any(map(_is_image, names)) and next(walk(folder, "", filters, None, Listing()), None) is not None
+    )
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Of the files in a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from (one.name for one in entries if not one.name.startswith(".") and not _is_dir(one))
+    except OSError as error:
+        raise VideoError(f"{folder} cannot be listed: {error.strerror}; check its permissions") from error
+
+
+def _is_result_folder(folder: Path) -> bool:
+    """Whether a folder is a result of this program: its overlay must not be segmented again."""
+    if (folder / RECORD).is_file():
+        return True
+    others = OUTPUT_NAMES - {"segments.json"}
+    return (folder / "segments.json").is_file() and any((folder / name).exists() for name in others)
+
+
+def _is_list(path: Path) -> bool:
+    """A video that is named .txt, or a broken one, has bytes that text has not."""
+    try:
+        if path.suffix.lower() != LIST_SUFFIX or not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return b"\0" not in file.read(4096)
+    except OSError:
+        return False
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_image(name: str) -> bool:
+    return _suffix(name) in IMAGE_SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - many names, and addresses
+
+
+def _matches(relative: str, patterns: tuple[str, ...]) -> bool:
+    name = base_name(relative)
+    return any(fnmatch.fnmatchcase(name, one) or fnmatch.fnmatchcase(relative, one) for one in patterns)
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The folder of a pattern before its first wildcard."""
+    parts = Path(pattern).parts
+    return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+
+
+def _relative(folder: Path, base: Path) -> str:
+    """Where to put something of a folder: relative to the base, or its whole path when it lies outside."""
+    inside = os.path.relpath(os.path.abspath(folder), os.path.abspath(base))  # noqa: PTH100 - not of links
+    if Path(inside).parts[:1] == ("..",):
+        inside = os.path.abspath(folder).lstrip(os.sep)  # noqa: PTH100
+    return "" if inside == "." else Path(inside).as_posix()
+
+
+def _below(place: str, name: str) -> str:
+    return join(place, name) if place else name
