@@ -22,6 +22,7 @@ Mode = Literal["minvis", "online", "offline"]
 MODES: tuple[Mode, ...] = typing.get_args(Mode)  # each includes the parts of the one before
 TaskName = Literal["panoptic", "instance", "semantic"]
 TASKS: tuple[TaskName, ...] = typing.get_args(TaskName)
+HEAD = 64  # channels of a head of every DINOv2 vision transformer
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,38 @@ class EfficientNetLiteConfig:
 
 
 @dataclass(frozen=True)
+class ViTAdapterConfig:
+    """DINOv2 vision transformer with the adapter of DVIS++; the defaults are ViT-L. Heads have 64 channels."""
+
+    kind: Literal["vit_adapter"] = "vit_adapter"
+    channels: int = 1024
+    blocks: int = 24  # a multiple of four
+    hidden: int = 4096  # of a block's perceptron
+    grid: int = 37  # side of the learned position grid
+    prior_channels: int = 64  # of the convolutions beside the transformer, at stride 4
+    extractor_heads: int = 16
+    extractor_hidden: int = 256
+
+
+@dataclass(frozen=True)
+class VideoMTConfig:
+    """VidEoMT: a vision transformer that is the whole segmenter and keeps its queries from frame to frame.
+
+    The defaults are ViT-L for VIPSeg. Heads have 64 channels. `pixel_decoder`, `query_decoder` and `tracker` of a model
+    with it do not count.
+    """
+
+    kind: Literal["videomt"] = "videomt"
+    channels: int = 1024  # of a query and of the mask features
+    blocks: int = 24
+    query_blocks: int = 4  # the last ones, in which the queries take part
+    queries: int = 200
+    grid: int = 80  # side of the learned position grid
+    registers: int = 4
+    patch: int = 16  # pixels a side
+
+
+@dataclass(frozen=True)
 class PixelDecoderConfig:
     """Deformable encoder and FPN step."""
 
@@ -70,13 +103,16 @@ class PixelDecoderConfig:
 
 @dataclass(frozen=True)
 class QueryDecoderConfig:
-    """Masked-attention decoder. Its `channels` are also those of the tracker and the refiner."""
+    """Masked-attention decoder. Its `channels` are also those of the tracker and refiner; in DVIS++ half of those."""
 
     channels: int = 256
     queries: int = 100
     layers: int = 9
     heads: int = 8
     ffn: int = 2048
+    reid_hidden: int = (
+        0  # of the re-identification head that makes a model one of DVIS++; 0: DVIS, no such head
+    )
 
 
 @dataclass(frozen=True)
@@ -130,6 +166,10 @@ class DecisionConfig:
     window: int = 300
 
 
+Backbone = ResNetConfig | SwinConfig | EfficientNetLiteConfig | ViTAdapterConfig | VideoMTConfig
+Family = Literal["dvis", "dvis++", "videomt"]
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A whole model."""
@@ -137,7 +177,7 @@ class ModelConfig:
     name: str = "custom"
     description: str = ""
     mode: Mode = "offline"  # the most that the model can do: minvis < online < offline
-    backbone: ResNetConfig | SwinConfig | EfficientNetLiteConfig = field(default_factory=ResNetConfig)
+    backbone: Backbone = field(default_factory=ResNetConfig)
     pixel_decoder: PixelDecoderConfig = field(default_factory=PixelDecoderConfig)
     query_decoder: QueryDecoderConfig = field(default_factory=QueryDecoderConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
@@ -150,15 +190,41 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _check(self)
 
+    @property
+    def family(self) -> Family:
+        """Which of the three kinds of networks it is (docs/method.md)."""
+        if isinstance(self.backbone, VideoMTConfig):
+            return "videomt"
+        return "dvis++" if self.query_decoder.reid_hidden else "dvis"
+
+    @property
+    def queries(self) -> int:
+        """Q."""
+        return (self.backbone if isinstance(self.backbone, VideoMTConfig) else self.query_decoder).queries
+
+    @property
+    def track_channels(self) -> int:
+        """Channels of a query in the tracker and the refiner."""
+        if isinstance(self.backbone, VideoMTConfig):
+            return self.backbone.channels
+        return self.query_decoder.channels * (2 if self.family == "dvis++" else 1)
+
+    @property
+    def mask_channels(self) -> int:
+        """Channels of the mask features."""
+        video = self.backbone if isinstance(self.backbone, VideoMTConfig) else None
+        return video.channels if video else self.pixel_decoder.mask_channels
+
 
 def _check(config: ModelConfig) -> None:
     """Refuse sizes that no network can be built from, with the names of the two that disagree."""
+    _check_transformer(config.backbone)
     decoder = config.query_decoder
     for label, channels, heads in (
         ("query_decoder", decoder.channels, decoder.heads),
         ("pixel_decoder", config.pixel_decoder.channels, config.pixel_decoder.heads),
-        ("tracker", decoder.channels, config.tracker.heads),
-        ("refiner", decoder.channels, config.refiner.heads),
+        ("tracker", config.track_channels, config.tracker.heads),
+        ("refiner", config.track_channels, config.refiner.heads),
     ):
         if heads < 1 or channels % heads:
             raise ConfigError(f"{label}: {channels} channels cannot be split over heads={heads}")
@@ -172,12 +238,38 @@ def _check(config: ModelConfig) -> None:
             raise ConfigError(f"decision.{label}={value} must lie in 0..1")
     if not 0 <= config.refiner.blend <= 1:
         raise ConfigError(f"refiner.blend={config.refiner.blend} must lie in 0..1")
+    if config.refiner.blend < 1 and config.family == "dvis++":
+        raise ConfigError(
+            "refiner.blend: the tracker of DVIS++ has mask features of its own, so it must be 1"
+        )
     if config.refiner.presence < 0 or (config.refiner.presence and config.refiner.presence % 2 == 0):
         raise ConfigError(f"refiner.presence={config.refiner.presence} must be 0 or an odd number of frames")
     if config.decision.window < 1:
         raise ConfigError(f"decision.window={config.decision.window} must be at least 1 frame")
     if config.num_classes < 1:
         raise ConfigError(f"num_classes={config.num_classes} must be at least 1")
+
+
+def _check_transformer(backbone: Backbone) -> None:
+    """The sizes that a vision transformer needs to be divisible."""
+    if not isinstance(backbone, (ViTAdapterConfig, VideoMTConfig)):
+        return
+    if backbone.channels < 1 or backbone.channels % HEAD:
+        raise ConfigError(f"backbone.channels={backbone.channels} must be a multiple of {HEAD} (a head)")
+    if isinstance(backbone, ViTAdapterConfig):
+        if backbone.blocks < 4 or backbone.blocks % 4:
+            raise ConfigError(f"backbone.blocks={backbone.blocks} must be a multiple of 4 (interactions)")
+        heads = backbone.extractor_heads
+        if heads < 1 or backbone.channels % heads:
+            raise ConfigError(
+                f"backbone: {backbone.channels} channels cannot be split over extractor_heads={heads}"
+            )
+    elif not 0 < backbone.query_blocks <= backbone.blocks:
+        raise ConfigError(
+            f"backbone.query_blocks={backbone.query_blocks} must lie in 1..blocks={backbone.blocks}"
+        )
+    elif backbone.patch not in (8, 16, 32):
+        raise ConfigError(f"backbone.patch={backbone.patch} pixels: choose 8, 16 or 32")
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -111,11 +111,14 @@ class View:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SegmenterOutput(Record):
-    """What the segmenter found in each of T frames, independently."""
+    """What the segmenter found in each of T frames; independently, but for VidEoMT."""
 
-    queries: Tensor  # (T, Q, C) after the decoder's final norm
+    queries: (
+        Tensor  # (T, Q, C) after the decoder's final norm; DVIS++: (T, Q, 3C), see `QueryDecoder.forward`
+    )
     mask_features: Tensor  # (T, C, h, w)
     class_logits: Tensor  # (T, Q, K+1)
+    memory: Tensor | None = None  # (1, Q, C) of VidEoMT: what its next frame begins with
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -133,6 +136,7 @@ class Tracks(Record):
     queries: Tensor  # (B, T, Q, C) after the final norm
     class_logits: Tensor  # (B, T, Q, K+1)
     indices: Tensor  # (B, T, Q) int64: which segmenter query of the frame was put in row q
+    before_norm: Tensor  # (B, T, Q, C)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

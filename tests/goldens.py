@@ -1,14 +1,16 @@
-"""Access to the recorded numbers in `tests/data/goldens`."""
+"""Access to the recorded numbers in `tests/data/goldens`, and to more of them where `$DVIS_GOLDENS` says."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from dvis_cli.run.loading import load_model
@@ -37,18 +39,22 @@ class Golden:
     @staticmethod
     @lru_cache
     def load(name: str) -> Golden:
-        folder = FOLDER / name
+        """`name`: a folder of `tests/data/goldens`, or "whole/<name>" for one of `$DVIS_GOLDENS`, nothing left out."""
+        folder = folder_of(name)
+        kind = "pad90." if name.startswith("whole/") else ""
+        weights = next(folder.glob("weights*.safetensors"))
+        facts = folder / (f"{kind}json" if kind else "final.json")
         return Golden(
             name,
-            load_model(folder / "weights_offline.safetensors", device="cpu", precision="fp32"),
-            dict(np.load(folder / "stages.npz")),
-            dict(np.load(folder / "final.npz")),
-            json.loads((folder / "final.json").read_text()),
+            load_model(weights, device="cpu", precision="fp32"),
+            dict(np.load(folder / f"{kind}stages.npz")),
+            dict(np.load(folder / f"{kind}final.npz")),
+            json.loads(facts.read_text()),
         )
 
     @property
     def folder(self) -> Path:
-        return FOLDER / self.name
+        return folder_of(self.name)
 
     @property
     def frames(self) -> np.ndarray:
@@ -77,6 +83,20 @@ class Golden:
         info = VideoInfo("golden", "golden", 150, 90, 10.0, None, None, False)
         source = self.source(views) if source is None else source
         return SegmentedVideo(info, source, self.model, views, settings, on_progress)
+
+
+def folder_of(name: str) -> Path:
+    """See `Golden.load`."""
+    if not name.startswith("whole/"):
+        return FOLDER / name
+    if "DVIS_GOLDENS" not in os.environ:
+        pytest.skip("DVIS_GOLDENS does not say where the whole recordings are")
+    return Path(os.environ["DVIS_GOLDENS"]) / name.removeprefix("whole/")
+
+
+def whole(*names: str) -> list:
+    """Parameters of slow tests: the whole recordings of these networks."""
+    return [pytest.param(f"whole/{name}", marks=pytest.mark.slow) for name in names]
 
 
 def error(ours: torch.Tensor, recorded: np.ndarray) -> float:

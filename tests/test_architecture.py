@@ -34,6 +34,7 @@ LEVELS = {
     **dict.fromkeys(STAGES, 3),
     "layers": 4,
     "coco_masks": 4,
+    "demux": 4,
     "structures": 5,
     "config": 6,
     "files": 6,

@@ -311,10 +311,11 @@ def test_missing_files_and_names(tmp_path: Path) -> None:
 
 def test_registered_models_find_their_weights(tmp_path: Path, monkeypatch, state) -> None:
     monkeypatch.setenv("DVIS_WEIGHTS", str(tmp_path))
-    assert {m.name for m in known_models() if m.ready} == {"dvis-lite", "tiny"}
+    always = {"dvis-lite", "tiny", "tiny-plus", "tiny-videomt"}
+    assert {m.name for m in known_models() if m.ready} == always
     (tmp_path / "offline-r50.pth").write_bytes(b"x")
-    assert {m.name for m in known_models() if m.ready} == {"dvis-lite", "tiny", "offline-r50"}
-    assert len(known_models()) == 8
+    assert {m.name for m in known_models() if m.ready} == always | {"offline-r50"}
+    assert len(known_models()) == 14
 
 
 def test_random_weights_are_reproducible_and_carry_their_configuration(tmp_path: Path) -> None:

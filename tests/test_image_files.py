@@ -17,7 +17,7 @@ from media import (
 )
 from PIL import Image, ImageOps
 
-from dvis_cli.errors import UsageError, VideoError
+from dvis_cli.errors import DvisWarning, UsageError, VideoError
 from dvis_cli.video import Selection, open_video
 from dvis_cli.video.image_files import natural_key
 
@@ -33,7 +33,8 @@ def test_image_folder(tmp_path: Path):
     assert (info.name, info.width, info.height, info.fps, info.frames) == ("my clip", 30, 20, 10, 12)
     assert info.duration == pytest.approx(1.2)
     assert not info.has_audio
-    read = list(source)
+    with pytest.warns(DvisWarning, match=r"1 of 13 files cannot be read as images and are left out: 1 \.txt"):
+        read = list(source)
     assert [frame.name for frame in read] == [f"frame{i}" for i in range(12)]
     assert [frame.pts for frame in read] == [i / 10 for i in range(12)]
     for frame, expected in zip(read, frames, strict=True):
@@ -119,7 +120,7 @@ def test_folder_without_images(tmp_path: Path):
     with pytest.raises(VideoError, match=r"has no images \(0 other files\)"):
         open_video(tmp_path)
     write_video(tmp_path / "a.mp4", number_frames(1))
-    with pytest.raises(VideoError, match=r"no images \(1 other files\).*named one by one"):
+    with pytest.raises(VideoError, match=r"no images \(1 other files: 1 \.mp4\).*named one by one"):
         open_video(tmp_path)
 
 

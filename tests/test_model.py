@@ -349,9 +349,9 @@ def test_a_track_that_is_not_there_has_an_empty_mask(golden: Golden, monkeypatch
     config, segment = golden.model.config, golden.model.segment
     every = torch.arange(config.query_decoder.queries)
 
-    def doubtful(frames: torch.Tensor) -> SegmenterOutput:
+    def doubtful(frames: torch.Tensor, memory: None) -> SegmenterOutput:
         """As the segmenter says, but half of the queries are taken for nothing."""
-        output = segment(frames)
+        output = segment(frames, memory)
         odds = odds_of_something(output.class_logits)
         logits = output.class_logits.clone()
         logits[..., -1] += odds.median()

@@ -86,7 +86,6 @@ def test_one_frame(tmp_path: Path):
     assert numbers(source) == [0]
 
 
-@pytest.mark.skipif(int(av.__version__.split(".")[0]) < 17, reason="PyAV 17 began to follow the tags")
 def test_colours_follow_the_matrix_and_range_of_the_file(tmp_path: Path):
     """Pure colours, converted to YUV by the book (BT.709 and BT.601, limited and full range)."""
     colours = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (90, 160, 220)])

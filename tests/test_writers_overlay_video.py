@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -26,6 +27,7 @@ from dvis_cli.writers import video_encoder
 from dvis_cli.writers.overlay import draw_overlay
 from dvis_cli.writers.overlay_video import OverlayVideo
 
+CASES = Path(__file__).parent / "data" / "cases"
 CLICKS = [0.1 + 0.5 * index for index in range(6)]
 
 
@@ -208,3 +210,82 @@ def test_abort_leaves_no_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["source.mp4"]
     OverlayVideo(tmp_path / "overlay.mp4", info()).close()  # no frames: no file
     assert [path.name for path in tmp_path.iterdir()] == ["source.mp4"]
+
+
+# --- tracks that cannot be read, and hostile names ---------------------------------------------------------
+
+
+def overlay_with_warnings(
+    folder: Path, source: Path, name: str = "overlay.mp4"
+) -> tuple[str | None, list[str]]:
+    """(codec of the sound in the overlay of a few frames of `source`, warnings)."""
+    told: list[str] = []
+    video = OverlayVideo(folder / name, info(), "blend", source, told.append)
+    for index in range(5):
+        video.add(frame(index, index / 10))
+    video.close()
+    return audio_codec(folder / name), told
+
+
+@pytest.mark.parametrize("codec", [b"ac-4", b"mhm1", b"zzzz"])
+def test_sound_without_a_decoder_leaves_the_overlay_silent(tmp_path: Path, codec: bytes) -> None:
+    data = bytearray((CASES / "aac.mp4").read_bytes())
+    entry = data.index(b"mp4a", data.index(b"soun"))
+    data[entry : entry + 4] = codec
+    configuration = data.index(b"esds", entry)
+    data[configuration : configuration + 4] = b"free"
+    (tmp_path / "a.mp4").write_bytes(data)
+    sound, told = overlay_with_warnings(tmp_path, tmp_path / "a.mp4")
+    assert sound is None and len(told) == 1
+    assert "there is none in the overlay" in told[0] and "no decoder" in told[0]
+
+
+def test_another_track_is_taken_when_the_best_has_no_decoder(tmp_path: Path) -> None:
+    sound, told = overlay_with_warnings(tmp_path, CASES / "two_audio.mp4")
+    assert sound == "aac" and len(told) == 1 and "audio track 1 (from 0) of 2" in told[0]
+
+
+@pytest.mark.parametrize("default", [0, 1])
+def test_the_best_of_several_audio_tracks_is_taken(tmp_path: Path, default: int) -> None:
+    """By FFmpeg's rule: a default track before others."""
+    source = tmp_path / "two.mkv"
+    with av.open(str(source), "w") as output:
+        streams = [output.add_stream(name, rate=48000, layout="mono") for name in ("aac", "flac")]
+        for stream in streams:
+            stream.disposition = 1 if stream is streams[default] else 0
+        for first in range(0, 24576, 1024):
+            for stream in streams:
+                kind = stream.codec_context.format.name
+                samples = np.zeros((1, 1024), np.float32 if kind == "fltp" else np.int16)
+                block = av.AudioFrame.from_ndarray(samples, format=kind, layout="mono")
+                block.sample_rate, block.pts, block.time_base = 48000, first, Fraction(1, 48000)
+                output.mux(stream.encode(block))
+        for stream in streams:
+            output.mux(stream.encode(None))
+    sound, told = overlay_with_warnings(tmp_path, source)
+    assert sound == ("aac", "flac")[default]
+    assert len(told) == 1 and f"audio track {default} (from 0) of 2" in told[0]
+
+
+def test_encrypted_sound_is_left_out_and_called_so(tmp_path: Path) -> None:
+    source = tmp_path / "a.mp4"
+    key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "01" * 16, "encryption_kid": "23" * 16}
+    with av.open(str(source), "w", container_options=key) as output, av.open(str(CASES / "aac.mp4")) as plain:
+        stream = output.add_stream_from_template(plain.streams.audio[0])
+        for packet in plain.demux(audio=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    sound, told = overlay_with_warnings(tmp_path, source)
+    assert sound is None and len(told) == 1 and "encrypted" in told[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["2024-05-01T12:30:45.mp4", "file:a.mp4", "a%03d?*.mp4", "-i.mp4", "con.mp4", "x|y.mp4"]
+)
+def test_sound_of_any_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bare relative name is a name: no protocol, no pattern, no option; for the overlay, too."""
+    (tmp_path / name).write_bytes((CASES / "aac.mp4").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for source in (Path(name), tmp_path / name):
+        assert overlay_with_warnings(Path(), source, f"o:{name}") == ("aac", [])

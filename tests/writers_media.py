@@ -120,7 +120,7 @@ def video_seconds(path: Path) -> float:
 
 
 def audio_codec(path: Path) -> str | None:
-    with av.open(str(path)) as container:
+    with av.open(f"file:{path.absolute()}") as container:
         streams = container.streams.audio
         return codec_name(streams[0]) if streams else None
 

@@ -14,7 +14,9 @@ from typing import Any
 from dvis_cli.config import Mode, ModelConfig, load_yaml, model_config
 from dvis_cli.errors import ConfigError
 
-_MODES: dict[str, Mode] = {"MinVIS": "minvis", "DVIS_online": "online", "DVIS_offline": "offline"}
+_PLUS: dict[str, Mode] = {"CTMinVIS": "minvis", "DVIS_Plus_online": "online", "DVIS_Plus_offline": "offline"}
+_MODES: dict[str, Mode] = {"MinVIS": "minvis", "DVIS_online": "online", "DVIS_offline": "offline", **_PLUS}
+_VIDEOMT = "videomt_online"
 _RESNET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _PIXEL_DECODER_FFN = 1024  # fixed in the code, whatever the config says
 
@@ -46,11 +48,20 @@ _DEFAULTS: dict[str, Any] = {
     "MODEL.MASK_FORMER.DEC_LAYERS": 10,
     "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 100,
     "MODEL.MASK_FORMER.PRE_NORM": False,
+    "MODEL.MASK_FORMER.REID_BRANCH": True,
+    "MODEL.MASK_FORMER.REID_HIDDEN_DIM": 256,
     "MODEL.MASK_FORMER.SIZE_DIVISIBILITY": 32,
     "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD": 0.8,
     "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD": 0.8,
     "MODEL.TRACKER.DECODER_LAYERS": 6,
     "MODEL.REFINER.DECODER_LAYERS": 6,
+    "MODEL.BACKBONE.MODEL_NAME": "vit_large_patch14_reg4_dinov2",
+    "MODEL.BACKBONE.NORM_QUERIES": False,
+    "MODEL.BACKBONE.NUM_CLASSES": 124,
+    "MODEL.BACKBONE.NUM_OBJECT_QUERIES": 200,
+    "MODEL.BACKBONE.SIZE_DIVISIBILITY": 32,
+    "MODEL.BACKBONE.TEST.OBJECT_MASK_THRESHOLD": 0.8,
+    "MODEL.BACKBONE.TEST.OVERLAP_THRESHOLD": 0.8,
 }
 
 
@@ -72,10 +83,15 @@ def config_from_detectron2(document: dict[str, Any], path: Path) -> ModelConfig:
     merged = _with_bases(document, path, ())
     get = _Options(merged, path)
     architecture = get("MODEL.META_ARCHITECTURE", required=True)
+    if architecture == _VIDEOMT:
+        return model_config(_videomt(get), f"config {path}")
     if architecture not in _MODES:
         raise ConfigError(
-            f"config {path}: META_ARCHITECTURE {architecture!r} is not supported; known: {', '.join(_MODES)}"
+            f"config {path}: META_ARCHITECTURE {architecture!r} is not supported; known: "
+            f"{', '.join((*_MODES, _VIDEOMT))}"
         )
+    if architecture in _PLUS and not get("MODEL.MASK_FORMER.REID_BRANCH"):
+        raise ConfigError(f"config {path}: REID_BRANCH is off, which is not supported")
     get.refuse("MODEL.MASK_FORMER.PRE_NORM", "MODEL.SWIN.APE", "MODEL.RESNETS.STRIDE_IN_1X1")
     heads, ffn = get("MODEL.MASK_FORMER.NHEADS"), get("MODEL.MASK_FORMER.DIM_FEEDFORWARD")
     translated = {
@@ -96,23 +112,47 @@ def config_from_detectron2(document: dict[str, Any], path: Path) -> ModelConfig:
             "layers": get("MODEL.MASK_FORMER.DEC_LAYERS") - 1,
             "heads": heads,
             "ffn": ffn,
+            "reid_hidden": get("MODEL.MASK_FORMER.REID_HIDDEN_DIM") if architecture in _PLUS else 0,
         },
         "tracker": {"layers": get("MODEL.TRACKER.DECODER_LAYERS"), "heads": heads, "ffn": ffn},
         "refiner": {"layers": get("MODEL.REFINER.DECODER_LAYERS"), "heads": heads, "ffn": ffn},
         "num_classes": get("MODEL.SEM_SEG_HEAD.NUM_CLASSES"),
-        "input": {
-            "short_side": get("INPUT.MIN_SIZE_TEST"),
-            "long_side": get("INPUT.MAX_SIZE_TEST"),
-            "divisor": get("MODEL.MASK_FORMER.SIZE_DIVISIBILITY"),
-            "mean": get("MODEL.PIXEL_MEAN"),
-            "std": get("MODEL.PIXEL_STD"),
-        },
-        "decision": {
-            "score_threshold": get("MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD"),
-            "overlap_threshold": get("MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD"),
-        },
+        "input": _input(get, "MODEL.MASK_FORMER"),
+        "decision": _decision(get, "MODEL.MASK_FORMER"),
     }
     return model_config(translated, f"config {path}")
+
+
+def _videomt(get: _Options) -> dict[str, Any]:
+    """VidEoMT; how wide and how deep it is only its tensors tell."""
+    name = get("MODEL.BACKBONE.MODEL_NAME")
+    if "v3" in name or get("MODEL.BACKBONE.NORM_QUERIES"):
+        raise ConfigError(f"config {get.path}: VidEoMT with a DINOv3 transformer ({name}) is not supported")
+    return {
+        "name": get.path.stem,
+        "mode": "online",
+        "backbone": {"kind": "videomt", "queries": get("MODEL.BACKBONE.NUM_OBJECT_QUERIES")},
+        "num_classes": get("MODEL.BACKBONE.NUM_CLASSES"),
+        "input": _input(get, "MODEL.BACKBONE"),
+        "decision": _decision(get, "MODEL.BACKBONE"),
+    }
+
+
+def _input(get: _Options, section: str) -> dict[str, Any]:
+    return {
+        "short_side": get("INPUT.MIN_SIZE_TEST"),
+        "long_side": get("INPUT.MAX_SIZE_TEST"),
+        "divisor": get(f"{section}.SIZE_DIVISIBILITY"),
+        "mean": get("MODEL.PIXEL_MEAN"),
+        "std": get("MODEL.PIXEL_STD"),
+    }
+
+
+def _decision(get: _Options, section: str) -> dict[str, Any]:
+    return {
+        "score_threshold": get(f"{section}.TEST.OBJECT_MASK_THRESHOLD"),
+        "overlap_threshold": get(f"{section}.TEST.OVERLAP_THRESHOLD"),
+    }
 
 
 class _Options:
@@ -153,11 +193,13 @@ def _backbone(get: _Options) -> dict[str, Any]:
             "window": get("MODEL.SWIN.WINDOW_SIZE"),
             "drop_path": get("MODEL.SWIN.DROP_PATH_RATE"),
         }
+    if name == "D2VitAdapterDinoV2":
+        return {"kind": "vit_adapter"}  # how large it is its tensors tell
     depth = get("MODEL.RESNETS.DEPTH")
     if name != "build_resnet_backbone" or depth not in _RESNET_BLOCKS:
         raise ConfigError(
             f"config {get.path}: backbone {name} of depth {depth} is not supported; known: D2SwinTransformer, "
-            f"build_resnet_backbone of depth {', '.join(map(str, _RESNET_BLOCKS))}"
+            f"D2VitAdapterDinoV2, build_resnet_backbone of depth {', '.join(map(str, _RESNET_BLOCKS))}"
         )
     bottleneck = get("MODEL.RESNETS.WIDTH_PER_GROUP")
     outputs = get("MODEL.RESNETS.RES2_OUT_CHANNELS")

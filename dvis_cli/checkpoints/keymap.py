@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from .keymap_vit import PLUS, VIDEOMT, VIT_ADAPTER
+
 _PIXEL = ("sem_seg_head.pixel_decoder.", "segmenter.pixel_decoder.")
 _QUERY = ("sem_seg_head.predictor.", "segmenter.query_decoder.")
 
@@ -109,7 +111,8 @@ _REFINER = [
 ]
 
 # The first rule that fits is taken, so a longer template stands before the one it begins with.
-_RULES = [*_RESNET, *_SWIN, *_EFFICIENTNET, *_PIXEL_DECODER, *_QUERY_DECODER, *_TRACKER, *_REFINER]
+_BACKBONES = [*_RESNET, *_SWIN, *_EFFICIENTNET, *VIT_ADAPTER]
+_RULES = [*_BACKBONES, *_PIXEL_DECODER, *_QUERY_DECODER, *_TRACKER, *_REFINER, *PLUS, *VIDEOMT]
 
 
 def _compile(rules: Iterable[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]]:
@@ -128,8 +131,11 @@ def _compile(rules: Iterable[tuple[str, str]]) -> list[tuple[re.Pattern[str], st
 _TO_OURS = _compile(_RULES)
 _TO_OFFICIAL = _compile((ours, official) for official, ours in _RULES)
 
-# Tensors that published files hold and no network needs: the loss's class weights, an index that is computed.
-_IGNORED = re.compile(r"criterion\.|.*\.relative_position_index$")
+# Tensors that published files hold and no network needs: the loss's class weights, an index that is computed, counts of
+# batches, and what of a transformer serves its own training.
+_IGNORED = re.compile(
+    r"criterion\.|.*\.(relative_position_index|num_batches_tracked)$|backbone\.vit_module\.(norm\.|mask_token$)"
+)
 
 
 def is_ignored(official: str) -> bool:

@@ -64,7 +64,7 @@ class KnownModel:
     @property
     def untrained(self) -> bool:
         """Whether the model has no trained weights anywhere: noise, made at load from a fixed seed."""
-        return self.name == "tiny"
+        return self.name.startswith("tiny")
 
     @property
     def bundled(self) -> bool:

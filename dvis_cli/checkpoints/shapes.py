@@ -23,8 +23,11 @@ from dvis_cli.config import (
     ResNetConfig,
     SwinConfig,
     TrackerConfig,
+    ViTAdapterConfig,
 )
 from dvis_cli.errors import CheckpointError
+
+from .shapes_vit import is_videomt, videomt, vit_adapter
 
 Shape = tuple[int, ...]
 _LEVELS, _POINTS = 3, 4
@@ -34,7 +37,7 @@ _OFFSETS = _PIXEL + "transformer.encoder.layers.0.self_attn.sampling_offsets.wei
 
 
 @dataclass(frozen=True)
-class _Shapes:
+class Shapes:
     """Shapes by official name, with questions that fail in one line."""
 
     shapes: Mapping[str, Shape]
@@ -71,7 +74,15 @@ def config_from_shapes(shapes: Mapping[str, Shape], path: Path) -> ModelConfig:
     Raises:
         CheckpointError: a tensor that every model has is not there.
     """
-    look = _Shapes(shapes, path)
+    look = Shapes(shapes, path)
+    if is_videomt(look):
+        return ModelConfig(
+            name=path.stem,
+            mode="offline" if look.has("refiner.") else "online",
+            backbone=videomt(look),
+            refiner=RefinerConfig(**_stage(look, "refiner.", RefinerConfig.heads)),
+            num_classes=look.of("backbone.class_head.weight")[0] - 1,
+        )
     heads = look.of(_OFFSETS)[0] // (_LEVELS * _POINTS * 2)
     queries, channels = look.of(_QUERY + "query_feat.weight")
     return ModelConfig(
@@ -92,6 +103,7 @@ def config_from_shapes(shapes: Mapping[str, Shape], path: Path) -> ModelConfig:
             layers=look.count(re.escape(_QUERY) + r"transformer_ffn_layers\.(\d+)\."),
             heads=heads,
             ffn=look.of(_QUERY + "transformer_ffn_layers.0.linear1.weight")[0],
+            reid_hidden=look.shapes.get(_QUERY + "reid_embed.layers.0.weight", (0,))[0],
         ),
         tracker=TrackerConfig(**_stage(look, "tracker.", heads)),
         refiner=RefinerConfig(**_stage(look, "refiner.", heads)),
@@ -99,13 +111,13 @@ def config_from_shapes(shapes: Mapping[str, Shape], path: Path) -> ModelConfig:
     )
 
 
-def _mode(look: _Shapes) -> Mode:
+def _mode(look: Shapes) -> Mode:
     if look.has("refiner."):
         return "offline"
     return "online" if look.has("tracker.") else "minvis"
 
 
-def _stage(look: _Shapes, prefix: str, heads: int) -> dict[str, Any]:
+def _stage(look: Shapes, prefix: str, heads: int) -> dict[str, Any]:
     if not look.has(prefix):
         return {}
     return {
@@ -115,7 +127,9 @@ def _stage(look: _Shapes, prefix: str, heads: int) -> dict[str, Any]:
     }
 
 
-def _backbone(look: _Shapes) -> ResNetConfig | SwinConfig | EfficientNetLiteConfig:
+def _backbone(look: Shapes) -> ResNetConfig | SwinConfig | EfficientNetLiteConfig | ViTAdapterConfig:
+    if look.has("backbone.vit_module."):
+        return vit_adapter(look)
     if look.has("backbone.patch_embed."):
         return _swin(look)
     if look.has("backbone.lite_stem."):
@@ -127,7 +141,7 @@ def _backbone(look: _Shapes) -> ResNetConfig | SwinConfig | EfficientNetLiteConf
     )
 
 
-def _efficientnet(look: _Shapes) -> EfficientNetLiteConfig:
+def _efficientnet(look: Shapes) -> EfficientNetLiteConfig:
     stages = range(look.count(r"backbone\.lite_stages\.(\d+)\."))
     return EfficientNetLiteConfig(
         stem_channels=look.of("backbone.lite_stem.conv.weight")[0],
@@ -136,7 +150,7 @@ def _efficientnet(look: _Shapes) -> EfficientNetLiteConfig:
     )
 
 
-def _swin(look: _Shapes) -> SwinConfig:
+def _swin(look: Shapes) -> SwinConfig:
     stages = look.count(r"backbone\.layers\.(\d+)\.")
     tables = [
         look.of(f"backbone.layers.{i}.blocks.0.attn.relative_position_bias_table") for i in range(stages)

@@ -38,6 +38,7 @@ class Reporter:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
+        self.warned: list[str] = []  # every warning so far, shown or not
 
     def say(self, text: str) -> None:
         """A line a person may want to read."""
@@ -46,6 +47,7 @@ class Reporter:
 
     def warn(self, text: str) -> None:
         """A line a person should read."""
+        self.warned.append(text)
         if not self.quiet:
             print(f"warning: {text}", file=sys.stderr, flush=True)
 

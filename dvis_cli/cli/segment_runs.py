@@ -71,6 +71,7 @@ def run_video(reporter: Reporter, source: Path, out: str, options: SegmentOption
             "output": str(target),
             "frames": frames,
             "seconds": round(seconds, 3),
+            "warnings": reporter.warned,
             "segments": [{key: one[key] for key in keys} for one in document["segments"]],
         })  # fmt: skip
 

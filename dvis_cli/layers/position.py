@@ -1,4 +1,4 @@
-"""Sine position code of a feature map."""
+"""Where the cells of a feature map are: their sine position code, and their centres."""
 
 from __future__ import annotations
 
@@ -35,3 +35,11 @@ def sine_position(height: int, width: int, channels: int, device: torch.device) 
         y = code(height)[:, None].expand(height, width, half)
         x = code(width)[None].expand(height, width, half)
         return torch.cat((y, x), dim=2).flatten(0, 1)
+
+
+def cell_centers(height: int, width: int, device: torch.device) -> Tensor:
+    """(height * width, 2) float32: centre of each cell as (x, y) in 0..1, row-major."""
+    y = (torch.arange(height, device=device) + 0.5) / height
+    x = (torch.arange(width, device=device) + 0.5) / width
+    grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack((grid_x, grid_y), dim=-1).flatten(0, 1)

@@ -21,7 +21,15 @@ from dvis_cli.checkpoints.label_sets import LABEL_SETS, Facts, facts_of, guess_l
 from dvis_cli.checkpoints.metadata import CATEGORIES_KEY, CONFIG_KEY, config_inside
 from dvis_cli.checkpoints.registry import KnownModel, default_model, known_model, looks_like_file
 from dvis_cli.checkpoints.shapes import config_from_shapes
-from dvis_cli.config import Mode, ModelConfig, load_yaml, model_config, to_document
+from dvis_cli.config import (
+    Mode,
+    ModelConfig,
+    VideoMTConfig,
+    ViTAdapterConfig,
+    load_yaml,
+    model_config,
+    to_document,
+)
 from dvis_cli.datasets.categories import load_categories, parse_label_set, vipseg_categories
 from dvis_cli.errors import CheckpointError, ConfigError, DvisWarning, UsageError
 from dvis_cli.files import atomic_path
@@ -168,9 +176,9 @@ def _from_file(
     checkpoint = read_checkpoint(path, facts)
     # A configuration that names a class list is followed; one that does not leaves it to the file.
     said = categories_of(config) if config is not None and config.categories else None
-    config = config or checkpoint.config
+    config = _with_sizes(config or checkpoint.config, checkpoint.inferred)
     # What the tensors lack comes before what the configuration lacks.
-    refuse_missing_parts(mode or config.mode, checkpoint.inferred.mode, f"weights {path}")
+    refuse_missing_parts(mode or config.mode, checkpoint.inferred, f"weights {path}")
     config = _narrowed(config, mode)
     with torch.device("meta"):
         network = DvisModel(config, said or checkpoint.categories or categories_of(config))
@@ -183,6 +191,14 @@ def _from_file(
     return network
 
 
+def _with_sizes(config: ModelConfig, inferred: ModelConfig) -> ModelConfig:
+    """An official configuration names the size of a vision transformer, but does not tell it: the tensors do."""
+    of_kind = isinstance(config.backbone, type(inferred.backbone))
+    if of_kind and isinstance(config.backbone, (ViTAdapterConfig, VideoMTConfig)):
+        return dataclasses.replace(config, backbone=inferred.backbone)
+    return config
+
+
 def inspect_weights(path: Path, facts: Facts | None = None) -> dict[str, Any]:
     """What a weight file or folder holds: kind, sizes, parameters. Raises `CheckpointError`."""
     checkpoint = read_checkpoint(path, facts)
@@ -191,8 +207,9 @@ def inspect_weights(path: Path, facts: Facts | None = None) -> dict[str, Any]:
         "file": str(path),
         "mode": found.mode,
         "backbone": to_document(found.backbone),
-        "channels": found.query_decoder.channels,
-        "queries": found.query_decoder.queries,
+        "family": found.family,
+        "channels": found.track_channels,
+        "queries": found.queries,
         "classes": found.num_classes,
         "parameters": sum(t.numel() for t in checkpoint.tensors.values()),
         "tensors": len(checkpoint.tensors),
@@ -220,7 +237,7 @@ def _narrowed(config: ModelConfig, mode: Mode | None) -> ModelConfig:
     """The configuration for the mode that was named. Raises `UsageError` when it has no part for it."""
     if mode is None:
         return config
-    refuse_missing_parts(mode, config.mode, f"model {config.name!r}")
+    refuse_missing_parts(mode, config, f"model {config.name!r}")
     return dataclasses.replace(config, mode=mode)
 
 

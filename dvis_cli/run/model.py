@@ -7,23 +7,33 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dvis_cli.config import MODES, Mode, ModelConfig
+from dvis_cli.config import MODES, Mode, ModelConfig, VideoMTConfig
 from dvis_cli.errors import UsageError
 from dvis_cli.refiner.refiner import TemporalRefiner
+from dvis_cli.segmenter.query_decoder import QueryDecoder
 from dvis_cli.segmenter.segmenter import Segmenter
+from dvis_cli.segmenter.videomt import VideoMT
 from dvis_cli.structures import Category, SegmenterOutput
+from dvis_cli.tracker.in_place import InPlaceTracker
+from dvis_cli.tracker.plus import PlusTracker
 from dvis_cli.tracker.tracker import ReferringTracker
 
 
-def refuse_missing_parts(wanted: Mode, most: Mode, who: str) -> None:
+def refuse_missing_parts(wanted: Mode, most: ModelConfig, who: str) -> None:
     """Raise `UsageError` where `wanted` is more than `who` can do, which is `most`."""
     if wanted not in MODES:
         raise UsageError(f"mode {wanted!r}: choose one of {', '.join(MODES)}")
-    if MODES.index(wanted) > MODES.index(most):
-        missing = "temporal refiner" if most == "online" else "referring tracker"
+    if most.family == "videomt" and wanted == "minvis":
         raise UsageError(
-            f"mode {wanted!r} needs a {missing}, which {who} does not have: it is of kind {most!r}; use --mode {most}"
+            f"mode 'minvis' matches queries from frame to frame, and those of {who} are matched already (VidEoMT): "
+            "use --mode online"
         )
+    if MODES.index(wanted) > MODES.index(most.mode):
+        missing = "temporal refiner" if most.mode == "online" else "referring tracker"
+        why = f"it is of kind {most.mode!r}; use --mode {most.mode}"
+        if most.family == "videomt":
+            why = "VidEoMT is published without one; use --mode online, or 'dvis train refiner --init FILE'"
+        raise UsageError(f"mode {wanted!r} needs a {missing}, which {who} does not have: {why}")
 
 
 class DvisModel(nn.Module):
@@ -35,24 +45,41 @@ class DvisModel(nn.Module):
         self.categories = tuple(categories)
         self.precision = "fp32"  # or "bf16": the segmenter under autocast
         self.weights: str | None = None  # the file they came from
-        sizes = (config.query_decoder.channels, config.pixel_decoder.mask_channels, config.num_classes)
-        self.segmenter = Segmenter(config)
-        has_tracker = config.mode != "minvis"
-        self.tracker = ReferringTracker(config.tracker, *sizes) if has_tracker else None
+        sizes = (config.track_channels, config.mask_channels, config.num_classes)
+        self.segmenter: Segmenter | VideoMT
+        self.tracker: ReferringTracker | PlusTracker | InPlaceTracker | None = None
+        if isinstance(config.backbone, VideoMTConfig):
+            self.segmenter = VideoMT(config.backbone, config.num_classes)
+            self.tracker = InPlaceTracker(self.segmenter)
+        else:
+            self.segmenter = Segmenter(config)
+            if config.mode != "minvis":
+                kind = PlusTracker if config.family == "dvis++" else ReferringTracker
+                self.tracker = kind(config.tracker, *sizes)
         self.refiner = TemporalRefiner(config.refiner, *sizes) if config.mode == "offline" else None
 
     @property
     def device(self) -> torch.device:
-        return self.segmenter.query_decoder.query_feat.device
+        return next(self.segmenter.parameters()).device
+
+    @property
+    def query_decoder(self) -> QueryDecoder:
+        """The segmenter's, in the two families that have one."""
+        assert isinstance(self.segmenter, Segmenter), "VidEoMT has no query decoder"
+        return self.segmenter.query_decoder
 
     def check_mode(self, mode: Mode | None) -> Mode:
         """The mode to run in: `mode`, or the most that the model can do. Raises `UsageError`."""
         if mode is not None:
-            refuse_missing_parts(mode, self.config.mode, f"model {self.config.name!r}")
+            refuse_missing_parts(mode, self.config, f"model {self.config.name!r}")
         return mode or self.config.mode
 
-    def segment(self, frames: Tensor) -> SegmenterOutput:
-        """Run the segmenter on (T, 3, H, W) preprocessed frames, in the model's precision."""
+    def segment(self, frames: Tensor, memory: Tensor | None = None) -> SegmenterOutput:
+        """Run the segmenter on (T, 3, H, W) preprocessed frames, in the model's precision.
+
+        `memory` is that of the output for the frames before, None at the beginning of a video.
+        """
         frames = frames.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.segmenter(frames)
+            output: SegmenterOutput = self.segmenter(frames, memory)
+            return output

@@ -8,6 +8,7 @@ part of the picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,11 @@ from torch import Tensor, nn
 from dvis_cli.config import ModelConfig
 from dvis_cli.layers.attention import Attention, FeedForward
 from dvis_cli.layers.mlp import MLP
+from dvis_cli.layers.vit import ViTBlock
+from dvis_cli.segmenter.segmenter import Segmenter
+from dvis_cli.segmenter.videomt import VideoMT
 from dvis_cli.structures import Category
+from dvis_cli.tracker.in_place import InPlaceTracker
 
 from .model import DvisModel
 
@@ -44,39 +49,58 @@ def random_model(config: ModelConfig, categories: Sequence[Category], seed: int 
 
 def _calm_queries(network: DvisModel) -> None:
     """Let a query be mostly itself; through noise at full strength all would see the same grey average."""
-    for part in (network.segmenter.query_decoder, network.tracker, network.refiner):
-        for module in part.modules() if part is not None else ():
+    for part in (network.segmenter, network.tracker, network.refiner):
+        for name, module in part.named_modules() if part is not None else ():
+            if name.startswith(("backbone.", "pixel_decoder.")):
+                continue
             if isinstance(module, Attention):
                 module.out_proj.weight.mul_(CALM)
             elif isinstance(module, FeedForward):
                 module.linear2.weight.mul_(CALM)
+            elif isinstance(module, ViTBlock):
+                module.scale1.mul_(CALM)
+                module.scale2.mul_(CALM)
 
 
 def _fit_heads(network: DvisModel) -> None:
     """Fit each stage's heads to what comes out of the stage for a few made-up frames."""
-    segmenter = network.segmenter
-    features_of = segmenter.pixel_decoder.mask_features
+    segmenter, tracker, refiner = network.segmenter, network.tracker, network.refiner
     frames = _made_up_frames(network.config.input.divisor)
-    features = segmenter(frames).mask_features
-    spread, mean = torch.std_mean(features, dim=(0, 2, 3))
-    bias = features_of.bias
-    assert bias is not None
-    features_of.weight.div_(spread[:, None, None, None])
+    _spread_features(segmenter, frames)
+    queries = segmenter(frames).queries
+    if isinstance(segmenter, VideoMT):
+        _fit(segmenter.class_head, segmenter.mask_head, queries)
+    else:
+        decoder = segmenter.query_decoder
+        _fit(decoder.class_head, decoder.mask_head, decoder.heads_see(queries))
+    queries = segmenter(frames).queries[None]
+    if tracker is None:
+        return
+    # The frames have nothing in common, so there is nothing to match by memory.
+    orders = torch.arange(queries.shape[2]).expand(queries.shape[:3]) if tracker.needs_orders else None
+    seen: list[Tensor] = []  # by the class head, which in DVIS++ gets more than the mask head
+    hook = tracker.class_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    tracks = tracker(queries, None, orders)[0]
+    hook.remove()
+    if not isinstance(tracker, InPlaceTracker):  # whose heads are the segmenter's
+        _fit(tracker.class_head, tracker.mask_head, tracks.queries, seen[0])
+    if refiner is not None:
+        refined = refiner(*tracker.refiner_inputs(queries, tracks))
+        _fit(refiner.class_head, refiner.mask_head, refined.queries)
+
+
+def _spread_features(segmenter: Segmenter | VideoMT, frames: Tensor) -> None:
+    """Give every mask feature mean 0 and deviation 1, but the first: it is 1 everywhere, for the masks' offset."""
+    spread, mean = torch.std_mean(segmenter(frames).mask_features, dim=(0, 2, 3))
+    made_by: Any
+    if isinstance(segmenter, VideoMT):
+        made_by = segmenter.upscale[-1].norm
+    else:
+        made_by = segmenter.pixel_decoder.mask_features
+    weight, bias = made_by.weight, made_by.bias
+    weight.div_(spread.view(-1, *[1] * (weight.ndim - 1)))
     bias.sub_(mean).div_(spread)
-    # One channel is 1 everywhere; against it the mask embeddings carry their offset.
-    features_of.weight[0], bias[0] = 0.0, 1.0
-    queries = segmenter(frames).queries
-    _fit(segmenter.query_decoder.class_head, segmenter.query_decoder.mask_head, queries)
-    queries = segmenter(frames).queries
-    if network.tracker is not None:
-        # The frames have nothing in common, so there is nothing to match by memory.
-        rows = torch.arange(queries.shape[1]).expand(1, *queries.shape[:2])
-        orders = rows if network.tracker.needs_orders else None
-        tracks = network.tracker(queries[None], None, orders)[0].queries
-        _fit(network.tracker.class_head, network.tracker.mask_head, tracks)
-        if network.refiner is not None:
-            refined = network.refiner(tracks, network.tracker.frame_forward(queries)[None])
-            _fit(network.refiner.class_head, network.refiner.mask_head, refined.queries)
+    weight[0], bias[0] = 0.0, 1.0
 
 
 def _made_up_frames(divisor: int) -> Tensor:
@@ -91,18 +115,16 @@ def _made_up_frames(divisor: int) -> Tensor:
     return frames.clamp(-2, 2.5)
 
 
-def _fit(class_head: nn.Linear, mask_head: MLP, queries: Tensor) -> None:
-    """Centre and scale both heads over the given queries, (..., Q, C)."""
-    rows = queries.flatten(0, -2)
+def _fit(class_head: nn.Linear, mask_head: MLP, queries: Tensor, for_class: Tensor | None = None) -> None:
+    """Centre and scale both heads over what they get, (..., Q, C)."""
+    rows = (queries if for_class is None else for_class).flatten(0, -2)
     _standardise(class_head, rows, CLASS_SPREAD)
     class_head.weight[-1] = 0.0  # "no object": a level that only some queries' strongest class passes
     strongest = class_head(rows)[:, :-1].amax(dim=1)
     class_head.bias[-1] = strongest.quantile(max(0.0, 1 - SURE / queries.shape[-2]))
-    hidden = rows
-    for layer in mask_head.layers[:-1]:
-        hidden = layer(hidden).relu()
     last = mask_head.layers[-1]
     assert isinstance(last, nn.Linear)
+    hidden = mask_head.before_last(queries.flatten(0, -2))
     _standardise(last, hidden, MASK_SPREAD / last.out_features**0.5)
     last.weight[0], last.bias[0] = 0.0, -MASK_OFFSET
 

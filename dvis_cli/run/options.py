@@ -85,6 +85,9 @@ class SegmentOptions:
     end: float | None = option(None, "Stop before this time.", metavar="TIME", parse=parse_seconds)
     stride: int = option(1, "Take every N-th frame.")
     max_frames: int | None = option(None, "Stop after this many frames.")
+    video_track: int | None = option(
+        None, "Which of several video tracks, from 0. Default: the best by FFmpeg's rule.", metavar="N"
+    )
     folder_fps: float = option(25.0, "Frame rate of an image folder.")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", changes_result=False)
     precision: Precision = option("auto", "fp32 is exact, bf16 faster; auto is bf16 where a GPU has it.")
@@ -151,7 +154,7 @@ class SegmentOptions:
         """Which frames of the source."""
         from dvis_cli.video import Selection
 
-        return Selection(self.start, self.end, self.stride, self.max_frames)
+        return Selection(self.start, self.end, self.stride, self.max_frames, self.video_track)
 
     @property
     def outputs(self) -> Outputs:

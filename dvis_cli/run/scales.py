@@ -38,14 +38,16 @@ class Scale:
     def __init__(self, model: DvisModel, view: View, settings: RunSettings, budget: int) -> None:
         self.model, self.view = model, view
         self.state = QueryState(model, settings)
+        self._memory: Tensor | None = None  # of a segmenter that has one
         self._features = Spool(budget)
         self._frames = 0  # of the horizon, so far
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Segment and track the next frames, each (3, H, W) and preprocessed."""
-        output = self.model.segment(torch.stack(list(tensors)))
+        output = self.model.segment(torch.stack(list(tensors)), self._memory)
+        self._memory = output.memory
         self.state.add(output)
-        for index, features in enumerate(output.mask_features, start=self._frames):
+        for index, features in enumerate(self.state.mask_features(output), start=self._frames):
             self._features.put(index, _to_numpy(features))
         self._frames += len(tensors)
 
@@ -91,7 +93,7 @@ class Scales:
         # The panoptic decision has a threshold; the others use whatever there is, by its score.
         self._confident = settings.score_threshold if settings.task == "panoptic" else None
         self._grid = CoarseGrid(views)
-        self._names = TubeNames(model.config.query_decoder.queries)
+        self._names = TubeNames(model.config.queries)
         self._on_fused = on_fused
         self._frames = self._fused = 0  # of the horizon so far; of the video
 

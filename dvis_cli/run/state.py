@@ -71,20 +71,25 @@ class QueryState:
         self._tracks.clear()
         self._present.clear()
 
+    def mask_features(self, output: SegmenterOutput) -> Tensor:
+        """(T, C, h, w): what the mode's mask embeddings are multiplied with."""
+        online = self.model.tracker if self.settings.mode == "online" else None
+        return output.mask_features if online is None else online.mask_features(output)
+
     def mask_embeds(self, frame: int, kept: Tensor) -> Tensor:
         """(N, C) mask embeddings of the kept queries in a frame of the horizon."""
-        model, mode = self.model, self.settings.mode
-        heads = {
-            "minvis": model.segmenter.query_decoder,
-            "online": model.tracker,
-            "offline": model.refiner,
-        }
-        head = heads[mode]
-        assert head is not None
-        embeds: Tensor = head.mask_head(self.queries[frame][kept])
-        if not self._blended:
+        model, queries = self.model, self.queries[frame]
+        if self.settings.mode == "minvis":
+            decoder = model.query_decoder
+            embeds: Tensor = decoder.mask_head(decoder.heads_see(queries[kept]))
             return embeds
         assert model.tracker is not None
+        if self.settings.mode == "online":
+            return model.tracker.mask_embeds(queries, kept)
+        assert model.refiner is not None
+        embeds = model.refiner.mask_head(queries[kept])
+        if not self._blended:
+            return embeds
         # Masks are linear in their embeddings: the mean of these is the mean of the masks' logits.
         tracked: Tensor = model.tracker.mask_head(self._tracks[frame][kept])
         return tracked.lerp(embeds, model.config.refiner.blend)
@@ -104,10 +109,10 @@ class QueryState:
 
     def _match(self, output: SegmenterOutput) -> None:
         """MinVIS: put each frame's queries in the order of the last frame's."""
-        logits = []
+        matched_by, logits = self.model.query_decoder.matched_by, []
         for queries, class_logits in zip(output.queries, output.class_logits, strict=True):
             if self._last is not None:
-                order = match_direct(self._last, queries).to(queries.device)
+                order = match_direct(matched_by(self._last), matched_by(queries)).to(queries.device)
                 queries, class_logits = queries[order], class_logits[order]
             self._last = queries
             self.queries.append(queries)
@@ -126,7 +131,8 @@ class QueryState:
             self.queries.extend(tracks.queries[0])
             return
         odds = odds_of_something(output.class_logits).gather(1, tracks.indices[0])
-        for frame in zip(tracks.queries[0], tracker.frame_forward(queries), odds, strict=True):
+        inputs = (part[0] for part in tracker.refiner_inputs(queries[None], tracks))
+        for frame in zip(*inputs, odds, strict=True):
             self._recent.append(frame)
             self._unrefined += 1
             if self._unrefined == self.settings.window:
@@ -135,7 +141,7 @@ class QueryState:
     def _remembered_orders(self, output: SegmenterOutput) -> Tensor:
         """(1, T, Q) int64: which query continues each row of the tracks."""
         queries = output.queries.float()
-        embeds = self.model.segmenter.query_decoder.mask_head(queries)
+        embeds = self.model.query_decoder.mask_head(queries)
         orders, self._memory = orders_with_memory(
             queries, output.class_logits, embeds, output.mask_features, self._memory
         )

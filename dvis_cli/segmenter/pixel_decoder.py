@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dvis_cli.config import PixelDecoderConfig
 from dvis_cli.layers.deformable import DeformableAttention, Size
-from dvis_cli.layers.position import sine_position
+from dvis_cli.layers.position import cell_centers, sine_position
 
 LEVELS = 3  # res5, res4, res3
 GROUPS = 32  # of every GroupNorm
@@ -91,16 +91,8 @@ class PixelDecoder(nn.Module):
         position = torch.cat([
             sine_position(h, w, x.shape[-1], device) + self.level_embed[i] for i, (h, w) in enumerate(sizes)
         ])  # fmt: skip
-        reference = torch.cat([_cell_centers(h, w, device) for h, w in sizes])[:, None]
+        reference = torch.cat([cell_centers(h, w, device) for h, w in sizes])[:, None]
         for layer in self.encoder:
             x = layer(x, position, reference, sizes)
         parts = x.split([h * w for h, w in sizes], dim=1)
         return [p.transpose(1, 2).unflatten(2, size) for p, size in zip(parts, sizes, strict=True)]
-
-
-def _cell_centers(height: int, width: int, device: torch.device) -> Tensor:
-    """(height * width, 2) float32: centre of each cell as (x, y) in 0..1, row-major."""
-    y = (torch.arange(height, device=device) + 0.5) / height
-    x = (torch.arange(width, device=device) + 0.5) / width
-    grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-    return torch.stack((grid_x, grid_y), dim=-1).flatten(0, 1)

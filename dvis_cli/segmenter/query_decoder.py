@@ -1,6 +1,11 @@
-"""Queries look at the frame through their own masks: Mask2Former's masked-attention decoder."""
+"""Queries look at the frame through their own masks: Mask2Former's masked-attention decoder.
+
+In DVIS++ a query also tells who it is: a re-identification head, and the tracker gets more than the normed query.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -46,23 +51,43 @@ class QueryDecoder(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.class_head = nn.Linear(channels, classes + 1)
         self.mask_head = MLP(channels, channels, mask_channels)
+        hidden = config.reid_hidden
+        self.reid_head = MLP(channels, hidden, channels) if hidden else None
 
     def forward(self, features: PixelFeatures) -> Tensor:
-        """Returns the final queries after the norm, (T, Q, C)."""
-        return self.every_layer(features)[-1]
+        """The final queries: after the norm, (T, Q, C).
+
+        In DVIS++ (T, Q, 3C): after the norm, their re-identification, before the norm. `heads_see` is what the class
+        and the mask head know of it.
+        """
+        *_, (normed, x) = self._run_blocks(features)
+        return normed if self.reid_head is None else torch.cat((normed, self.reid_head(normed), x), dim=-1)
+
+    def heads_see(self, queries: Tensor) -> Tensor:
+        """(..., C) of what `forward` returned: the queries after the norm."""
+        return queries[..., : self.norm.weight.shape[0]]
+
+    def matched_by(self, queries: Tensor) -> Tensor:
+        """(..., C) of what `forward` returned: what tells who a query is, from one frame to the next."""
+        return queries if self.reid_head is None else queries.chunk(3, dim=-1)[1]
 
     def every_layer(self, features: PixelFeatures) -> list[Tensor]:
         """The queries after the norm, (T, Q, C): the learned ones, then after each block."""
+        return [normed for normed, _ in self._run_blocks(features)]
+
+    def _run_blocks(self, features: PixelFeatures) -> Iterator[tuple[Tensor, Tensor]]:
+        """The queries after the norm and before it: the learned ones, then after each block."""
         frames = features.mask_features.shape[0]
         keys, values, small_features = self._prepare(features)
         x = self.query_feat.expand(frames, -1, -1)
-        normed = [self.norm(x)]
+        normed = self.norm(x)
+        yield normed, x
         for i, block in enumerate(self.blocks):
             level = i % LEVELS
-            mask = self._attention_mask(normed[-1], small_features[level])
+            mask = self._attention_mask(normed, small_features[level])
             x = block(x, self.query_embed, keys[level], values[level], mask)
-            normed.append(self.norm(x))
-        return normed
+            normed = self.norm(x)
+            yield normed, x
 
     def _prepare(self, features: PixelFeatures) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Keys, values (T, S, C) and mask features (T, C, S) of every level.

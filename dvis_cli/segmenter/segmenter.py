@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dvis_cli.config import EfficientNetLiteConfig, ModelConfig, ResNetConfig, SwinConfig
+from dvis_cli.config import (
+    Backbone,
+    EfficientNetLiteConfig,
+    ModelConfig,
+    ResNetConfig,
+    SwinConfig,
+    ViTAdapterConfig,
+)
 from dvis_cli.structures import SegmenterOutput
 
 from .efficientnet import EfficientNetLite
@@ -13,6 +20,7 @@ from .pixel_decoder import PixelDecoder
 from .query_decoder import QueryDecoder
 from .resnet import ResNet
 from .swin import Swin
+from .vit_adapter import ViTAdapter
 
 
 class Segmenter(nn.Module):
@@ -27,19 +35,23 @@ class Segmenter(nn.Module):
             config.query_decoder, pixels.channels, pixels.mask_channels, config.num_classes
         )
 
-    def forward(self, frames: Tensor) -> SegmenterOutput:
-        """frames: (T, 3, H, W) float, normalised and padded; H and W multiples of 32."""
+    def forward(self, frames: Tensor, memory: Tensor | None = None) -> SegmenterOutput:
+        """frames: (T, 3, H, W) float, normalised and padded; H and W multiples of 32. Nothing is remembered."""
         features = self.backbone(frames)
         with torch.autocast(frames.device.type, enabled=False):  # as the reference: always in fp32
             pixels = self.pixel_decoder([feature.float() for feature in features])
         queries = self.query_decoder(pixels)
-        return SegmenterOutput(queries, pixels.mask_features, self.query_decoder.class_head(queries))
+        logits = self.query_decoder.class_head(self.query_decoder.heads_see(queries))
+        return SegmenterOutput(queries, pixels.mask_features, logits)
 
 
-def build_backbone(
-    config: ResNetConfig | SwinConfig | EfficientNetLiteConfig,
-) -> ResNet | Swin | EfficientNetLite:
+def build_backbone(config: Backbone) -> ResNet | Swin | EfficientNetLite | ViTAdapter:
     """The network of a backbone's configuration; `channels` are those of its four outputs."""
     if isinstance(config, ResNetConfig):
         return ResNet(config)
-    return Swin(config) if isinstance(config, SwinConfig) else EfficientNetLite(config)
+    if isinstance(config, SwinConfig):
+        return Swin(config)
+    if isinstance(config, EfficientNetLiteConfig):
+        return EfficientNetLite(config)
+    assert isinstance(config, ViTAdapterConfig), "VidEoMT has no backbone of this kind"
+    return ViTAdapter(config)

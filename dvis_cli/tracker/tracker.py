@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dvis_cli.config import TrackerConfig
 from dvis_cli.layers.attention import CrossAttention, FeedForward, SelfAttention
 from dvis_cli.layers.mlp import MLP
-from dvis_cli.structures import TrackerState, Tracks
+from dvis_cli.structures import SegmenterOutput, TrackerState, Tracks
 
 from .matching import match_direct, match_published
 
@@ -60,8 +60,9 @@ class ReferringTracker(nn.Module):
             outputs.append(state.output)
             indices.append(order)
         assert state is not None, "no frames"
-        tracked = self.norm(torch.stack(outputs, dim=1))
-        return Tracks(tracked, self.class_head(tracked), torch.stack(indices, dim=1)), state
+        before_norm = torch.stack(outputs, dim=1)
+        tracked = self.norm(before_norm)
+        return Tracks(tracked, self.class_head(tracked), torch.stack(indices, dim=1), before_norm), state
 
     def every_layer(self, queries: Tensor, orders: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         """Track a clip from its beginning and keep what training looks at.
@@ -106,6 +107,19 @@ class ReferringTracker(nn.Module):
         matched = current.gather(1, order.unsqueeze(-1).expand_as(current))
         outputs = self._denoise(matched, state.output, current)
         return TrackerState(matched, outputs[-1]), order, outputs
+
+    def refiner_inputs(self, queries: Tensor, tracks: Tracks) -> tuple[Tensor, Tensor]:
+        """What the refiner gets: tracks, and as its memory every frame as if it were the first; both (B, T, Q, C)."""
+        return tracks.queries, self.frame_forward(queries)
+
+    def mask_features(self, output: SegmenterOutput) -> Tensor:
+        """(T, C, h, w): what this tracker's mask embeddings are multiplied with: the segmenter's own."""
+        return output.mask_features
+
+    def mask_embeds(self, tracks: Tensor, kept: Tensor) -> Tensor:
+        """(N, C) mask embeddings of the kept rows (N,) int64 of a frame's tracks (Q, C)."""
+        embeds: Tensor = self.mask_head(tracks[kept])
+        return embeds
 
     def frame_forward(self, queries: Tensor) -> Tensor:
         """Every frame as if it were the first of a video: the refiner's memory. (..., Q, C) -> same shape."""

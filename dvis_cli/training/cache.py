@@ -84,13 +84,14 @@ class FeatureCache:
         return plan_geometry(height, width, self.short_side, self.input.long_side, self.input.divisor)
 
     def _write(self, number: int, view: str) -> None:
-        queries, features = [], []
+        queries, features, memory = [], [], None
         video = self.source.videos[number]
         for first in range(0, len(video.frames), FRAMES_AT_ONCE):
             frames = video.frames[first : first + FRAMES_AT_ONCE]
             batch = torch.stack([self._tensor(self.source.read_picture(video, f), view) for f in frames])
             with torch.inference_mode():
-                output = self.network.segmenter(batch.to(self.network.device))
+                output = self.network.segmenter(batch.to(self.network.device), memory)
+            memory = output.memory
             queries.append(output.queries.float().cpu().numpy())
             features.append(output.mask_features.half().cpu().numpy())
         # The features come last: where they are, the video is complete.

@@ -19,6 +19,7 @@ from dvis_cli.config import Mode, ModelConfig
 from dvis_cli.errors import DvisWarning, TrainingError, UsageError
 from dvis_cli.run.loading import Checkpoint, read_checkpoint
 from dvis_cli.run.model import DvisModel
+from dvis_cli.segmenter.segmenter import Segmenter
 from dvis_cli.structures import Category
 
 from .settings import STAGES
@@ -64,7 +65,7 @@ def start_network(
         )
     config = model or (checkpoint.config if checkpoint else None)
     assert config is not None
-    config = dataclasses.replace(config, mode=MODE_OF[stage], num_classes=len(categories))
+    config = dataclasses.replace(config, mode=_mode(stage, config), num_classes=len(categories))
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     network = DvisModel(config, categories)
@@ -73,6 +74,10 @@ def start_network(
     if checkpoint is not None:
         have = _take_over(network, checkpoint, stage, categories)
     if backbone_init is not None:
+        if not isinstance(network.segmenter, Segmenter):
+            raise UsageError(
+                "--backbone-init: ImageNet weights are for the backbones of DVIS, not for VidEoMT"
+            )
         backbone = network.segmenter.backbone
         tensors, _ = read_tensors(backbone_init)
         backbone.load_state_dict(
@@ -82,11 +87,22 @@ def start_network(
     return network
 
 
+def _mode(stage: StageName, config: ModelConfig) -> Mode:
+    """What the network has to be able to do. Raises `UsageError` where its family has no such training."""
+    if config.family == "videomt" and stage == "tracker":
+        raise UsageError("VidEoMT tracks in its segmenter: train that, then the refiner")
+    if config.family == "dvis++" and stage != "refiner":
+        raise UsageError(f"stage {stage} cannot be trained for DVIS++: only its refiner can")
+    return "online" if config.family == "videomt" and stage == "segmenter" else MODE_OF[stage]
+
+
 def _take_over(
     network: DvisModel, checkpoint: Checkpoint, stage: StageName, categories: Sequence[Category]
 ) -> set[str]:
     """Copy the parts of a checkpoint that the stage needs; returns the names of the parts copied."""
     path, needed = checkpoint.path, STAGES[: STAGES.index(stage)]
+    if network.config.family == "videomt":
+        needed = tuple(part for part in needed if part != "tracker")
     there = {name.split(".")[0] for name in checkpoint.tensors}
     for part in needed:
         if part not in there:
@@ -145,7 +161,7 @@ def _copy_heads(network: DvisModel, stage: StageName, have: set[str]) -> None:
     """
     if stage in have or stage == "segmenter":
         return
-    source: nn.Module | None = network.segmenter.query_decoder if stage == "tracker" else network.tracker
+    source: nn.Module | None = network.query_decoder if stage == "tracker" else network.tracker
     target: nn.Module | None = network.tracker if stage == "tracker" else network.refiner
     assert source is not None and target is not None
     with torch.no_grad():

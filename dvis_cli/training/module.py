@@ -16,7 +16,7 @@ from .losses import Criterion, Losses
 from .matcher import Matcher, MatchingRule
 from .points import Draw, uniform_draw
 from .settings import OptimizerSettings, TrainSettings
-from .stages import RefinerStage, SegmenterStage, Stage, StageName, TrackerStage
+from .stages import RefinerStage, SegmenterStage, Stage, StageName, TrackerStage, VideoMTStage
 from .targets import ClipBatch, FrozenFeatures
 
 STAGE_CLASSES: dict[StageName, type[Stage]] = {
@@ -24,7 +24,17 @@ STAGE_CLASSES: dict[StageName, type[Stage]] = {
     "tracker": TrackerStage,
     "refiner": RefinerStage,
 }
-EMBEDDINGS = ("query_feat", "query_embed", "level_embed", "bias_table")  # parameters that are not decayed
+# Parameters that are not decayed.
+EMBEDDINGS = (
+    "query_feat",
+    "query_embed",
+    "level_embed",
+    "bias_table",
+    "queries",
+    "pos_embed",
+    "cls_token",
+    "reg_token",
+)
 NORMS = (nn.LayerNorm, nn.GroupNorm)
 FROZEN_AT_ONCE = 8  # frames
 
@@ -37,7 +47,10 @@ class StageModule(lightning.LightningModule):
         self.network, self.stage, self.settings = network, stage, settings
         matcher = Matcher(settings.cost, settings.points.count)
         criterion = Criterion(settings.cost, settings.points, settings.no_object, settings.empty_dice)
-        self.compared = STAGE_CLASSES[stage](network, matcher, criterion)
+        kind = STAGE_CLASSES[stage]
+        if stage == "segmenter" and network.config.family == "videomt":
+            kind = VideoMTStage
+        self.compared = kind(network, matcher, criterion)
         network.requires_grad_(False)
         self.trained.requires_grad_(True)
 
@@ -101,9 +114,13 @@ class StageModule(lightning.LightningModule):
         if batch.cached is not None:
             return batch.cached
         assert batch.frames is not None
-        parts = batch.frames.flatten(0, 1).split(FROZEN_AT_ONCE)
+        outputs = []
         with torch.no_grad():
-            outputs = [self.network.segmenter(part) for part in parts]
+            for clip in batch.frames:
+                memory = None
+                for part in clip.split(FROZEN_AT_ONCE):
+                    outputs.append(self.network.segmenter(part, memory))
+                    memory = outputs[-1].memory
         queries = torch.cat([output.queries for output in outputs]).float()
         features = torch.cat([output.mask_features for output in outputs]).float()
         shape = batch.frames.shape[:2]

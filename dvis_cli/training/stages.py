@@ -1,6 +1,6 @@
 """The three stages of training: from a batch of clips to named losses.
 
-    segmenter   every frame for itself                                    trains  network.segmenter
+    segmenter   every frame for itself; VidEoMT: clips                    trains  network.segmenter
     tracker     clips; the segmenter is frozen        (equations 4, 5)    trains  network.tracker
     refiner     longer clips; both others are frozen  (equations 6, 7)    trains  network.refiner
 
@@ -22,6 +22,8 @@ from torch import Tensor
 
 from dvis_cli.run.model import DvisModel
 from dvis_cli.segmenter.query_decoder import QueryDecoder
+from dvis_cli.segmenter.segmenter import Segmenter
+from dvis_cli.segmenter.videomt import VideoMT
 from dvis_cli.tracker.memory import orders_with_memory
 from dvis_cli.tracker.tracker import ReferringTracker
 
@@ -133,6 +135,7 @@ class SegmenterStage(Stage):
     def forward(self, inputs: Tensor | FrozenFeatures, guided: bool) -> Outputs:
         assert isinstance(inputs, Tensor)
         segmenter = self.network.segmenter
+        assert isinstance(segmenter, Segmenter)
         pixels = segmenter.pixel_decoder(segmenter.backbone(inputs.flatten(0, 1)))
         layers = [
             predict(segmenter.query_decoder, queries.unflatten(0, inputs.shape[:2]))
@@ -146,18 +149,34 @@ class SegmenterStage(Stage):
         return ClipAssignment(self.matcher.per_frame(predicted, targets, draw))
 
 
+class VideoMTStage(Stage):
+    """VidEoMT on clips: its rows are tracks, so an object keeps the query of its first appearance."""
+
+    def forward(self, inputs: Tensor | FrozenFeatures, guided: bool) -> Outputs:
+        segmenter = self.network.segmenter
+        assert isinstance(inputs, Tensor) and isinstance(segmenter, VideoMT)
+        outputs = [segmenter(clip) for clip in inputs]
+        features = torch.stack([output.mask_features for output in outputs]).float()
+        return Outputs([predict(segmenter, torch.stack([output.queries for output in outputs]))], features)
+
+    def assign(
+        self, predicted: Predicted, targets: ClipTargets, draw: Draw, rule: MatchingRule
+    ) -> ClipAssignment:
+        return ClipAssignment(self.matcher.first_appearance(predicted, targets, draw, rule))
+
+
 class TrackerStage(Stage):
     """The referring tracker on clips of a frozen segmenter's queries, from the first frame of each clip on."""
 
     def forward(self, inputs: Tensor | FrozenFeatures, guided: bool) -> Outputs:
         tracker = self.network.tracker
-        assert tracker is not None and isinstance(inputs, FrozenFeatures)
+        assert isinstance(tracker, ReferringTracker) and isinstance(inputs, FrozenFeatures)
         queries, order = tracker.every_layer(inputs.queries, orders_of(self.network, inputs))
         guide = None
         if guided:
             with torch.no_grad():
                 ordered = inputs.queries.gather(2, order.unsqueeze(-1).expand_as(inputs.queries))
-                guide = predict(self.network.segmenter.query_decoder, ordered)
+                guide = predict(self.network.query_decoder, ordered)
         return Outputs([predict(tracker, layer) for layer in queries], inputs.mask_features, guide)
 
     def assign(
@@ -176,14 +195,14 @@ class RefinerStage(Stage):
         assert tracker is not None and refiner is not None and isinstance(inputs, FrozenFeatures)
         with torch.no_grad():
             tracks = tracker(inputs.queries, None, orders_of(self.network, inputs))[0]
-            memory = tracker.frame_forward(inputs.queries)
+            before, memory = tracker.refiner_inputs(inputs.queries, tracks)
             guide = None
             if guided:
                 online = tracks.class_logits.mean(dim=1, keepdim=True).float()
                 guide = Layer(online, tracker.mask_head(tracks.queries).float())
         layers = [
             Layer(refined.class_logits.float().unsqueeze(1), refiner.mask_head(refined.queries).float())
-            for refined in refiner.every_layer(tracks.queries, memory)
+            for refined in refiner.every_layer(before, memory)
         ]
         return Outputs(layers, inputs.mask_features, guide)
 
@@ -195,7 +214,7 @@ class RefinerStage(Stage):
         return ClipAssignment([self.matcher.whole_clip(predicted, targets, draw)])
 
 
-def predict(heads: QueryDecoder | ReferringTracker, queries: Tensor) -> Layer:
+def predict(heads: QueryDecoder | ReferringTracker | VideoMT, queries: Tensor) -> Layer:
     """The class logits and mask embeddings of queries (B, T, Q, C)."""
     return Layer(heads.class_head(queries).float(), heads.mask_head(queries).float())
 
@@ -205,7 +224,7 @@ def orders_of(network: DvisModel, inputs: FrozenFeatures) -> Tensor | None:
     if network.tracker is None or not network.tracker.needs_orders:
         return None
     with torch.no_grad(), torch.autocast(inputs.queries.device.type, enabled=False):
-        heads = predict(network.segmenter.query_decoder, inputs.queries)
+        heads = predict(network.query_decoder, inputs.queries)
         clips = zip(inputs.queries, heads.class_logits, heads.mask_embeds, inputs.mask_features, strict=True)
         return torch.stack([orders_with_memory(*clip, None)[0] for clip in clips])
 

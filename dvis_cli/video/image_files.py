@@ -1,36 +1,27 @@
-"""Image files as video: a folder of numbered pictures, or a single one."""
+"""Image files as video: a folder of numbered pictures, or a file of one or several."""
 
 from __future__ import annotations
 
 import re
+import struct
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from dvis_cli.errors import VideoError
+from dvis_cli.errors import DvisWarning, VideoError
 from dvis_cli.structures import Frame, VideoInfo
-from dvis_cli.video.source import IMAGE_SUFFIXES, Selection, plain_name, refuse_huge
-from dvis_cli.video.upright import UNTURNED, Turn, is_sideways, turned
-
-EXIF_ORIENTATION = 0x0112
-TURN_OF_EXIF: dict[int, Turn] = {
-    1: (1, 0, 0, 1),
-    2: (-1, 0, 0, 1),
-    3: (-1, 0, 0, -1),
-    4: (1, 0, 0, -1),
-    5: (0, 1, 1, 0),
-    6: (0, 1, -1, 0),
-    7: (0, -1, -1, 0),
-    8: (0, -1, 1, 0),
-}
+from dvis_cli.video.pixels import Picture, opened, read_pictures, turn_of
+from dvis_cli.video.source import IMAGE_SUFFIXES, NEEDS_HEIF, Selection, plain_name, refuse_huge
+from dvis_cli.video.upright import is_sideways
 
 
 def images_of_folder(folder: Path, selection: Selection, fps: float) -> ImageFiles:
-    """The images of a folder in natural order (frame2 before frame10), hidden and other files left out.
+    """The images of a folder in natural order (frame2 before frame10), hidden files left out.
 
     Raises VideoError when there are none or two of them have the same stem.
     """
@@ -38,23 +29,48 @@ def images_of_folder(folder: Path, selection: Selection, fps: float) -> ImageFil
         found = [p for p in folder.iterdir() if not p.name.startswith(".") and p.is_file()]
     except OSError as error:
         raise VideoError(f"{folder} cannot be listed: {error.strerror}; check its permissions") from error
-    images = sorted((p for p in found if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
+    images = sorted(filter(_is_image, found), key=natural_key)
+    rest = Counter(p.suffix.lower() or "without suffix" for p in set(found).difference(images))
+    others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(rest.most_common(5)))
+    others += ", ..." if len(rest) > 5 else ""
+    if rest.keys() & {".heic", ".heif", ".hif"}:
+        others += f"; HEIC {NEEDS_HEIF}"
     if not images:
         kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
         raise VideoError(
-            f"{folder} has no images ({len(found)} other files); images end in {kinds}. "
+            f"{folder} has no images ({len(found)} other files{others and ': '}{others}); images end in {kinds}. "
             "Video files are named one by one, not by their folder"
         )
     stem, times = Counter(p.stem for p in images).most_common(1)[0]
     if times > 1:
         twins = ", ".join(p.name for p in images if p.stem == stem)
         raise VideoError(f"{folder}: {twins} would be the same frame; keep one file a frame")
-    return ImageFiles(folder, plain_name(folder), images, selection, fps)
+    source = ImageFiles(folder, plain_name(folder), images, selection, fps)
+    if rest:
+        source.notes.append(
+            f"{rest.total()} of {len(found)} files cannot be read as images and are left out: {others}"
+        )
+    return source
 
 
-def single_image(path: Path, selection: Selection, fps: float) -> ImageFiles:
-    """One image as a video of one frame. Only the first picture of an animation or of pages is used."""
-    return ImageFiles(path, Path(plain_name(path)).stem, [path], selection, fps)
+def picture_file(path: Path, selection: Selection, fps: float) -> ImageFiles | None:
+    """The pictures of a file as a video: all that have the size of the one that viewers show.
+
+    `fps` is the rate of pictures without times. None where FFmpeg is the one to read the file: GIF, animated PNG,
+    HEIF with a track (an AVIF sequence), and HEIF where Pillow has no reader for it.
+    """
+    if selection.video_track or _is_film(path):
+        return None
+    with opened(path) as image:
+        every = getattr(image, "n_frames", 1)
+        pages = _pages_of_first_size(image, every)
+    seconds = _webp_durations(path) if len(pages) > 1 else []
+    times = [0.0, *np.cumsum(seconds).tolist()] if len(seconds) == len(pages) else None
+    name = Path(plain_name(path)).stem
+    source = ImageFiles(path, name, [Picture(path, page) for page in pages], selection, fps, times)
+    if len(pages) < every:
+        source.notes.append(f"{every - len(pages)} of {every} pictures have another size and are left out")
+    return source
 
 
 def natural_key(path: Path) -> tuple[list[tuple[str, int]], str]:
@@ -64,97 +80,149 @@ def natural_key(path: Path) -> tuple[list[tuple[str, int]], str]:
 
 
 class ImageFiles:
-    """Images of one size as a `VideoSource`: picture i is shown at i / fps seconds."""
+    """Images of one size as a `VideoSource`: picture i is shown at i / fps seconds, or at its own time."""
 
-    def __init__(self, path: Path, name: str, images: list[Path], selection: Selection, fps: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        images: Sequence[Path | Picture],
+        selection: Selection,
+        fps: float,
+        times: Sequence[float] | None = None,
+    ) -> None:
         """Reads the headers of the selected images.
+
+        Args:
+            images: files, each a frame that carries its stem as name, or pictures of one file.
+            times: seconds at which each is shown, and the end; None is regular by `fps`.
 
         Raises VideoError when one cannot be read or their sizes differ, UsageError when none is selected.
         """
-        timed = [(i / fps, (i / fps, image)) for i, image in enumerate(images)]
-        self._images = list(selection.pick(timed))
-        if not self._images:
-            raise selection.nothing_in(path, len(images) / fps)
-        self._size = _common_size(path, [image for _, image in self._images])
+        if times is None:
+            times = [i / fps for i in range(len(images) + 1)]
+        else:
+            fps = round(len(images) / (times[-1] - times[0]), 6)
+        timed = zip(times, images, strict=False)
+        chosen = list(selection.pick((seconds, (seconds, image)) for seconds, image in timed))
+        if not chosen:
+            raise selection.nothing_in(path, times[-1])
+        self._times = [seconds for seconds, _ in chosen]
+        self._pictures = [Picture(image) if isinstance(image, Path) else image for _, image in chosen]
+        named = len(images) == 1 or isinstance(images[0], Path)
+        self._names = [picture.path.stem if named else None for picture in self._pictures]
+        self.notes: list[str] = []  # what was left out or guessed
+        self._size = self._common_size(path)
         self.info = VideoInfo(
             name=name,
             path=str(path),
             width=self._size[1],
             height=self._size[0],
             fps=fps / selection.stride,
-            frames=len(self._images),
-            duration=len(self._images) * selection.stride / fps,
+            frames=len(chosen),
+            duration=len(chosen) * selection.stride / fps,
             has_audio=False,
-            start=self._images[0][0],
+            start=self._times[0],
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames that carry their file's stem as name. Raises VideoError at an image that is damaged."""
-        for index, (seconds, path) in enumerate(self._images):
-            rgb = _read(path)
+        """Raises VideoError at an image that is damaged."""
+        notes = list(self.notes)
+        for index, rgb in enumerate(read_pictures(self._pictures, notes)):
             if rgb.shape[:2] != self._size:
-                raise VideoError(f"{path} changed while the folder was read; run again")
-            yield Frame(index=index, pts=seconds, rgb=rgb, name=path.stem)
+                raise VideoError(f"{self._pictures[index].path} changed while the folder was read; run again")
+            yield Frame(index=index, pts=self._times[index], rgb=rgb, name=self._names[index])
+        if notes:
+            warnings.warn(f"{self.info.path}: {'; '.join(notes)}", DvisWarning, stacklevel=2)
+
+    def _common_size(self, folder: Path) -> tuple[int, int]:
+        """(height, width) as shown. The files are only opened, not decoded."""
+        paths = list(dict.fromkeys(picture.path for picture in self._pictures))
+        first, several = _header(paths[0])
+        stacks = int(several)
+        for path in paths[1:]:
+            size, several = _header(path)
+            stacks += several
+            if size != first:
+                raise VideoError(
+                    f"{folder} mixes sizes: {paths[0].name} is {first[1]} x {first[0]} pixels and {path.name} is"
+                    f" {size[1]} x {size[0]}; a video has one size, put them in two folders"
+                )
+        if stacks and folder != paths[0]:
+            self.notes.append(f"{stacks} files hold several pictures, of which only the first is a frame")
+        return first
 
 
-def _common_size(folder: Path, images: list[Path]) -> tuple[int, int]:
-    """(height, width) as shown. The files are only opened, not decoded."""
-    first = _header_size(images[0])
-    for image in images[1:]:
-        size = _header_size(image)
-        if size != first:
-            raise VideoError(
-                f"{folder} mixes sizes: {images[0].name} is {first[1]} x {first[0]} pixels and"
-                f" {image.name} is {size[1]} x {size[0]}; a video has one size, put them in two folders"
-            )
-    return first
+def _header(path: Path) -> tuple[tuple[int, int], bool]:
+    """((height, width) as shown, whether there are several pictures)."""
+    with opened(path) as image:
+        width, height = image.size
+        refuse_huge(path, width, height)
+        turned = is_sideways(turn_of(image))
+        return (width, height) if turned else (height, width), getattr(image, "n_frames", 1) > 1
 
 
-def _header_size(path: Path) -> tuple[int, int]:
+def _pages_of_first_size(image: Image.Image, count: int) -> list[int]:
+    if image.format not in ("TIFF", "MPO", "HEIF"):
+        return list(range(count))
+    shown, pages = image.size, []
+    for page in range(count):
+        image.seek(page)
+        if image.size == shown:
+            pages.append(page)
+    return pages
+
+
+def _webp_durations(path: Path) -> list[float]:
+    """Seconds that each picture of an animated WebP is shown; Pillow tells only after decoding them all."""
+    seconds = []
+    with path.open("rb") as file:
+        if file.read(12)[8:] != b"WEBP":
+            return []
+        while len(head := file.read(8)) == 8:
+            name, size = struct.unpack("<4sI", head)
+            if name == b"ANMF":
+                frame = file.read(16)
+                seconds.append(int.from_bytes(frame[12:15], "little") / 1000 or 0.1)  # 0: as browsers show it
+                size -= len(frame)
+            file.seek(size + size % 2, 1)
+    return seconds
+
+
+def _is_film(path: Path) -> bool:
+    """Whether FFmpeg reads all of a file of which Pillow reads less."""
+    with path.open("rb") as file:
+        is_heif = file.read(8)[4:] == b"ftyp"
+    if is_heif and _has_track(path):
+        return True
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refuse_huge says it better
-            image = Image.open(path)
-        with image:
-            width, height = image.size
-            turn = _turn_of(image)
-    except Image.DecompressionBombError as error:
-        raise VideoError(f"{path}: its header claims an absurd size; is it damaged? ({error})") from error
-    except Exception as error:
-        raise _unreadable(path, error) from error
-    refuse_huge(path, width, height)
-    return (width, height) if is_sideways(turn) else (height, width)
+        with opened(path) as image:
+            return image.format == "GIF" or (image.format == "PNG" and getattr(image, "n_frames", 1) > 1)
+    except VideoError as error:
+        return is_heif and isinstance(error.__cause__, UnidentifiedImageError)
 
 
-def _read(path: Path) -> np.ndarray:
-    """(height, width, 3) uint8 RGB, upright."""
-    try:
-        with Image.open(path) as image:
-            turn = _turn_of(image)
-            return turned(_eight_bit_rgb(image), turn)
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them meet
-        raise _unreadable(path, error) from error
+def _has_track(path: Path) -> bool:
+    """Whether a file of ISO boxes has a `moov`: a film rather than pictures."""
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        while len(head := file.read(16)) >= 8:
+            size, name = struct.unpack_from(">I4s", head)
+            if name == b"moov":
+                return True
+            if size == 1 and len(head) == 16:
+                (size,) = struct.unpack_from(">Q", head, 8)
+            if not 8 <= size < length:  # 0: to the end of the file
+                return False
+            file.seek(size - len(head), 1)
+    return False
 
 
-def _unreadable(path: Path, error: Exception) -> VideoError:
-    if isinstance(error, OSError) and error.strerror:  # from the system, not from the decoder
-        return VideoError(f"{path} cannot be read: {error.strerror}")
-    return VideoError(f"{path} is not an image that can be read; replace or remove it ({error})")
-
-
-def _turn_of(image: Image.Image) -> Turn:
-    if image.format == "PNG" and "exif" not in image.info:
-        return UNTURNED  # Pillow would decode the whole picture to look behind it
-    return TURN_OF_EXIF.get(image.getexif().get(EXIF_ORIENTATION, 1), UNTURNED)
-
-
-def _eight_bit_rgb(image: Image.Image) -> np.ndarray:
-    """Any pixel type as (height, width, 3) uint8. Transparency is dropped; 16 bits keep the upper 8."""
-    if image.mode.startswith("I"):
-        grey = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode == "F":
-        raise ValueError("its pixels are floating point numbers of unknown range")
-    if image.mode == "P":
-        image = image.convert("RGBA")  # straight to RGB Pillow warns of transparent palettes
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+def _is_image(path: Path) -> bool:
+    """By its suffix; kinds that Pillow may lack a reader for, by opening it."""
+    suffix = path.suffix.lower()
+    if suffix not in IMAGE_SUFFIXES or suffix in Image.registered_extensions():
+        return suffix in IMAGE_SUFFIXES
+    with suppress(VideoError), opened(path):
+        return True
+    return False

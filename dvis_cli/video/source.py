@@ -10,13 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from dvis_cli.demux import PIXEL_LIMIT
 from dvis_cli.errors import UsageError, VideoError
 from dvis_cli.structures import Frame, VideoInfo
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".tga"}
+_SUFFIXES = (
+    ".jpg .jpeg .jpe .jfif .mpo .png .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .j2k .jpf .jpx .qoi"
+    " .sgi .avif .heic .heif .hif .jxl"
 )
-PIXEL_LIMIT = 2**26  # pixels of one frame, 8192 x 8192; a header that claims more is damaged or hostile
+IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
+RAW_SUFFIXES = frozenset(
+    (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".pef", ".raf")
+)  # of cameras
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif")  # of pictures
+NEEDS_HEIF = "needs a reader of HEIF: pip install 'dvis[heif]'"
 TIME_TOLERANCE = 1e-6  # seconds: times nearer than this are equal, so that 0.1 s means the frame at 1/10 s
 
 T = TypeVar("T")
@@ -33,6 +40,7 @@ class Selection:
     end: float | None = None  # seconds from the beginning, exclusive, > start
     stride: int = 1  # keep every stride-th frame of [start, end), >= 1
     max_frames: int | None = None  # counted after stride, >= 1
+    video_track: int | None = None  # of the file's video tracks, from 0; None is FFmpeg's choice
 
     def __post_init__(self) -> None:
         for name in ("start", "end"):
@@ -45,6 +53,8 @@ class Selection:
             raise UsageError(f"stride must be 1 (every frame) or more, not {self.stride}")
         if self.max_frames is not None and self.max_frames < 1:
             raise UsageError(f"max_frames must be 1 or more, not {self.max_frames}")
+        if self.video_track is not None and self.video_track < 0:
+            raise UsageError(f"video_track must be 0 (the first) or more, not {self.video_track}")
 
     def pick(self, timed: Iterable[tuple[float, T]]) -> Iterator[T]:
         """The wanted ones of (seconds from the beginning, item) pairs in ascending time.
@@ -87,7 +97,7 @@ class VideoSource(Protocol):
         """Decode while iterating; only a few frames are in memory.
 
         Raises VideoError when frames cannot be read at all; warns with DvisWarning, once and at the
-        end, when the source is damaged and only part of it was delivered.
+        end, of all that was left out, guessed or changed: damage, HDR, interlacing, other tracks, ...
         """
         ...
 
@@ -95,9 +105,9 @@ class VideoSource(Protocol):
 def open_video(
     path: str | Path, selection: Selection | None = None, *, folder_fps: float = 25.0
 ) -> VideoSource:
-    """Open a video file, a folder of images (naturally sorted), or a single image.
+    """Open a video file, a folder of images (naturally sorted), or a file of one or more pictures.
 
-    `folder_fps` is the frame rate that a folder of images is taken to have, in frames a second.
+    `folder_fps` is the frame rate that pictures without times are taken to have, in frames a second.
     The first selected frame is decoded here, so a source that opens has at least one frame.
     Raises VideoError for a source that is missing or cannot be read, UsageError for a selection that
     holds no frame.
@@ -108,16 +118,22 @@ def open_video(
     where = Path(path)
     mode = _mode_of(where, str(path))
     if stat.S_ISDIR(mode):
+        if selection.video_track is not None:
+            raise UsageError(f"{path} is a folder of images, which have no video tracks")
         from dvis_cli.video.image_files import images_of_folder
 
         return images_of_folder(where, selection, folder_fps)
     if not stat.S_ISREG(mode):
         raise VideoError(f"{path} is a device or a pipe; copy the video into a file first")
     _must_be_readable(where)
-    if where.suffix.lower() in IMAGE_SUFFIXES:
-        from dvis_cli.video.image_files import single_image
+    if where.suffix.lower() in RAW_SUFFIXES:
+        raise VideoError(f"{path} is unsupported: a camera's raw data; develop it into PNG or TIFF first")
+    if where.suffix.lower() in IMAGE_SUFFIXES or _starts_as_picture(where):
+        from dvis_cli.video.image_files import picture_file
 
-        return single_image(where, selection, folder_fps)
+        source = picture_file(where, selection, folder_fps)
+        if source is not None:
+            return source
     from dvis_cli.video.video_file import VideoFile
 
     return VideoFile(where, selection)
@@ -126,6 +142,14 @@ def open_video(
 def plain_name(path: Path) -> str:
     """The last part of a path, also for `.` and `..`; links are not followed."""
     return Path(os.path.abspath(path)).name or "video"  # noqa: PTH100 - resolve() would follow links
+
+
+def _starts_as_picture(path: Path) -> bool:
+    """Whether a file of any suffix is of a kind of which FFmpeg would read one picture or one tile only."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    several = head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")) or head[8:] == b"WEBP"
+    return several or (head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS)
 
 
 def refuse_huge(path: Path, width: int, height: int) -> None:

@@ -13,6 +13,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from dvis_cli.errors import VideoError
+from dvis_cli.video.tone_map import BT2020, DISPLAY_P3, UNSPECIFIED, Colours, to_sdr
 
 # (a, b, c, d): the stored point (x, y), y pointing down, is shown at (a x + c y, b x + d y).
 Turn = tuple[int, int, int, int]
@@ -65,20 +66,30 @@ class Upright:
         """`size`: (height, width) in pixels of every result."""
         self._size = size
         self._converter = VideoReformatter()
+        self.mapped: set[str] = set()  # kinds of colour that were mapped to SDR
 
     def __call__(self, picture: VideoFrame) -> np.ndarray:
-        """(height, width, 3) uint8 RGB, by the frame's own colour matrix and range.
+        """(height, width, 3) uint8 RGB for SDR BT.709, by the frame's own colours.
 
-        PyAV before 17 takes every frame for BT.601 in limited range, which shifts colours a little.
         Raises VideoError for a pixel format that cannot be converted.
         """
         turn = turn_of(picture)
         height, width = self._size[::-1] if is_sideways(turn) else self._size
         try:
-            rgb = self._converter.reformat(picture, format="rgb24").to_ndarray()
+            rgb = self._rgb(picture)
         except (av.FFmpegError, ValueError) as error:
             raise VideoError(f"frames of pixel format {picture.format.name} cannot become RGB") from error
         if rgb.shape[:2] != (height, width):
             # Pillow, because scaling within the conversion darkens by one or two grey levels.
             rgb = np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
         return turned(rgb, turn)
+
+    def _rgb(self, picture: VideoFrame) -> np.ndarray:
+        colours = Colours(picture.color_primaries, picture.color_trc)
+        if not colours.need_mapping:
+            return self._converter.reformat(picture, format="rgb24").to_ndarray()
+        self.mapped.add(str(colours))
+        matrix = BT2020 if picture.colorspace == UNSPECIFIED and colours.primaries != DISPLAY_P3 else None
+        return to_sdr(
+            self._converter.reformat(picture, format="rgb48le", src_colorspace=matrix).to_ndarray(), colours
+        )

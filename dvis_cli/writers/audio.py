@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import av
 
+from dvis_cli.demux import is_encrypted, open_media
+
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
-    from av.container import InputContainer, OutputContainer
+    from av.container import OutputContainer
     from av.packet import Packet
 
 # Codecs that players expect in mp4. The muxer accepts some more (raw PCM, Vorbis) that many do not play.
@@ -22,16 +24,9 @@ AUDIO_FAULTS = (av.FFmpegError, ValueError, OSError)
 _PREROLL = 0.5  # seconds read before the start: decoders need some run-up
 
 
-def open_source(path: Path) -> InputContainer:
-    """Open for reading; damaged titles and tags are no reason to fail."""
-    return av.open(str(path), metadata_errors="replace")
-
-
 def codec_name(stream: AudioStream) -> str:
     """The codec's general name, e.g. `mp3` whichever decoder reads it."""
-    codec = stream.codec_context.codec
-    # Early PyAV 14 knows the decoder's own name only: mp3float, but aac, ac3, flac, ...
-    return getattr(codec, "canonical_name", codec.name.removesuffix("float"))
+    return stream.codec_context.codec.canonical_name
 
 
 class AudioTrack(Protocol):
@@ -45,32 +40,32 @@ class AudioTrack(Protocol):
 
 
 class AudioInput:
-    """Encoded packets of a source's best audio stream, in order, from about `start` on.
+    """Encoded packets of one audio track, in order, from about `start` on.
 
     Args:
         path: the source.
         start: seconds on the source's clock that become 0.
+        track: which of the file's audio tracks, from 0.
 
     Raises:
-        ValueError: the source has no audio stream.
-        av.FFmpegError: it cannot be opened.
+        ValueError: the track is encrypted.
+        av.FFmpegError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path, start: float) -> None:
+    def __init__(self, path: Path, start: float, track: int = 0) -> None:
         self.start = start
-        self._container = open_source(path)
+        self._container = open_media(path)
         try:
-            streams = self._container.streams.audio
-            if not streams:
-                raise ValueError("no audio stream")
-            self.stream: AudioStream = streams[0]
+            self.stream: AudioStream = self._container.streams.audio[track]
             self.tick = self.stream.time_base or Fraction(1, av.time_base)  # seconds
-            self._seek(path)
+            self._seek(path, track)
+            self._packets = self._container.demux(self.stream)
+            self._waiting: Packet | None = next(self._packets, None)
+            if self._waiting is not None and is_encrypted(self._waiting):
+                raise ValueError("it is encrypted")
         except BaseException:
             self._container.close()
             raise
-        self._packets = self._container.demux(self.stream)
-        self._waiting: Packet | None = None
         self._clock = 0.0  # where the next packet is expected, for those without a time
 
     def read(self, until: float) -> Iterator[tuple[float, Packet]]:
@@ -79,13 +74,13 @@ class AudioInput:
             packet = self._waiting or next(self._packets, None)
             if packet is None:
                 return
+            self._waiting = None
             if packet.size == 0:  # the demuxer's goodbye
                 continue
             time = self._time(packet)
             if time >= until:
                 self._waiting = packet
                 return
-            self._waiting = None
             self._clock = time + self.seconds(packet.duration)
             yield time, packet
 
@@ -100,7 +95,7 @@ class AudioInput:
         ticks = packet.pts if packet.pts is not None else packet.dts
         return self._clock if ticks is None else self.seconds(ticks) - self.start
 
-    def _seek(self, path: Path) -> None:
+    def _seek(self, path: Path, track: int) -> None:
         first = self.seconds(self.stream.start_time)
         if self.start - first < 2 * _PREROLL:
             return
@@ -108,8 +103,8 @@ class AudioInput:
             self._container.seek(int((self.start - _PREROLL) / self.tick), stream=self.stream)
         except av.FFmpegError:  # a format without an index: read from the beginning, what is early is skipped
             self._container.close()
-            self._container = open_source(path)
-            self.stream = self._container.streams.audio[0]
+            self._container = open_media(path)
+            self.stream = self._container.streams.audio[track]
 
 
 class CopiedAudio:

@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import av
 import numpy as np
 
+from dvis_cli.demux import address, open_media, ranked_tracks
 from dvis_cli.errors import DvisWarning, OutputError
 from dvis_cli.files import output_errors
 from dvis_cli.structures import FinishedFrame, InstanceFrame, VideoInfo
@@ -22,7 +23,6 @@ from dvis_cli.writers.audio import (
     AudioTrack,
     CopiedAudio,
     codec_name,
-    open_source,
 )
 from dvis_cli.writers.audio_recode import RecodedAudio
 from dvis_cli.writers.instance_picture import SHOWN_FROM, instance_map
@@ -39,6 +39,11 @@ def _warn(message: str) -> None:
     warnings.warn(message, DvisWarning, stacklevel=3)
 
 
+class _AudioTrack(NamedTuple):
+    number: int  # of the file's audio tracks
+    copied: bool  # whether mp4 players know its codec
+
+
 class OverlayVideo:
     """Draws and encodes one video; nothing is written before the first frame.
 
@@ -47,7 +52,7 @@ class OverlayVideo:
         info: the source. Its frame rate says how long the last frame is shown.
         style: see `draw_overlay`.
         audio_from: the file whose sound to keep, on the same clock as the frames' `pts`; None for silence.
-        warn: told, once at most, that the sound had to be left out or cut short.
+        warn: told of sound that was left out, cut short, or chosen among several tracks.
         numbered: labels of things have their ids.
         shown_from: of instances: the least score of what is drawn.
     """
@@ -121,49 +126,67 @@ class OverlayVideo:
             self.path.unlink()
 
     def _open(self, picture: np.ndarray, pts: float) -> None:
-        """Create the file, with the first way of keeping the sound that works."""
+        """Create the file, with the first track and way of keeping the sound that works."""
         self._start = pts
-        fault: BaseException | None = None
-        for track in self._audio_tracks():
-            fault = self._try_open(picture, track)
-            if fault is None:
-                return
-        self._open_with(picture, None)
+        tracks, count, fault = self._audio_tracks()
+        for track in tracks:
+            for way in (CopiedAudio, RecodedAudio) if track.copied else (RecodedAudio,):
+                error = self._try_open(picture, track.number, way)
+                if error is None:
+                    what = f"is audio track {track.number} (from 0) of {count}"
+                    if fault is not None:
+                        self._tell_of_audio(f"{what}; the one to prefer cannot be read", fault)
+                    elif count > 1:
+                        self._warn(f"the sound of {self._info.name} {what}")
+                    return
+            fault = fault or error
+        self._open_with(picture)
         if fault is not None:
-            self._drop_audio("cannot be read: there is none in the overlay", fault)
+            self._tell_of_audio("cannot be read: there is none in the overlay", fault)
 
-    def _audio_tracks(self) -> list[type[CopiedAudio] | type[RecodedAudio]]:
-        """Ways to keep the sound, best first; none when there is no sound."""
+    def _audio_tracks(self) -> tuple[list[_AudioTrack], int, Exception | None]:
+        """(tracks with a decoder, best first; number of all; why the best of all is not the first of them)."""
         if self._audio_from is None:
-            return []
+            return [], 0, None
         try:
-            with open_source(self._audio_from) as container:
-                if not container.streams.audio:
-                    return []
-                copied = codec_name(container.streams.audio[0]) in COPIED_CODECS
-        except AUDIO_FAULTS:
-            copied = False  # tried all the same, so that there is one place that reports it
-        return [CopiedAudio, RecodedAudio] if copied else [RecodedAudio]
+            with open_media(self._audio_from) as container:
+                streams = ranked_tracks(container, "audio")
+                numbers = [container.streams.audio.index(stream) for stream in streams]
+                codecs = [None if stream.codec_context is None else codec_name(stream) for stream in streams]
+        except AUDIO_FAULTS as error:
+            return [], 0, error
+        tracks = [
+            _AudioTrack(number, codec in COPIED_CODECS)
+            for number, codec in zip(numbers, codecs, strict=True)
+            if codec is not None
+        ]
+        missing = ValueError("there is no decoder for it here") if codecs and codecs[0] is None else None
+        return tracks, len(codecs), missing
 
     def _try_open(
-        self, picture: np.ndarray, track: type[CopiedAudio] | type[RecodedAudio]
-    ) -> BaseException | None:
+        self, picture: np.ndarray, number: int, way: type[CopiedAudio] | type[RecodedAudio]
+    ) -> Exception | None:
         try:
-            self._open_with(picture, track)
+            self._open_with(picture, number, way)
         except AUDIO_FAULTS as error:
             self._release()
             return error
         return None
 
-    def _open_with(self, picture: np.ndarray, track: type[CopiedAudio] | type[RecodedAudio] | None) -> None:
+    def _open_with(
+        self,
+        picture: np.ndarray,
+        number: int = 0,
+        way: type[CopiedAudio] | type[RecodedAudio] | None = None,
+    ) -> None:
         height, width = picture.shape[:2]
-        if track is not None and self._audio_from is not None:
-            self._audio_input = AudioInput(self._audio_from, self._start)
+        if way is not None and self._audio_from is not None:
+            self._audio_input = AudioInput(self._audio_from, self._start, number)
         # The index in front lets a browser play the file while it loads.
-        self._output = av.open(str(self.path), "w", format="mp4", options={"movflags": "+faststart"})
+        self._output = av.open(address(self.path), "w", format="mp4", options={"movflags": "+faststart"})
         encoder = VideoEncoder(self._output, width, height, self._frame_seconds)
-        if track is not None and self._audio_input is not None:
-            self._audio = track(self._audio_input, self._output)
+        if way is not None and self._audio_input is not None:
+            self._audio = way(self._audio_input, self._output)
         self._output.start_encoding()
         self._encoder = encoder
 
@@ -195,6 +218,9 @@ class OverlayVideo:
     def _drop_audio(self, what: str, fault: BaseException) -> None:
         """Go on without (more) sound: the picture is what was asked for."""
         self._audio = None
+        self._tell_of_audio(what, fault)
+
+    def _tell_of_audio(self, what: str, fault: BaseException) -> None:
         reason = getattr(fault, "strerror", None) or str(fault) or type(fault).__name__
         self._warn(f"the sound of {self._info.name} {what} ({reason})")
 
