@@ -282,7 +282,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
         raise ConfigError(f"config {path} is not valid YAML{line}") from None

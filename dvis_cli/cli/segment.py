@@ -14,6 +14,7 @@ from dvis_cli.run.options import SegmentOptions
 
 from .console import Reporter
 from .options import with_options
+from .weights import make_ready
 
 
 class TaskChoice(str, Enum):
@@ -52,6 +53,9 @@ def segment(
         bool, typer.Option("--json", help="Print a summary as JSON; of many videos, one line an event.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Fetch the model without asking, if it is not here yet.")
+    ] = False,
 ) -> None:
     """Turn videos into panoptic videos, or into instances (--task instance) or classes (--task semantic).
 
@@ -62,6 +66,8 @@ def segment(
 
     reporter = Reporter(quiet)
     _refuse_two_inputs(sources, demo, dataset)
+    if sources or demo or dataset is not None:
+        make_ready(options.model, reporter, yes)
     if dataset is not None:
         run_split(reporter, dataset, split, out, options, json_output)
         return

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from dvis_cli.config import MODES, TASKS, Mode, TaskName
 from dvis_cli.errors import UsageError
 
-from .units import parse_bytes, parse_seconds, parse_short_sides
+from .units import parse_bytes, parse_names, parse_seconds, parse_short_sides
 
 if TYPE_CHECKING:
     from dvis_cli.video import Selection
@@ -109,6 +109,12 @@ class SegmentOptions:
         None, "Drop objects less visible than this share of their mask. Usually 0.8."
     )
     top_k: int | None = option(None, "Instances to keep: the likeliest. Default: 20.")
+    classes: tuple[str, ...] | None = option(
+        None,
+        "Show these classes only, the rest is void: names, dataset ids, things, stuff.",
+        metavar="NAME,NAME,...",
+        parse=parse_names,
+    )
     overlay: OverlayChoice = option("blend", "The overlay video's style.")
     maps: bool = option(
         True,

@@ -15,6 +15,7 @@ from dvis_cli.errors import DvisWarning, UsageError
 from dvis_cli.structures import VideoInfo, View
 from dvis_cli.tasks.instance import InstanceTask
 from dvis_cli.tasks.panoptic import PanopticTask
+from dvis_cli.tasks.selection import select_classes
 from dvis_cli.tasks.semantic import SemanticTask
 from dvis_cli.tasks.task import Task
 from dvis_cli.video.views import plan_views
@@ -38,6 +39,7 @@ class RunSettings:
     score_threshold: float = 0.8
     overlap_threshold: float = 0.8
     top_k: int = DEFAULT_TOP_K  # instance: tubes kept of a horizon
+    classes: frozenset[int] | None = None  # contiguous classes that are shown, None: all
     batch: int = 1  # frames the segmenter sees at once
 
     def __post_init__(self) -> None:
@@ -67,6 +69,7 @@ def settings_for(model: DvisModel, options: SegmentOptions) -> RunSettings:
         score_threshold=decision.score_threshold if score is None else score,
         overlap_threshold=decision.overlap_threshold if overlap is None else overlap,
         top_k=options.top_k or DEFAULT_TOP_K,
+        classes=select_classes(model.categories, options.classes) if options.classes else None,
         batch=batch_size(model.device),
     )
 
@@ -90,10 +93,13 @@ def views_for(model: DvisModel, options: SegmentOptions, info: VideoInfo) -> lis
 def task_for(model: DvisModel, settings: RunSettings, size: tuple[int, int]) -> Task:
     """The task that the settings name, for output of `size` (height, width)."""
     if settings.task == "instance":
-        return InstanceTask(model.categories, size, settings.top_k, settings.score_threshold)
+        return InstanceTask(
+            model.categories, size, settings.top_k, settings.score_threshold, settings.classes
+        )
     if settings.task == "semantic":
-        return SemanticTask(model.categories, size)
-    return PanopticTask(model.categories, size, settings.score_threshold, settings.overlap_threshold)
+        return SemanticTask(model.categories, size, settings.classes)
+    thresholds = (settings.score_threshold, settings.overlap_threshold)
+    return PanopticTask(model.categories, size, *thresholds, settings.classes)
 
 
 def describe(
@@ -114,6 +120,7 @@ def describe(
         "task": settings.task,
         "thresholds": {name: thresholds[name] for name in used},
         **({"top_k": settings.top_k} if settings.task == "instance" else {}),
+        **({"classes": list(options.classes)} if options.classes else {}),
         "scales": sorted(options.short_sides(model.config.input.short_side)),
         "flip": options.flip,
         "input_sizes": sorted({view.geometry.resized for view in views}),

@@ -31,6 +31,16 @@ def parse_short_sides(text: str | None, option: str) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts)
 
 
+def parse_names(text: str | None, option: str) -> tuple[str, ...] | None:
+    """`person,traffic light`: names, separated by commas. Raises `UsageError`."""
+    if text is None:
+        return None
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise UsageError(f"{option} {text!r}: expected names, separated by commas: person,car")
+    return names
+
+
 def parse_bytes(text: str | None, option: str) -> int | None:
     """`500MB`, `2GB`, `1.5g`, `1048576`; units are powers of 1024. Raises `UsageError`."""
     if text is None:

@@ -11,9 +11,10 @@ Masks are made for the chosen tubes only and leave each frame as run lengths: a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dvis_cli.coco_masks import coco, encode, is_empty
@@ -26,15 +27,22 @@ QUERIES_AT_ONCE = 8  # masks held at the output size at any moment
 _BETWEEN = "\n"  # codes hold no such character
 
 
-def choose_tubes(class_probs: Tensor, top_k: int, threshold: float = 0.0) -> Chosen:
+def choose_tubes(
+    class_probs: Tensor, top_k: int, threshold: float = 0.0, shown: Collection[int] | None = None
+) -> Chosen:
     """The `top_k` likeliest pairs of a query and a real class, as far as they are likelier than `threshold`.
 
     Args:
         class_probs: (Q, K+1) float32, probabilities with "no object" last.
+        shown: contiguous classes to choose from; None: all.
     """
     real = class_probs[:, :-1]
+    if shown is not None:
+        kept = torch.zeros(real.shape[1], dtype=torch.bool, device=real.device)
+        kept[list(shown)] = True
+        real = real.masked_fill(~kept, -1.0)
     scores, rows = real.flatten().topk(min(top_k, real.numel()))
-    sure = scores > threshold
+    sure = scores > threshold  # the others' -1 is never
     scores, rows = scores[sure], rows[sure]
     return Chosen(rows // real.shape[1], rows % real.shape[1], scores)
 
@@ -60,16 +68,22 @@ class InstanceTask:
         size: (height, width) of the output.
         top_k: tubes to keep of a horizon.
         score_threshold: 0..1; tubes that are not likelier are dropped.
+        shown: contiguous classes to choose from; None: all.
 
     Raises:
         UsageError: pycocotools is not installed.
     """
 
     def __init__(
-        self, categories: Sequence[Category], size: tuple[int, int], top_k: int, score_threshold: float
+        self,
+        categories: Sequence[Category],
+        size: tuple[int, int],
+        top_k: int,
+        score_threshold: float,
+        shown: Collection[int] | None = None,
     ) -> None:
         coco()  # better now than after the network has run
-        self.size, self.top_k, self.score_threshold = size, top_k, score_threshold
+        self.size, self.top_k, self.score_threshold, self.shown = size, top_k, score_threshold, shown
         self.identities = TubeIdentities(categories)
 
     @property
@@ -85,7 +99,7 @@ class InstanceDecision:
 
     def __init__(self, task: InstanceTask, tubes: Tubes) -> None:
         self._task, self._tubes = task, tubes
-        self._chosen = choose_tubes(tubes.class_probs, task.top_k, task.score_threshold)
+        self._chosen = choose_tubes(tubes.class_probs, task.top_k, task.score_threshold, task.shown)
         self._numbers = tubes.numbers(self._chosen.queries)
         self._frames = 0
         self._segments: list[Segment] = []

@@ -7,7 +7,7 @@ counts per query; the ids are then a look-up table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -133,11 +133,13 @@ class Identities(SegmentList):
         counts: WinnerCounts,
         overlap_threshold: float,
         numbers: Sequence[int] | None = None,
+        shown: Collection[int] | None = None,
     ) -> np.ndarray:
         """Decide which kept tubes are visible enough and number them.
 
         Args:
             numbers: of the kept tubes, the same in every horizon (`Tubes.numbers`); None: their rows.
+            shown: contiguous classes that get segments, the rest is void; None: all.
 
         Returns:
             (N + 1,) int32: winner map value to segment id; 0 stays void.
@@ -147,6 +149,8 @@ class Identities(SegmentList):
         rows = zip(numbers, kept.classes.tolist(), kept.scores.tolist(), strict=True)
         for n, (number, index, score) in enumerate(rows):
             if counts.assigned[n] == 0 or counts.won[n] / counts.own[n] < overlap_threshold:
+                continue
+            if shown is not None and index not in shown:
                 continue
             key = (number if self.categories[index].isthing else -1, index)
             ids[n + 1] = self.segment(key, index, score, int(counts.assigned[n])).id
@@ -160,6 +164,7 @@ class PanopticTask:
         categories: in the order of the class probabilities.
         size: (height, width) of the output.
         score_threshold, overlap_threshold: 0..1.
+        shown: contiguous classes that get segments; None: all. They win no pixel that they would not win among all.
     """
 
     def __init__(
@@ -168,8 +173,9 @@ class PanopticTask:
         size: tuple[int, int],
         score_threshold: float,
         overlap_threshold: float,
+        shown: Collection[int] | None = None,
     ) -> None:
-        self.size = size
+        self.size, self.shown = size, shown
         self.score_threshold, self.overlap_threshold = score_threshold, overlap_threshold
         self.identities = Identities(categories)
 
@@ -202,7 +208,7 @@ class PanopticDecision:
     def close(self) -> None:
         identities = self._task.identities
         self._table = identities.table(
-            self._kept, self._maps.counts, self._task.overlap_threshold, self._numbers
+            self._kept, self._maps.counts, self._task.overlap_threshold, self._numbers, self._task.shown
         )
         self._by_id = {segment.id: segment for segment in identities.segments}
 

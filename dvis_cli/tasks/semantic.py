@@ -8,7 +8,7 @@ Classes are classes in every horizon, so nothing has to be carried from one to t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -29,13 +29,19 @@ class SemanticTask:
     Args:
         categories: in the order of the class probabilities.
         size: (height, width) of the output.
+        shown: contiguous classes that get segments, the rest is void; None: all.
     """
 
-    def __init__(self, categories: Sequence[Category], size: tuple[int, int]) -> None:
+    def __init__(
+        self, categories: Sequence[Category], size: tuple[int, int], shown: Collection[int] | None = None
+    ) -> None:
         if len(categories) > MAX_CLASSES:
             raise ValueError(f"{len(categories)} classes, a map numbers at most {MAX_CLASSES}")
         self.categories, self.size = tuple(categories), size
         self.dtype = np.uint8 if len(categories) < 256 else np.uint16
+        self.values = np.arange(1, len(categories) + 1, dtype=self.dtype)  # of the map, by class; 0 is void
+        if shown is not None:
+            self.values[[index not in shown for index in range(len(categories))]] = 0
         self.pixels = np.zeros(len(categories), np.int64)
         self.shares = np.zeros(len(categories))  # summed over the pixels of the class
         self.by_id: dict[int, Segment] = {}  # of the classes seen so far
@@ -49,7 +55,7 @@ class SemanticTask:
 
     def update(self) -> None:
         """Have a segment for every class that was seen so far, with its score so far."""
-        for index in np.flatnonzero(self.pixels).tolist():
+        for index in np.flatnonzero(self.pixels * (self.values > 0)).tolist():
             score = float(self.shares[index] / self.pixels[index])
             segment = self.by_id.setdefault(index + 1, Segment(index + 1, self.categories[index], score))
             segment.score = score
@@ -81,12 +87,12 @@ class SemanticDecision:
         ids, task, count = winner.cpu().numpy(), self._task, len(self._weights)
         task.pixels += np.bincount(ids.ravel(), minlength=count)
         task.shares += np.bincount(ids.ravel(), share.ravel(), minlength=count)
-        return (ids + 1).astype(task.dtype)
+        return task.values[ids]
 
     def close(self) -> None:
         self._task.update()
 
     def finish(self, frame: Frame, stored: np.ndarray) -> PanopticFrame:
         known = self._task.by_id
-        present = {int(id): known[int(id)] for id in np.unique(stored)}
+        present = {int(id): known[int(id)] for id in np.unique(stored) if id}
         return PanopticFrame(frame.index, frame.pts, frame.rgb, stored.astype(np.int32), present, frame.name)

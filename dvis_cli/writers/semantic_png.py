@@ -14,6 +14,7 @@ from dvis_cli.errors import OutputError
 from dvis_cli.writers.panoptic_png import write_png
 
 IGNORE = 255  # of an 8-bit map: no class
+WIDE_IGNORE = 2**16 - 1  # of a 16-bit map
 LARGEST_CLASS = 2**16 - 2
 
 
@@ -38,14 +39,15 @@ def write_class_png(path: Path, ids: np.ndarray, classes: Mapping[int, int], wid
 
     Args:
         path: the file.
-        ids: (height, width) integer segment ids, every one of them in `classes`.
+        ids: (height, width) integer segment ids; those that are not in `classes`, such as 0, become "ignore".
         classes: segment id -> dataset class id.
         wide: 16 bits a pixel instead of 8.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    table = np.zeros(int(ids.max(initial=0)) + 1, np.uint16 if wide else np.uint8)
+    kind, ignore = (np.uint16, WIDE_IGNORE) if wide else (np.uint8, IGNORE)
+    table = np.full(int(ids.max(initial=0)) + 1, ignore, kind)
     for id, number in classes.items():
         if id < len(table):
             table[id] = number
