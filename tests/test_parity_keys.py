@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from media import moving_squares, write_video
 from safetensors.torch import load_file, save_file
 
 from dvis_cli.checkpoints.keymap import is_ignored, to_official, to_ours
+from dvis_cli.checkpoints.label_sets import label_set
 from dvis_cli.checkpoints.registry import known_model
 from dvis_cli.checkpoints.shapes import config_from_shapes
 from dvis_cli.config import Mode, ModelConfig, model_config, to_document
-from dvis_cli.errors import CheckpointError, ConfigError, UsageError
+from dvis_cli.errors import CheckpointError, ConfigError, DvisWarning, UsageError
 from dvis_cli.run.loading import categories_of, inspect_weights, load_model, official_state, save_weights
 from dvis_cli.run.model import DvisModel
 from dvis_cli.run.noise import random_model
@@ -156,3 +158,44 @@ def test_noise_runs(dvis, tmp_path: Path, name: str) -> None:
 def test_offline_says_why_not() -> None:
     with pytest.raises(UsageError, match="VidEoMT is published without one; use --mode online"):
         load_model("tiny-videomt", mode="offline")
+
+
+# --- class lists of equal length ----------------------------------------------------------------------------
+
+
+def forty_classes(path: Path) -> Path:
+    """A VidEoMT of 40 classes that says nothing of them."""
+    config = model_config({**to_document(tiny("tiny-videomt")), "num_classes": 40, "categories": None})
+    save_file(official_state(random_model(config, categories_of(config))), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name, message, first",
+    [
+        ("w", "a choice, because no tensor tells", "person"),
+        ("yt_2019_vit_small_52.8", "as its name says", "person"),
+        ("yt_2022_vit_large_42.6", "as its name says", "airplane"),
+    ],
+)
+def test_which_youtube_vis(tmp_path: Path, name: str, message: str, first: str) -> None:
+    with pytest.warns(DvisWarning, match=message):
+        model = load_model(forty_classes(tmp_path / f"{name}.safetensors"))
+    assert model.categories[0].name == first and len(model.categories) == 40
+    assert model.config.input.short_side == 448
+
+
+def test_classes_of_decides(tmp_path: Path) -> None:
+    path = forty_classes(tmp_path / "yt_2019.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DvisWarning)
+        assert load_model(path, classes_of="youtube_vis_2021").categories[0].name == "airplane"
+    with pytest.raises(UsageError, match="has 25 classes, the weights 40"):
+        load_model(path, classes_of="ovis")
+    with pytest.raises(UsageError, match=r"known: .*vipseg"):
+        load_model(path, classes_of="nothing")
+
+
+def test_vspw_has_vipsegs_order() -> None:
+    assert label_set("vspw") == label_set("vipseg")
+    assert [c.isthing for c in label_set("vspw")] == [True] * 58 + [False] * 66

@@ -33,6 +33,11 @@ SIZES: dict[str, tuple[int, int]] = {
     "vspw": (720, 1333),
     "vipseg": (720, 1333),
 }
+VIDEOMT_SIDES = {
+    "youtube_vis_2019": 448,
+    "youtube_vis_2021": 448,
+    "ovis": 544,
+}  # short sides of VidEoMT, where others
 LABEL_SETS = tuple(SIZES)
 _THINGS_OF = {"coco": "coco_panoptic", "cityscapes_things": "cityscapes"}
 
@@ -44,9 +49,9 @@ def label_set(name: str) -> tuple[Category, ...]:
         raise UsageError(f"class list {name!r} is not known; known: {', '.join(LABEL_SETS)}")
     if name in _THINGS_OF:
         return tuple(category for category in label_set(_THINGS_OF[name]) if category.isthing)
-    if name in ("vipseg", "vspw"):  # one list in two orders: VIPSeg's logits have the things first
+    if name in ("vipseg", "vspw"):  # one list; the logits of both have the things first
         listed = _read("datasets/vipseg_categories.json")
-        return listed if name == "vspw" else tuple(sorted(listed, key=lambda one: (not one.isthing, one.id)))
+        return tuple(sorted(listed, key=lambda one: (not one.isthing, one.id)))
     return _read(f"checkpoints/classes/{name}.json")
 
 
@@ -108,10 +113,18 @@ def as_stuff(categories: Sequence[Category]) -> tuple[Category, ...]:
     return tuple(dataclasses.replace(category, isthing=False) for category in categories)
 
 
-def guess_label_set(count: int) -> str | None:
-    """The public list of so many classes; None where there is none or more than one (YouTube-VIS has two of 40)."""
-    lists = [name for name in LABEL_SETS if name not in ("vspw",) and len(label_set(name)) == count]
-    return lists[0] if len(lists) == 1 else None
+def label_sets_of(count: int, name: str) -> tuple[list[str], bool]:
+    """The public lists of so many classes, and whether a file's name tells which (YouTube-VIS has two of 40).
+
+    Returns:
+        the names of the lists, the one to take first; and whether the file's `name` says so.
+    """
+    lists = [one for one in LABEL_SETS if one != "vspw" and len(label_set(one)) == count]
+    years = {"youtube_vis_2019": "19", "youtube_vis_2021": "21|22"}  # 2022 has the classes of 2021
+    told = [one for one in lists if one in years and re.search(rf"(?<!\d)(20)?({years[one]})(?!\d)", name)]
+    if len(told) != 1:
+        return lists, False
+    return [*told, *(one for one in lists if one not in told)], True
 
 
 def match_names(names: Sequence[str]) -> str | None:

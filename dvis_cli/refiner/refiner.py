@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -63,13 +63,21 @@ class RefinerBlock(nn.Module):
 class TemporalRefiner(nn.Module):
     """Offline correction of tracks; one class distribution per track (equation 3)."""
 
-    def __init__(self, config: RefinerConfig, channels: int, mask_channels: int, classes: int) -> None:
+    def __init__(
+        self,
+        config: RefinerConfig,
+        channels: int,
+        mask_channels: int,
+        classes: int,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+    ) -> None:
+        """`activation`: of the mask head, which begins as a copy of the tracker's."""
         super().__init__()
         self.blocks = nn.ModuleList(RefinerBlock(channels, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(channels)
         self.time_weight = nn.Linear(channels, 1)
         self.class_head = nn.Linear(channels, classes + 1)
-        self.mask_head = MLP(channels, channels, mask_channels)
+        self.mask_head = MLP(channels, channels, mask_channels, activation=activation)
 
     def forward(self, tracks: Tensor, memory: Tensor) -> RefinedTracks:
         """Refine a window.

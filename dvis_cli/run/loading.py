@@ -17,7 +17,14 @@ from dvis_cli.checkpoints.files import read_tensors
 from dvis_cli.checkpoints.hf_folder import folder_facts
 from dvis_cli.checkpoints.huggingface import is_huggingface, to_official_names
 from dvis_cli.checkpoints.keymap import is_ignored, to_official, to_ours
-from dvis_cli.checkpoints.label_sets import LABEL_SETS, Facts, facts_of, guess_label_set, label_set
+from dvis_cli.checkpoints.label_sets import (
+    LABEL_SETS,
+    VIDEOMT_SIDES,
+    Facts,
+    facts_of,
+    label_set,
+    label_sets_of,
+)
 from dvis_cli.checkpoints.metadata import CATEGORIES_KEY, CONFIG_KEY, config_inside
 from dvis_cli.checkpoints.registry import KnownModel, default_model, known_model, looks_like_file
 from dvis_cli.checkpoints.shapes import config_from_shapes
@@ -51,6 +58,7 @@ def load_model(
     mode: Mode | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    classes_of: str | None = None,
 ) -> DvisModel:
     """Load a model for inference.
 
@@ -61,14 +69,15 @@ def load_model(
         device: "auto" (CUDA, else the CPU), "cpu", "cuda", "cuda:1", "mps".
         precision: "fp32" (without TF32 in the whole process), "bf16" (segmenter under autocast), or "auto": bf16 on a
             GPU that has it.
+        classes_of: name of the class list, for weights that do not say which; None takes the registry's or guesses.
 
     Raises:
-        UsageError: unknown name, device or mode.
+        UsageError: unknown name, device, mode or class list.
         ConfigError: the YAML is wrong.
         CheckpointError: the weights cannot be read or do not fit.
     """
     where = pick_device(device)
-    loaded = _load(str(model) if model is not None else default_model(), config, mode)
+    loaded = _load(str(model) if model is not None else default_model(), config, mode, classes_of)
     loaded.precision = pick_precision(precision, where)
     if where.type == "cuda" and loaded.precision == "fp32":
         forbid_tf32()
@@ -83,20 +92,21 @@ def load_for(options: SegmentOptions) -> DvisModel:
         mode=options.mode,
         device=options.device,
         precision=options.precision,
+        classes_of=options.classes_of,
     )
 
 
-def _load(model: str, config: str | Path | None, mode: Mode | None) -> DvisModel:
+def _load(model: str, config: str | Path | None, mode: Mode | None, classes_of: str | None) -> DvisModel:
     given = read_config(Path(config)) if config is not None else None
     if looks_like_file(model):
-        return _from_file(Path(model).expanduser(), given, mode)
+        return _from_file(Path(model).expanduser(), given, mode, classes_of=classes_of)
     known = known_model(model)
     if known.untrained:
         chosen = _narrowed(given or known.config, mode)
         return random_model(chosen, categories_of(chosen))
     if known.weights is None:
         raise UsageError(not_here(known))
-    return _from_file(known.weights, given or known.configured, mode, known.facts)
+    return _from_file(known.weights, given or known.configured, mode, known.facts, classes_of)
 
 
 def not_here(known: KnownModel) -> str:
@@ -129,11 +139,12 @@ class Checkpoint:
     categories: tuple[Category, ...] | None  # the class list inside the file, None when it has none
 
 
-def read_checkpoint(path: Path, facts: Facts | None = None) -> Checkpoint:
+def read_checkpoint(path: Path, facts: Facts | None = None, classes_of: str | None = None) -> Checkpoint:
     """Read weights of ours, of the official code, or of transformers.
 
     Args:
         facts: what is known of the model; what it leaves open is read beside the file or guessed from its classes.
+        classes_of: name of the class list, which wins over every other.
 
     Raises:
         CheckpointError: unreadable, or of names that no model of ours has.
@@ -145,37 +156,57 @@ def read_checkpoint(path: Path, facts: Facts | None = None) -> Checkpoint:
     ours, unknown = _our_names(tensors)
     inferred = config_from_shapes({to_official(n): tuple(t.shape) for n, t in ours.items()}, path)
     inside, categories = config_inside(metadata, path), _categories_from_metadata(metadata, path)
+    known = facts or Facts()
+    if classes_of is not None:
+        known = _facts_of(classes_of, inferred).over(known)
+        categories = known.categories
     if inside is not None:
         return Checkpoint(path, ours, unknown, inferred, inside, categories)
-    known = facts or Facts()
     if theirs:
         beside = folder_facts(path if path.is_dir() else path.parent, inferred.num_classes)
         # The names in the folder win; whether they are counted, the registry knows better.
         known = known.over(beside) if known.categories is None else known.renamed(beside)
     if categories is None and known.categories is None:
-        known = known.over(_guessed(inferred.num_classes, path))
+        known = known.over(_guessed(inferred, path))
     return Checkpoint(path, ours, unknown, inferred, known.applied(inferred), categories or known.categories)
 
 
-def _guessed(classes: int, path: Path) -> Facts:
-    """The public class list of so many classes, with a warning; VIPSeg's is what dvis is for."""
-    name = guess_label_set(classes)
-    if name is None or name == "vipseg":
+def _guessed(inferred: ModelConfig, path: Path) -> Facts:
+    """The public class list of as many classes, with a warning; VIPSeg's is what dvis is for."""
+    names, told = label_sets_of(inferred.num_classes, path.name)
+    if not names or names[0] == "vipseg":
         return Facts()
+    others = "" if len(names) == 1 else f" and not for those of {' or '.join(names[1:])}"
+    why = "as its name says" if told else "a choice, because no tensor tells" if others else "by their number"
     warnings.warn(
-        f"{path.name}: {classes} classes are taken for those of {name}; 'dvis weights add' with --classes sets others",
+        f"{path.name}: {inferred.num_classes} classes are taken for those of {names[0]}{others}, {why}; "
+        "--classes-of sets others",
         DvisWarning,
         stacklevel=2,
     )
-    return facts_of(name)
+    return _facts_of(names[0], inferred)
+
+
+def _facts_of(classes: str, inferred: ModelConfig) -> Facts:
+    """What a class list tells of a model of these sizes. Raises `UsageError` where it is of another length."""
+    count = len(label_set(classes))
+    if count != inferred.num_classes:
+        raise UsageError(
+            f"--classes-of {classes}: that list has {count} classes, the weights {inferred.num_classes}"
+        )
+    return facts_of(classes, short_side=VIDEOMT_SIDES.get(classes) if inferred.family == "videomt" else None)
 
 
 def _from_file(
-    path: Path, config: ModelConfig | None, mode: Mode | None, facts: Facts | None = None
+    path: Path,
+    config: ModelConfig | None,
+    mode: Mode | None,
+    facts: Facts | None = None,
+    classes_of: str | None = None,
 ) -> DvisModel:
-    checkpoint = read_checkpoint(path, facts)
+    checkpoint = read_checkpoint(path, facts, classes_of)
     # A configuration that names a class list is followed; one that does not leaves it to the file.
-    said = categories_of(config) if config is not None and config.categories else None
+    said = categories_of(config) if config is not None and config.categories and classes_of is None else None
     config = _with_sizes(config or checkpoint.config, checkpoint.inferred)
     # What the tensors lack comes before what the configuration lacks.
     refuse_missing_parts(mode or config.mode, checkpoint.inferred, f"weights {path}")

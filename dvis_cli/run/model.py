@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvis_cli.config import MODES, Mode, ModelConfig, VideoMTConfig
@@ -56,7 +57,10 @@ class DvisModel(nn.Module):
             if config.mode != "minvis":
                 kind = PlusTracker if config.family == "dvis++" else ReferringTracker
                 self.tracker = kind(config.tracker, *sizes)
-        self.refiner = TemporalRefiner(config.refiner, *sizes) if config.mode == "offline" else None
+        activation = F.gelu if config.family == "videomt" else F.relu
+        self.refiner = (
+            TemporalRefiner(config.refiner, *sizes, activation) if config.mode == "offline" else None
+        )
 
     @property
     def device(self) -> torch.device:

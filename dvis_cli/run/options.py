@@ -62,6 +62,9 @@ class SegmentOptions:
     config: str | None = option(
         None, "The model's configuration: ours, or the official code's as it is.", metavar="YAML"
     )
+    classes_of: str | None = option(
+        None, "Class list of weights that do not say theirs: vipseg, youtube_vis_2021, ...", metavar="NAME"
+    )
     mode: Mode | None = option(
         None, "offline refines tracks with the whole clip in view. Default: all the model can do."
     )

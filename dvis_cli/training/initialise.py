@@ -9,6 +9,7 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -162,11 +163,14 @@ def _copy_heads(network: DvisModel, stage: StageName, have: set[str]) -> None:
     if stage in have or stage == "segmenter":
         return
     source: nn.Module | None = network.query_decoder if stage == "tracker" else network.tracker
-    target: nn.Module | None = network.tracker if stage == "tracker" else network.refiner
+    target: Any = network.tracker if stage == "tracker" else network.refiner
     assert source is not None and target is not None
     with torch.no_grad():
         for name in ("class_head", "mask_head", "norm"):
-            getattr(target, name).load_state_dict(getattr(source, name).state_dict())
+            head = getattr(source, name).state_dict()
+            if name == "class_head":  # that of a DVIS++ tracker gets the reference, too, in front
+                head["weight"] = head["weight"][:, -target.class_head.in_features :]
+            getattr(target, name).load_state_dict(head)
         for name, parameter in target.named_parameters():
             if name.endswith(("out_proj.weight", "ffn.linear2.weight", "short_term.conv2.weight")):
                 parameter.mul_(GENTLE)
