@@ -71,13 +71,13 @@ def test_demo_and_a_source_are_one_too_many(dvis, tmp_path: Path) -> None:
 def test_half_the_size_and_nearly_the_same(dvis, tmp_path: Path) -> None:
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
     assert dvis("weights", "random", "tiny", "-o", whole)[0] == 0
-    assert dvis("weights", "half", whole, "-o", half)[0] == 0
+    assert dvis("weights", "convert", whole, "-o", half, "--half")[0] == 0
     assert half.stat().st_size < 0.6 * whole.stat().st_size
     a, b = (load_model(path, device="cpu").state_dict() for path in (whole, half))
     for name, tensor in a.items():
         assert b[name].dtype == tensor.dtype
         torch.testing.assert_close(b[name], tensor, rtol=2**-10, atol=1e-7)
-    code, _, err = dvis("weights", "half", whole, "-o", half)
+    code, _, err = dvis("weights", "convert", whole, "-o", half, "--half")
     assert code == 1 and "--overwrite" in err
 
 

@@ -340,7 +340,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 def test_models(dvis) -> None:
     code, out, _ = dvis("models", "--json")
     listed = {m["name"]: m for m in json.loads(out)}
-    assert code == 0 and len(listed) == 8
+    assert code == 0 and {"dvis-lite", "offline-r50", "videomt-vitl-vipseg", "tiny"} <= set(listed)
     assert listed["tiny"]["ready"] and not listed["offline-swinl"]["ready"]
     table = dvis("models")[1]
     assert all(name in table for name in listed) and "bundled" in table
