@@ -58,6 +58,14 @@ class EfficientNetLiteConfig:
 
 
 @dataclass(frozen=True)
+class MobileNetV2Config:
+    """MobileNetV2 with DeepLab's context, or several of them side by side."""
+
+    kind: Literal["mobilenet_v2"] = "mobilenet_v2"
+    trunks: int = 1  # networks whose features are put side by side
+
+
+@dataclass(frozen=True)
 class ViTAdapterConfig:
     """DINOv2 vision transformer with the adapter of DVIS++; the defaults are ViT-L. Heads have 64 channels."""
 
@@ -99,6 +107,9 @@ class PixelDecoderConfig:
     heads: int = 8
     points: int = 4  # sampled per head and level
     ffn: int = 1024
+    # Whether a learned share of each cell's position is added to the levels and the mask features: a small network that
+    # learned classes from elsewhere tells objects of one class apart sooner. Published models have none.
+    located: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,7 +177,9 @@ class DecisionConfig:
     window: int = 300
 
 
-Backbone = ResNetConfig | SwinConfig | EfficientNetLiteConfig | ViTAdapterConfig | VideoMTConfig
+Backbone = (
+    ResNetConfig | SwinConfig | EfficientNetLiteConfig | MobileNetV2Config | ViTAdapterConfig | VideoMTConfig
+)
 Family = Literal["dvis", "dvis++", "videomt"]
 
 

@@ -15,6 +15,7 @@ from dvis_cli.run.state import offline_class_probs
 from dvis_cli.structures import Geometry
 from dvis_cli.tasks.chosen import Chosen
 from dvis_cli.tasks.panoptic import (
+    GONE,
     Identities,
     WinnerCounts,
     WinnerMaps,
@@ -150,6 +151,24 @@ def test_identities_over_horizons() -> None:
     assert second.tolist() == [0, 1, 3, 0]
     assert [s.id for s in identities.segments] == [1, 2, 3]
     assert identities.segments[0].score == pytest.approx((0.9 * 10 + 0.85 * 30) / 40)
+
+
+def test_a_row_that_was_empty_for_long_is_another_object() -> None:
+    """A short absence keeps the id, a long one does not; stuff is one segment however long it was away."""
+    thing, stuff = 0, 60
+    one = Chosen(torch.tensor([2, 5]), torch.tensor([thing, stuff]), torch.tensor([0.9, 0.9]))
+    nothing = Chosen(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+    identities = Identities(CATEGORIES)
+
+    def after(absent: int) -> list[int]:
+        if absent:
+            identities.table(nothing, counts(), 0.8, frames=absent)
+        return identities.table(one, counts(10, 10), 0.8, frames=12).tolist()
+
+    assert after(0) == [0, 1, 2] and after(0) == [0, 1, 2]
+    assert after(GONE - 1) == [0, 1, 2]
+    assert after(GONE) == [0, 3, 2]
+    assert after(0) == [0, 3, 2]
 
 
 def test_hidden_queries_stay_void() -> None:

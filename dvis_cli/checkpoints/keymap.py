@@ -69,8 +69,9 @@ _SWIN = [
     ("backbone.norm{a}.", "segmenter.backbone.norms.{a}."),
 ]
 
-# The official code has no such backbone; the names follow its way of naming.
-_EFFICIENTNET = [
+# The official code has no such backbones; the names follow its way of naming.
+_LIGHT = [
+    ("backbone.mobile.{a}.", "segmenter.backbone.trunks.{a}."),
     ("backbone.lite_stem.", "segmenter.backbone.stem."),
     ("backbone.lite_stages.{a}.{b}.", "segmenter.backbone.stages.{a}.{b}."),
 ]
@@ -87,6 +88,7 @@ _PIXEL_DECODER = [
         ("layer_1.norm.", "output_norm."),
         ("layer_1.", "output."),
         ("mask_features.", "mask_features."),
+        ("place.", "place."),  # not in the official code
     ]
 ]
 
@@ -111,7 +113,7 @@ _REFINER = [
 ]
 
 # The first rule that fits is taken, so a longer template stands before the one it begins with.
-_BACKBONES = [*_RESNET, *_SWIN, *_EFFICIENTNET, *VIT_ADAPTER]
+_BACKBONES = [*_RESNET, *_SWIN, *_LIGHT, *VIT_ADAPTER]
 _RULES = [*_BACKBONES, *_PIXEL_DECODER, *_QUERY_DECODER, *_TRACKER, *_REFINER, *PLUS, *VIDEOMT]
 
 

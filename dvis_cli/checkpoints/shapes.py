@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dvis_cli.config import (
+    Backbone,
     EfficientNetLiteConfig,
+    MobileNetV2Config,
     Mode,
     ModelConfig,
     PixelDecoderConfig,
@@ -23,7 +25,6 @@ from dvis_cli.config import (
     ResNetConfig,
     SwinConfig,
     TrackerConfig,
-    ViTAdapterConfig,
 )
 from dvis_cli.errors import CheckpointError
 
@@ -96,6 +97,7 @@ def config_from_shapes(shapes: Mapping[str, Shape], path: Path) -> ModelConfig:
             heads=heads,
             points=_POINTS,
             ffn=look.of(_PIXEL + "transformer.encoder.layers.0.linear1.weight")[0],
+            located=look.has(_PIXEL + "place."),
         ),
         query_decoder=QueryDecoderConfig(
             channels=channels,
@@ -127,11 +129,13 @@ def _stage(look: Shapes, prefix: str, heads: int) -> dict[str, Any]:
     }
 
 
-def _backbone(look: Shapes) -> ResNetConfig | SwinConfig | EfficientNetLiteConfig | ViTAdapterConfig:
+def _backbone(look: Shapes) -> Backbone:
     if look.has("backbone.vit_module."):
         return vit_adapter(look)
     if look.has("backbone.patch_embed."):
         return _swin(look)
+    if look.has("backbone.mobile."):
+        return MobileNetV2Config(trunks=look.count(r"backbone\.mobile\.(\d+)\."))
     if look.has("backbone.lite_stem."):
         return _efficientnet(look)
     return ResNetConfig(

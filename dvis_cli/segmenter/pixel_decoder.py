@@ -53,6 +53,20 @@ class EncoderLayer(nn.Module):
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
 
+class Place(nn.Linear):
+    """A learned share of the position code, begun at nothing."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__(channels, outputs, bias=False)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(C, h, w): what is added to every frame of x (T, C, h, w)."""
+        height, width = x.shape[-2:]
+        code = super().forward(sine_position(height, width, self.in_features, x.device))
+        return code.T.unflatten(1, (height, width))
+
+
 class PixelDecoder(nn.Module):
     """Multi-scale deformable attention pixel decoder of Mask2Former (spec, section 2)."""
 
@@ -71,6 +85,9 @@ class PixelDecoder(nn.Module):
         self.output = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.output_norm = GroupNorm(channels)
         self.mask_features = nn.Conv2d(channels, config.mask_channels, 1)
+        # Of the three levels, coarse first, and of the mask features.
+        outputs = (*(channels,) * LEVELS, config.mask_channels) if config.located else ()
+        self.place = nn.ModuleList(Place(channels, count) for count in outputs)
 
     def forward(self, features: list[Tensor]) -> PixelFeatures:
         """features: res2..res5 of T frames."""
@@ -78,7 +95,12 @@ class PixelDecoder(nn.Module):
         lateral = self.lateral_norm(self.lateral(features[0]))
         up = F.interpolate(levels[-1], lateral.shape[-2:], mode="bilinear", align_corners=False)
         fused = F.relu(self.output_norm(self.output(lateral + up)))
-        return PixelFeatures(self.mask_features(fused), levels)
+        mask_features = self.mask_features(fused)
+        if self.place:
+            *levels, mask_features = (
+                x + place(x) for x, place in zip((*levels, mask_features), self.place, strict=True)
+            )
+        return PixelFeatures(mask_features, levels)
 
     def encode(self, features: list[Tensor]) -> list[Tensor]:
         """Mix the three coarse levels; returns them, coarse first, as maps."""

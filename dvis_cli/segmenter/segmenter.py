@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dvis_cli.config import (
     Backbone,
     EfficientNetLiteConfig,
+    MobileNetV2Config,
     ModelConfig,
     ResNetConfig,
     SwinConfig,
@@ -16,6 +17,7 @@ from dvis_cli.config import (
 from dvis_cli.structures import SegmenterOutput
 
 from .efficientnet import EfficientNetLite
+from .mobilenet import MobileNetV2
 from .pixel_decoder import PixelDecoder
 from .query_decoder import QueryDecoder
 from .resnet import ResNet
@@ -45,7 +47,7 @@ class Segmenter(nn.Module):
         return SegmenterOutput(queries, pixels.mask_features, logits)
 
 
-def build_backbone(config: Backbone) -> ResNet | Swin | EfficientNetLite | ViTAdapter:
+def build_backbone(config: Backbone) -> ResNet | Swin | EfficientNetLite | MobileNetV2 | ViTAdapter:
     """The network of a backbone's configuration; `channels` are those of its four outputs."""
     if isinstance(config, ResNetConfig):
         return ResNet(config)
@@ -53,5 +55,7 @@ def build_backbone(config: Backbone) -> ResNet | Swin | EfficientNetLite | ViTAd
         return Swin(config)
     if isinstance(config, EfficientNetLiteConfig):
         return EfficientNetLite(config)
+    if isinstance(config, MobileNetV2Config):
+        return MobileNetV2(config)
     assert isinstance(config, ViTAdapterConfig), "VidEoMT has no backbone of this kind"
     return ViTAdapter(config)

@@ -7,6 +7,7 @@ counts per query; the ids are then a look-up table.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,7 @@ from .chosen import Chosen, SegmentList
 QUERIES_AT_ONCE = 8  # masks held at the output size at any moment
 MAX_KEPT = 2**16 - 1  # what a winner map can number
 SURE = 0.5  # probability from which on a pixel is in a mask
+GONE = 24  # frames after which what comes back in a row is another object
 ROUNDING = 1e-6  # a bound of probabilities is not relied upon closer than this
 
 
@@ -125,7 +127,16 @@ class WinnerMaps:
 
 
 class Identities(SegmentList):
-    """Which tube is which segment: a (number of a tube, class) pair is one object, a stuff class is one segment."""
+    """Which tube is which segment: a (number of a tube, class) pair is one object, a stuff class is one segment.
+
+    A row that held nothing for a while is free for another object, which is not the one that left.
+    """
+
+    def __init__(self, categories: Sequence[Category]) -> None:
+        super().__init__(categories)
+        self._frame = 0  # of the video, where the next horizon begins
+        self._left: dict[tuple[int, int], int] = {}  # frame after the last horizon with the object
+        self._lives: Counter[tuple[int, int]] = Counter()
 
     def table(
         self,
@@ -134,12 +145,14 @@ class Identities(SegmentList):
         overlap_threshold: float,
         numbers: Sequence[int] | None = None,
         shown: Collection[int] | None = None,
+        frames: int = 1,
     ) -> np.ndarray:
         """Decide which kept tubes are visible enough and number them.
 
         Args:
             numbers: of the kept tubes, the same in every horizon (`Tubes.numbers`); None: their rows.
             shown: contiguous classes that get segments, the rest is void; None: all.
+            frames: of this horizon.
 
         Returns:
             (N + 1,) int32: winner map value to segment id; 0 stays void.
@@ -153,7 +166,12 @@ class Identities(SegmentList):
             if shown is not None and index not in shown:
                 continue
             key = (number if self.categories[index].isthing else -1, index)
-            ids[n + 1] = self.segment(key, index, score, int(counts.assigned[n])).id
+            if self._frame - self._left.get(key, self._frame) >= GONE and key[0] >= 0:
+                self._lives[key] += 1
+            self._left[key] = self._frame + frames
+            life = (*key, self._lives[key])
+            ids[n + 1] = self.segment(life, index, score, int(counts.assigned[n])).id
+        self._frame += frames
         return ids
 
 
@@ -196,11 +214,13 @@ class PanopticDecision:
         self._kept = replace(kept, scores=kept.scores * tubes.weights[kept.queries])
         self._numbers = tubes.numbers(kept.queries)
         self._maps = WinnerMaps(self._kept)
+        self._frames = 0
         self._table = np.zeros(1, np.int32)
         self._by_id: dict[int, Segment] = {}
 
     def frame(self, index: int) -> np.ndarray:
         """(height, width): the winner map."""
+        self._frames += 1
         if len(self._kept.queries) == 0:
             return np.zeros(self._task.size, self._maps.dtype)
         return self._maps.frame(self._tubes.masks(index, self._kept.queries))
@@ -208,7 +228,12 @@ class PanopticDecision:
     def close(self) -> None:
         identities = self._task.identities
         self._table = identities.table(
-            self._kept, self._maps.counts, self._task.overlap_threshold, self._numbers, self._task.shown
+            self._kept,
+            self._maps.counts,
+            self._task.overlap_threshold,
+            self._numbers,
+            self._task.shown,
+            self._frames,
         )
         self._by_id = {segment.id: segment for segment in identities.segments}
 

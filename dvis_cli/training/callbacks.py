@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,45 @@ class AtomicCheckpoints(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(Path(path)) as partial:
             torch.save(checkpoint, partial)
+
+
+class Average(lightning.Callback):
+    """Keeps a moving average of what learns, and leaves it in the network at the end."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.kept: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        assert isinstance(module, StageModule)
+        if not self.kept:
+            self.kept = {name: p.detach().clone() for name, p in _learning(module)}
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any
+    ) -> None:
+        assert isinstance(module, StageModule)
+        decay = min(self.decay, (1 + trainer.global_step) / (10 + trainer.global_step))
+        for name, parameter in _learning(module):
+            self.kept[name].lerp_(parameter.detach(), 1 - decay)
+
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        assert isinstance(module, StageModule)
+        with torch.no_grad():
+            for name, parameter in _learning(module):
+                parameter.copy_(self.kept[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"kept": self.kept}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.kept = state_dict["kept"]
+
+
+def _learning(module: StageModule) -> Iterator[tuple[str, Tensor]]:
+    return ((name, p) for name, p in module.trained.named_parameters() if p.requires_grad)
 
 
 class Record(lightning.Callback):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dvis_cli.errors import TrainingError
 from dvis_cli.run.model import DvisModel
 
+from .dense import DenseHead
 from .losses import Criterion, Losses
 from .matcher import Matcher, MatchingRule
 from .points import Draw, uniform_draw
@@ -53,12 +54,21 @@ class StageModule(lightning.LightningModule):
         self.compared = kind(network, matcher, criterion)
         network.requires_grad_(False)
         self.trained.requires_grad_(True)
+        if stage == "segmenter" and not settings.optimizer.backbone_lr:
+            network.segmenter.backbone.requires_grad_(False)
+        self.dense = DenseHead(network, settings.dense) if stage == "segmenter" and settings.dense else None
+        self.compared.dense = self.dense
 
     @property
     def trained(self) -> nn.Module:
         """The part that learns."""
         part: nn.Module = getattr(self.network, self.stage)
         return part
+
+    @property
+    def learning(self) -> nn.ModuleDict:
+        """All that the optimizer changes: the part, and heads that only help it learn."""
+        return nn.ModuleDict({"part": self.trained} | ({"dense": self.dense} if self.dense else {}))
 
     def on_fit_start(self) -> None:
         self.network.eval()
@@ -103,7 +113,7 @@ class StageModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         settings = self.settings.optimizer
-        optimizer = torch.optim.AdamW(list(parameter_groups(self.trained, settings)), lr=settings.lr)
+        optimizer = torch.optim.AdamW(list(parameter_groups(self.learning, settings)), lr=settings.lr)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_at(step, self.settings.iterations, settings)
         )
@@ -132,7 +142,9 @@ def parameter_groups(part: nn.Module, settings: OptimizerSettings) -> Iterator[d
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for prefix, module in part.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            rate = settings.lr * (settings.backbone_lr if prefix.split(".")[0] == "backbone" else 1.0)
+            if not parameter.requires_grad:
+                continue
+            rate = settings.lr * (settings.backbone_lr if "backbone" in prefix.split(".")[:2] else 1.0)
             free = isinstance(module, NORMS) or name in EMBEDDINGS
             groups.setdefault((rate, 0.0 if free else settings.weight_decay), []).append(parameter)
     for (rate, decay), parameters in groups.items():

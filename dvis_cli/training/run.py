@@ -26,7 +26,7 @@ from dvis_cli.errors import DvisWarning, OutputError, TrainingError, UsageError
 from dvis_cli.files import atomic_text, usable_cores
 from dvis_cli.run.loading import save_weights
 
-from .callbacks import AtomicCheckpoints, OnIteration, Record, Validate
+from .callbacks import AtomicCheckpoints, Average, OnIteration, Record, Validate
 from .clips import collate, start_worker
 from .curves import LOG
 from .module import StageModule
@@ -167,6 +167,7 @@ def _trainer(
         enable_version_counter=False,
     )
     validation = [Validate(held_out, record)] if held_out is not None else []
+    average = [Average(settings.ema)] if settings.ema else []
     return lightning.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
@@ -179,7 +180,7 @@ def _trainer(
             CSVLogger(str(run), name=LOG, flush_logs_every_n_steps=1),
             TensorBoardLogger(str(run), name="", version=""),
         ],
-        callbacks=[*validation, record, checkpoints],
+        callbacks=[*validation, record, *average, checkpoints],
         plugins=[AtomicCheckpoints()],
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -42,7 +42,7 @@ class OptimizerSettings:
 
     lr: float = 1e-4
     weight_decay: float = 0.05  # 0 for norms, embeddings and relative position biases
-    backbone_lr: float = 0.1  # times lr
+    backbone_lr: float = 0.1  # times lr; 0: the backbone is left as it is
     clip_norm: float = 0.01  # largest norm of the whole gradient
     warmup: int = 10  # iterations in which the rate rises from near zero
     steps: tuple[float, ...] = (0.7,)  # shares of the iterations after which the rate falls
@@ -66,6 +66,10 @@ class TrainSettings:
     convention: Convention = "report"  # of the tracker's matching: "official" lets objects share a query
     appearance: float = 0.0  # share of its largest area that matches an object to a track; 0: any pixel
     patience: int | None = None  # frames a track may miss its object before another takes over; None: all
+    dense: float = 0.0  # weight of a class loss of every pixel on the mask features; its head is not kept
+    ema: float = (
+        0.0  # decay per iteration of the average of the weights that is kept; 0: the last weights are
+    )
     checkpoint_every: int = 500  # iterations
     validate_every: int = 5000  # iterations; 0 never
     validate_videos: int = 20  # of the validation split at most
@@ -74,7 +78,7 @@ class TrainSettings:
         for name in ("iterations", "batch", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("guided", "appearance"):
+        for name in ("guided", "appearance", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must lie in 0..1")
         if self.patience is not None and (self.patience < 0 or self.guided):

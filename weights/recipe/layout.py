@@ -9,11 +9,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 
 from dvis_cli.datasets.categories import vipseg_categories
 
 # The classes that the material shows; the bundled model's class list.
-COVERED = frozenset((Path(__file__).parent / "labels" / "classes.txt").read_text().split())
+_LISTED = yaml.safe_load((Path(__file__).parent / "labels" / "classes.yaml").read_text())
+COVERED = frozenset(_LISTED["things"]) | frozenset(_LISTED["stuff"])
 CATEGORIES = tuple(category for category in vipseg_categories() if category.name in COVERED)
 NAMES = {category.name: category for category in CATEGORIES}
 
