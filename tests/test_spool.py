@@ -59,16 +59,15 @@ def test_the_file_has_no_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_process_leaves_nothing(tmp_path: Path, how: int) -> None:
     code = (
-        "import numpy as np, sys, time\nfrom dvis_cli.run.spool import Spool\n"
+        "import numpy as np, signal, time\nfrom dvis_cli.run.spool import Spool\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background inherits none
         f"s = Spool(0, {str(tmp_path)!r}); s.put(0, np.ones(1000000)); print('ready', flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-    process.send_signal(how)
-    process.wait(timeout=30)
-    process.stdout.close()
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        process.send_signal(how)
     assert list(tmp_path.iterdir()) == []
 
 
