@@ -1,4 +1,4 @@
-"""Masks as COCO run lengths, through pycocotools (extra `coco`), and a look at run lengths from elsewhere.
+"""Masks as COCO run lengths, through pycocotools, and a look at run lengths from elsewhere.
 
 A compressed run-length code is a short ASCII string; with the size `(height, width)` it is a mask. pycocotools
 trusts the strings it decodes, so those that come out of files go through `check_counts` first.
@@ -12,19 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DatasetError, UsageError
+from .errors import DatasetError
 
 LONGEST_COUNTS = 2**24  # characters; the mask of the largest frame needs less
 
 
 def coco() -> ModuleType:
-    """`pycocotools.mask`. Raises `UsageError` naming the extra where it is not installed."""
-    try:
-        from pycocotools import mask
-    except ImportError:
-        raise UsageError(
-            "instance masks need the package pycocotools, which is not installed: pip install 'dvis[coco]'"
-        ) from None
+    """`pycocotools.mask`, loaded when the first mask is packed."""
+    from pycocotools import mask
+
     return mask
 
 

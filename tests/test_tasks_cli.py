@@ -128,14 +128,6 @@ def test_a_score_threshold_drops_tubes(dvis, tmp_path: Path, clip: Path) -> None
     assert len(everything) == 20 and few == []
 
 
-def test_pycocotools_is_an_extra(dvis, tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pycocotools", None)
-    code, _, err = dvis("segment", clip, "-o", tmp_path, "--task", "instance", *FAST)
-    assert code == 2 and "pip install 'dvis[coco]'" in err and len(err.splitlines()) == 1
-    assert not list(tmp_path.iterdir())
-    assert dvis("segment", clip, "-o", tmp_path, "--task", "semantic", *FAST)[0] == 0
-
-
 @pytest.mark.parametrize("options", [["--task", "depth"], ["--task", "instance", "--top-k", "0"]])
 def test_usage(dvis, tmp_path: Path, clip: Path, options: list[str]) -> None:
     code, _, err = dvis("segment", clip, "-o", tmp_path, *options)

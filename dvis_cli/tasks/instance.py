@@ -71,7 +71,6 @@ class InstanceTask:
         shown: contiguous classes to choose from; None: all.
 
     Raises:
-        UsageError: pycocotools is not installed.
     """
 
     def __init__(
