@@ -194,6 +194,7 @@ def instance_entry(id: int, index: int, one: Seen, job: Job) -> dict[str, Any]:
         "bbox": one.box,
         "iscrowd": 0,
         "score": round(float(one.segment.score), 6),
+        "attributes": {"track_id": job.number(one.segment)},  # where CVAT and Datumaro look for it
     }
 
 

@@ -19,6 +19,7 @@ from .seen import Seen, seen_in
 
 DAVIS_OBJECTS = 255
 MOTS_CLASSES, MOTS_OBJECTS = 64, 999  # a value is class * 1000 + object, in 16 bits
+MOTS_IGNORED = 10  # this class is no class there: regions that count for nothing
 MOTS_NAMES = ("car", "person")  # numbers 1 and 2 in MOTS and KITTI MOTS, where persons are pedestrians
 
 
@@ -86,6 +87,8 @@ class Mots(Writer):
         super().__init__(path, job)
         names = [one.name for one in job.categories()]
         labels = list(MOTS_NAMES) + [name for name in names if name not in MOTS_NAMES]
+        if len(labels) >= MOTS_IGNORED:
+            labels.insert(MOTS_IGNORED - 1, "ignored")
         if len(labels) > MOTS_CLASSES:
             raise UsageError(
                 f"mots holds {MOTS_CLASSES} classes, {len(labels)} were chosen: choose some with --only"
