@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
 import numpy as np
@@ -189,7 +189,7 @@ class OverlayVideo:
         self._output.start_encoding()
         self._encoder = encoder
 
-    def _mux_video(self, packets: Iterable[Packet]) -> None:
+    def _mux_video(self, packets: Iterable[Packet[Any]]) -> None:
         """Write video packets, each followed by the sound up to it: the muxer need not hold back much."""
         assert self._output is not None
         for packet in packets:
@@ -198,7 +198,7 @@ class OverlayVideo:
             if self._audio is not None:
                 self._mux_audio(self._audio.packets(time))
 
-    def _mux_audio(self, packets: Iterator[Packet]) -> None:
+    def _mux_audio(self, packets: Iterator[Packet[Any]]) -> None:
         assert self._output is not None
         while True:
             try:

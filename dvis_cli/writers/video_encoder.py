@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 import cv2
@@ -78,7 +78,7 @@ class VideoEncoder:
         """Seconds at which the latest frame stops being shown."""
         return float((self._last + self._frame_ticks) * self._clock) if self._last >= 0 else 0.0
 
-    def encode(self, picture: np.ndarray, seconds: float) -> list[Packet]:
+    def encode(self, picture: np.ndarray, seconds: float) -> list[Packet[Any]]:
         """Packets that are ready after one more picture.
 
         Args:
@@ -91,11 +91,11 @@ class VideoEncoder:
         frame.pts, frame.time_base = self._last, self._clock
         return self._timed(self._stream.encode(frame))
 
-    def flush(self) -> list[Packet]:
+    def flush(self) -> list[Packet[Any]]:
         """The packets still under way."""
         return self._timed(self._stream.encode(None))
 
-    def _timed(self, packets: list[Packet]) -> list[Packet]:
+    def _timed(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
         for packet in packets:
             packet.duration = (
                 self._frame_ticks
