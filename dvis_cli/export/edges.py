@@ -31,9 +31,7 @@ def alpha_of(frame: FinishedFrame, chosen: Callable[[Segment], bool]) -> np.ndar
 
 
 def _from_probabilities(union: np.ndarray, soft: SoftEdges, ids: list[int]) -> np.ndarray:
-    table = np.zeros(int(soft.ids.max(initial=0)) + 1, bool)
-    table[[id for id in ids if id < len(table)]] = True
-    first, second = table[soft.ids[0]], table[soft.ids[1]]
+    first, second = np.isin(soft.ids[0], ids), np.isin(soft.ids[1], ids)
     share = np.where(first, soft.shares[0], np.where(second, soft.shares[1], 0)) / np.float32(255)
     alpha = np.clip((share - SURE[0]) / (SURE[1] - SURE[0]), 0, 1) * 255
     alpha = np.where(union > 0, np.maximum(alpha, 128), np.minimum(alpha, 127)).astype(np.uint8)

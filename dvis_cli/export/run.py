@@ -94,7 +94,7 @@ def plan_outputs(
     segments = choose(named, options.only, known)
     if not segments:
         what = ",".join(options.only or ()) or "all"
-        _warn(f"{result.folder}: there is nothing to export of {what}: the files will be empty")
+        _warn(f"{result.info.name}: there is nothing to export of {what}: the files will be empty")
     formats, folder = parse_formats(options.formats), result.folder / EXPORTS_FOLDER if out is None else out
     if len(formats) == 1 and folder.suffix and not options.per_object:
         formats, folder, name = _named_file(formats[0], folder)

@@ -231,4 +231,3 @@ class OverlayVideo:
             with suppress(Exception):
                 self._output.close()  # does nothing when it is closed
         self._audio = self._audio_input = self._output = self._encoder = None
-
