@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import media
@@ -112,3 +114,13 @@ def test_a_class_that_the_model_lacks_is_named_at_once(dvis, tmp_path: Path) -> 
         "segment", tmp_path / "clip.mp4", "-o", tmp_path / "out", "--format", "csv", "--only", "persn"
     )
     assert code == 2 and "persn" in err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
+    """1,000 frames in the memory of 100, and 100 MB."""
+    script = Path(__file__).parent / "benchmarks" / "exports.py"
+    done = subprocess.run([sys.executable, script, "360", "640"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    short, long = (json.loads(line)["peak_mib"] for line in done.stdout.splitlines())
+    assert long - short < 100
