@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,8 +13,7 @@ import av
 import numpy as np
 
 from dvis_cli.demux import address, open_media, ranked_tracks
-from dvis_cli.errors import DvisWarning, OutputError
-from dvis_cli.files import output_errors
+from dvis_cli.errors import DvisWarning
 from dvis_cli.structures import FinishedFrame, InstanceFrame, VideoInfo
 from dvis_cli.writers.audio import (
     AUDIO_FAULTS,
@@ -28,7 +27,7 @@ from dvis_cli.writers.audio_recode import RecodedAudio
 from dvis_cli.writers.instance_picture import SHOWN_FROM, instance_map
 from dvis_cli.writers.labels import Anchors
 from dvis_cli.writers.overlay import OverlayStyle, draw_overlay
-from dvis_cli.writers.video_encoder import VideoEncoder
+from dvis_cli.writers.video_encoder import VideoEncoder, encoding_errors
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -94,7 +93,7 @@ class OverlayVideo:
         else:
             ids, segments = frame.ids, frame.segments
         picture = draw_overlay(frame.rgb, ids, segments, self._style, self._anchors, self._numbered)
-        with _encoding_errors(self.path):
+        with encoding_errors(self.path):
             if self._encoder is None:
                 self._open(picture, frame.pts)
             assert self._encoder is not None
@@ -109,7 +108,7 @@ class OverlayVideo:
         if self._encoder is None or self._output is None:
             return
         try:
-            with _encoding_errors(self.path):
+            with encoding_errors(self.path):
                 self._mux_video(self._encoder.flush())
                 if self._audio is not None:
                     self._mux_audio(self._audio.finish(self._encoder.end))
@@ -233,17 +232,3 @@ class OverlayVideo:
                 self._output.close()  # does nothing when it is closed
         self._audio = self._audio_input = self._output = self._encoder = None
 
-
-@contextmanager
-def _encoding_errors(path: Path) -> Iterator[None]:
-    """Turn what FFmpeg and the operating system raise into an `OutputError`."""
-    with output_errors(path):
-        try:
-            yield
-        except av.FFmpegError as error:
-            if isinstance(error, OSError):
-                raise
-            reason = error.strerror or type(error).__name__
-            raise OutputError(
-                f"cannot encode {path}: {reason}; turn the overlay off to go on without"
-            ) from error

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import av
@@ -11,6 +14,7 @@ import cv2
 import numpy as np
 
 from dvis_cli.errors import OutputError
+from dvis_cli.files import output_errors
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -137,3 +141,17 @@ def _configure(
     context.thread_count = 1  # by default a slice for each core: other bytes on other machines
     if encoder.rate_control:
         context.bit_rate = max(200_000, round(width * height * float(rate) * _BITS_PER_PIXEL))
+
+
+@contextmanager
+def encoding_errors(path: Path, instead: str = "turn the overlay off to go on without") -> Iterator[None]:
+    """Turn what FFmpeg and the operating system raise into an `OutputError`; `instead` is what to do."""
+    with output_errors(path):
+        try:
+            yield
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            raise OutputError(
+                f"cannot encode {path}: {error.strerror or type(error).__name__}; {instead}"
+            ) from error
