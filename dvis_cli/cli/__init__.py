@@ -65,9 +65,9 @@ def main() -> None:
         sys.exit(1)
     except DvisError as error:
         _fail(str(error), error.exit_code)
-    except MemoryError:
-        _fail("out of memory: lower --short-side or --window", 1)
     except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
+            _fail("out of memory: lower --batch, --short-side or --window", 1)
         if hasattr(error, "format_message"):  # a usage error of the parser
             _fail(error.format_message(), getattr(error, "exit_code", 2))
         _fail(f"unexpected {type(error).__name__}: {error} (a bug; --debug shows where)", 1)

@@ -6,6 +6,7 @@ frames -> each view: segmenter, state.py -> (horizon full) overlaps, frame by fr
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dvis_cli.errors import DvisWarning
 from dvis_cli.fusion.grid import CoarseGrid, OverlapSums
 from dvis_cli.fusion.matching import Candidates
 from dvis_cli.fusion.names import TubeNames
 from dvis_cli.fusion.tubes import DEFAULTS, FusionSettings, fuse
 from dvis_cli.layers.masks import FrameMasks, Tubes, ViewMasks
-from dvis_cli.structures import View
+from dvis_cli.structures import SegmenterOutput, View
 
 from .model import DvisModel
 from .settings import RunSettings
@@ -28,15 +30,36 @@ from .state import QueryState
 CANDIDATE = 0.1  # class probability from which a query may be part of a tube
 
 
+class BatchSize:
+    """Frames that the segmenter sees at once: as many as the settings say, until memory runs out."""
+
+    def __init__(self, frames: int) -> None:
+        self.frames = frames
+
+    def halve(self, tried: int) -> None:
+        """So many frames were too many."""
+        self.frames = tried // 2
+        warnings.warn(
+            f"out of memory with {tried} frames at once: going on with {self.frames} (--batch)",
+            DvisWarning,
+            stacklevel=2,
+        )
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
 class Scale:
     """One view of a video: its queries (`state`) and, in a spool, the mask features of a horizon.
 
     Args:
         budget: bytes of mask features kept in RAM.
+        batch: shared by all views.
     """
 
-    def __init__(self, model: DvisModel, view: View, settings: RunSettings, budget: int) -> None:
-        self.model, self.view = model, view
+    def __init__(
+        self, model: DvisModel, view: View, settings: RunSettings, budget: int, batch: BatchSize
+    ) -> None:
+        self.model, self.view, self._batch = model, view, batch
         self.state = QueryState(model, settings)
         self._memory: Tensor | None = None  # of a segmenter that has one
         self._features = Spool(budget)
@@ -44,12 +67,28 @@ class Scale:
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Segment and track the next frames, each (3, H, W) and preprocessed."""
-        output = self.model.segment(torch.stack(list(tensors)), self._memory)
-        self._memory = output.memory
-        self.state.add(output)
-        for index, features in enumerate(self.state.mask_features(output), start=self._frames):
-            self._features.put(index, _to_numpy(features))
-        self._frames += len(tensors)
+        left = list(tensors)
+        while left:
+            part = left[: self._batch.frames]
+            output = self._segment(part)
+            if output is None:
+                self._batch.halve(len(part))  # only now: the failed attempt's tensors are gone
+                continue
+            self._memory = output.memory
+            self.state.add(output)
+            for index, features in enumerate(self.state.mask_features(output), start=self._frames):
+                self._features.put(index, _to_numpy(features))
+            self._frames += len(part)
+            del left[: len(part)]
+
+    def _segment(self, frames: Sequence[Tensor]) -> SegmenterOutput | None:
+        """The segmenter on some frames; None where memory runs out, though fewer might do."""
+        try:
+            return self.model.segment(torch.stack(list(frames)), self._memory)
+        except torch.OutOfMemoryError:
+            if len(frames) == 1:
+                raise
+            return None
 
     def masks(self, frame: int, queries: Tensor) -> ViewMasks:
         """The masks of `queries` (N,) int64 in a frame of the horizon."""
@@ -87,7 +126,8 @@ class Scales:
         budget = (
             settings.memory_budget // 2 // len(views)
         )  # the other half is for what waits in `WaitingFrames`
-        self.scales = [Scale(model, view, settings, budget) for view in views]
+        batch = BatchSize(settings.batch)
+        self.scales = [Scale(model, view, settings, budget, batch) for view in views]
         # Where sums over queries decide, as they do for semantic maps, what is there twice must count twice.
         self.fusion = replace(fusion, repeat=math.inf) if settings.task == "semantic" else fusion
         # The panoptic decision has a threshold; the others use whatever there is, by its score.

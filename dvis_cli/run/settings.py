@@ -70,7 +70,7 @@ def settings_for(model: DvisModel, options: SegmentOptions) -> RunSettings:
         overlap_threshold=decision.overlap_threshold if overlap is None else overlap,
         top_k=options.top_k or DEFAULT_TOP_K,
         classes=select_classes(model.categories, options.classes) if options.classes else None,
-        batch=batch_size(model.device),
+        batch=options.batch or batch_size(model.device),
     )
 
 
