@@ -29,6 +29,7 @@ LEVELS = {
     "cli": -1,
     "training": 0,
     "batch": 1,
+    "bench": 1,
     "challenge": 1,
     "run": 2,
     **dict.fromkeys(STAGES, 3),

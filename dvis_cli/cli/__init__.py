@@ -15,7 +15,7 @@ import typer
 from dvis_cli import __version__
 from dvis_cli.errors import DvisError
 
-from . import dataset, evaluate, export, models, segment, train, validate, weights
+from . import bench, dataset, evaluate, export, models, segment, train, validate, weights
 
 app = typer.Typer(
     name="dvis",
@@ -49,6 +49,7 @@ app.command("validate")(validate.validate)
 app.command("train")(train.train)
 app.add_typer(export.app, name="export")
 app.add_typer(dataset.app, name="dataset")
+app.command("bench")(bench.bench)
 app.command("models")(models.models)
 app.add_typer(weights.app, name="weights")
 
