@@ -94,7 +94,7 @@ def test_document(dvis, model: str) -> None:
     assert 0 < network["share_of_peak"] < 1.5 and document["peak_gflops"] > 1
     main = [stage for stage in files["stages"] if stage["thread"] == "main"]
     assert sum(stage["ms"] for stage in main) == pytest.approx(files["seconds"] / 3 * 1e3, rel=0.02)
-    assert {"decode", "maps", "overlay"} <= {stage["thread"] for stage in files["stages"]}
+    assert {"decode", "maps", "overlay", "encode"} <= {stage["thread"] for stage in files["stages"]}
     assert 0 < files["outside_network"] < 1 and files["memory"]["ram"] > 2**27
 
 

@@ -48,7 +48,8 @@ STATIONS: tuple[tuple[Any, str, str], ...] = (
     *((kind, "finish", "ids") for kind in (PanopticDecision, InstanceDecision, SemanticDecision)),
     *((kind, "add", "maps") for kind in (PanopticFiles, SemanticFiles, InstanceFiles)),
     (SegmentStatistics, "add", "areas"),
-    (OverlayVideo, "add", "overlay"),
+    (OverlayVideo, "draw", "draw"),
+    (OverlayVideo, "encode", "encode"),
     (VideoFolderWriter, "add", "wait for writers"),
     (VideoFolderWriter, "finish", "close files"),
 )
