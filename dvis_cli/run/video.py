@@ -154,12 +154,9 @@ def segment_video(
         source = open_video(source, options.selection, folder_fps=options.folder_fps)
     if not isinstance(model, DvisModel):
         model = load_for(options if model is None else replace(options, model=str(model)))
-    settings, views, size = (
-        settings_for(model, options),
-        views_for(model, options, source.info),
-        model.config.input,
-    )
-    inputs = ((frame, preprocess_views(frame.rgb, views, size.mean, size.std)) for frame in source)
+    settings, views = settings_for(model, options), views_for(model, options, source.info)
+    norm = model.config.input.mean, model.config.input.std
+    inputs = ((frame, preprocess_views(frame.rgb, views, *norm, model.device)) for frame in source)
     prefetched, facts = ahead(inputs, PREFETCH_FRAMES, "decode"), describe(model, settings, options, views)
     return SegmentedVideo(source.info, prefetched, model, views, settings, on_progress, facts)
 

@@ -83,21 +83,29 @@ class OverlayVideo:
         self._frame_seconds = 1.0 / fps
 
     def add(self, frame: FinishedFrame) -> None:
-        """Draw and encode one frame; frames come in order.
+        """Draw and encode one frame; frames come in order. Raises what `encode` does."""
+        self.encode(*self.draw(frame))
 
-        Raises:
-            OutputError: no encoder can write this size, or the file cannot be written.
-        """
+    def draw(self, frame: FinishedFrame) -> tuple[np.ndarray, float]:
+        """What `encode` takes of one frame; frames come in order. Another thread may be encoding meanwhile."""
         if isinstance(frame, InstanceFrame):
             ids, segments = instance_map(frame, self._shown_from)
         else:
             ids, segments = frame.ids, frame.segments
         picture = draw_overlay(frame.rgb, ids, segments, self._style, self._anchors, self._numbered)
+        return picture, frame.pts
+
+    def encode(self, picture: np.ndarray, pts: float) -> None:
+        """Encode a drawn picture, (height, width, 3) uint8 RGB, shown from `pts` seconds on.
+
+        Raises:
+            OutputError: no encoder can write this size, or the file cannot be written.
+        """
         with encoding_errors(self.path):
             if self._encoder is None:
-                self._open(picture, frame.pts)
+                self._open(picture, pts)
             assert self._encoder is not None
-            self._mux_video(self._encoder.encode(picture, frame.pts - self._start))
+            self._mux_video(self._encoder.encode(picture, pts - self._start))
 
     def close(self) -> None:
         """Write what is still under way and complete the file; without any frame there is none.
