@@ -180,7 +180,7 @@ def rivals(frame_masks: FrameMasks, scores: Tensor) -> np.ndarray:
     for start in range(0, len(frame_masks), QUERIES_AT_ONCE):
         for n, mask in enumerate(frame_masks.probabilities(slice(start, start + QUERIES_AT_ONCE)), start):
             new = torch.stack(
-                (mask * scores[n], torch.full_like(mask, n + 1), mask)
+                (mask * weights[n], torch.full_like(mask, n + 1), mask)
             )  # value, who, probability
             if best is None or next_best is None:
                 best, next_best = new, torch.zeros_like(new)
