@@ -10,7 +10,7 @@ import typer
 
 from dvis_cli.batch.options import BatchOptions
 from dvis_cli.errors import UsageError
-from dvis_cli.run.options import SegmentOptions
+from dvis_cli.run.options import LiveOptions, SegmentOptions
 
 from .console import Reporter
 from .options import with_options
@@ -31,7 +31,8 @@ def segment(
         list[str] | None,
         typer.Argument(
             metavar="SOURCE...",
-            help="Video files, folders of images; or folders of videos, patterns, lists (.txt), addresses.",
+            help="Video files, folders of images; or folders of videos, patterns, lists (.txt), addresses. "
+            "Or one camera (0), stream (rtsp://, udp://, ...) or pipe (-).",
             show_default=False,
         ),
     ] = None,
@@ -39,7 +40,8 @@ def segment(
         bool, typer.Option("--demo", help="Segment the street scene that comes with dvis.")
     ] = False,
     out: Annotated[
-        str, typer.Option("--out", "-o", help="Each video gets a folder of its name in here.")
+        str,
+        typer.Option("--out", "-o", help="Each video gets a folder of its name in here; - (live) is stdout."),
     ] = "out",
     dataset: Annotated[
         Path | None,
@@ -49,6 +51,7 @@ def segment(
     *,
     options: SegmentOptions,
     batch: BatchOptions,
+    live: LiveOptions,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print a summary as JSON; of many videos, one line an event.")
     ] = False,
@@ -62,7 +65,7 @@ def segment(
     For clip.mp4 it writes OUT/clip/ with panoptic/000000.png ... (id = R + 256 G + 65536 B), segments.json and
     overlay.mp4. With --dataset, OUT becomes a submission: pan_pred/ and pred.json; run again to resume.
     """
-    from .segment_runs import run_many, run_split, run_video
+    from .segment_runs import run_live, run_many, run_split, run_video
 
     reporter = Reporter(quiet)
     _refuse_two_inputs(sources, demo, dataset)
@@ -81,6 +84,9 @@ def segment(
         raise UsageError(
             "nothing to segment: name a SOURCE (a video, a folder, a pattern) or --dataset DIR, or try --demo"
         )
+    if _means_live(sources, batch, live):
+        run_live(reporter, sources[0], out, options, live, json_output)
+        return
     from dvis_cli.batch import means_batch
 
     if batch.watch or means_batch(sources, out):
@@ -88,6 +94,18 @@ def segment(
     if batch != BatchOptions():
         raise UsageError(f"{sources[0]} is one video; --jobs, --engine, --shard and the like are for many")
     run_video(reporter, Path(sources[0]), out, options, json_output)
+
+
+def _means_live(sources: list[str], batch: BatchOptions, live: LiveOptions) -> bool:
+    """Whether the one source is a camera, a stream or a pipe; options for these are refused with anything else."""
+    from dvis_cli.video.names import is_live
+
+    found = [source for source in sources if is_live(source)]
+    if found and (len(sources) > 1 or batch != BatchOptions()):
+        raise UsageError(f"{found[0]} is live: it comes alone, without other sources and options for many")
+    if not found and live != LiveOptions():
+        raise UsageError(f"{sources[0]} is no camera, stream or pipe: leave the options for these out")
+    return bool(found)
 
 
 def _refuse_two_inputs(sources: list[str] | None, demo: bool, dataset: Path | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dvis_cli.errors import DvisError
+from dvis_cli.errors import DvisError, UsageError
 
 from .console import Progress, Reporter, print_json
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dvis_cli.batch import BatchOptions
     from dvis_cli.challenge.split import SplitReport
     from dvis_cli.run.model import DvisModel
-    from dvis_cli.run.options import SegmentOptions
+    from dvis_cli.run.options import LiveOptions, SegmentOptions
 
 
 def announce_default(reporter: Reporter, model: str | None) -> None:
@@ -73,6 +73,49 @@ def run_video(reporter: Reporter, source: Path, out: str, options: SegmentOption
             "seconds": round(seconds, 3),
             "warnings": reporter.warned,
             "segments": [{key: one[key] for key in keys} for one in document["segments"]],
+        })  # fmt: skip
+
+
+def run_live(
+    reporter: Reporter, source: str, out: str, options: SegmentOptions, live: LiveOptions, json_output: bool
+) -> None:
+    """Segment a camera, a stream or a pipe until it ends or Ctrl-C."""
+    from dvis_cli.run.live import check_live, save_live
+    from dvis_cli.video.live import LiveSource
+
+    if [out, live.jsonl, "-" if json_output else None].count("-") > 1:
+        raise UsageError("-o -, --jsonl - and --json all write to standard output: take one of them")
+    check_live(options)
+    network = load(reporter, options)
+    reporter.say(f"{source}: waiting for the first frame")
+    opened = LiveSource(source, live.realtime, options.stride, options.max_frames, live.patience)
+    info, kept = opened.info, "the newest frame only waits" if opened.realtime else "all frames are kept"
+    reporter.say(
+        f"{source}: {info.width}x{info.height}, {info.fps:.4g} frames/s; each frame is decided when it comes, without "
+        f"looking ahead (delay: 0 frames and the time of one); {kept}; Ctrl-C ends"
+    )
+    with reporter.warnings_as_lines(), reporter.progress(source, None) as bar:
+        document = save_live(
+            opened,
+            out,
+            network,
+            options,
+            live,
+            lambda frames, delay: bar.update(frames, f"delay {delay:.2f} s"),
+        )
+    facts = document["live"]
+    delay = facts["delay_seconds"] or {"mean": 0.0, "least": 0.0, "most": 0.0}
+    reporter.say(
+        f"{source}: {facts['frames']} frames, {facts['dropped']} dropped; delay {delay['mean']:.2f} s "
+        f"({delay['least']:.2f} to {delay['most']:.2f} s)"
+    )
+    if json_output:
+        print_json({
+            "source": source,
+            "output": out,
+            **facts,
+            "warnings": reporter.warned,
+            "segments": document.get("segments", []),
         })  # fmt: skip
 
 

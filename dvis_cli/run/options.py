@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["auto", "fp32", "bf16"]
 OverlayChoice = Literal["blend", "side-by-side", "masks", "none"]
+LIVE = "cameras, streams, pipes"
 REPORT_PAIR = (720, 800)  # short sides of the report's two scales
 
 
@@ -86,7 +87,7 @@ class SegmentOptions:
     flip: bool = option(False, "Fuse with every scale mirrored, too.", flags=("--flip",))
     start: float | None = option(None, "Begin here: seconds, or M:SS.", metavar="TIME", parse=parse_seconds)
     end: float | None = option(None, "Stop before this time.", metavar="TIME", parse=parse_seconds)
-    stride: int = option(1, "Take every N-th frame.")
+    stride: int = option(1, "Take every N-th frame.", flags=("--stride", "--every"))
     max_frames: int | None = option(None, "Stop after this many frames.")
     video_track: int | None = option(
         None, "Which of several video tracks, from 0. Default: the best by FFmpeg's rule.", metavar="N"
@@ -229,6 +230,26 @@ class SegmentOptions:
         """The options that are not at their defaults, by name."""
         assert all(one.default is not MISSING for one in fields(self))
         return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """What is for cameras, streams and pipes only."""
+
+    realtime: bool | None = option(
+        None,
+        "Drop frames rather than fall behind, or keep all. Default: drop, of pipes keep.",
+        flags=("--realtime/--no-drop",),
+        panel=LIVE,
+    )
+    patience: float = option(
+        30.0, "Seconds to try again when a stream breaks off.", metavar="SECONDS", panel=LIVE
+    )
+    display: bool = option(False, "Show the overlay in a player's window.", flags=("--display",), panel=LIVE)
+    pipe_format: Literal["mpegts", "y4m"] = option("mpegts", "What -o - writes.", panel=LIVE)
+    jsonl: str | None = option(
+        None, "One line of JSON for each frame to this file, - is stdout.", metavar="FILE", panel=LIVE
+    )
 
 
 def _listed(scales: tuple[int, ...]) -> str:

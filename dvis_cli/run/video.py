@@ -20,6 +20,7 @@ from dvis_cli.export.python import coco_document, masks_of
 from dvis_cli.structures import FinishedFrame, Frame, Segment, VideoInfo, View
 from dvis_cli.threads import ahead
 from dvis_cli.video import VideoSource, open_video
+from dvis_cli.video.live import LiveSource
 from dvis_cli.video.views import preprocess_views
 from dvis_cli.writers.folder import check_target, safe_name
 from dvis_cli.writers.frame_files import frame_files
@@ -106,6 +107,8 @@ class SegmentedVideo:
                 if len(waiting) == horizon:
                     yield from finished
                     finished, waiting = self._decide(waiting), WaitingFrames(budget)
+                    if horizon == 1:  # somebody is waiting for this very frame
+                        yield from finished
             yield from finished
             if len(waiting):
                 yield from self._decide(waiting)
@@ -157,7 +160,9 @@ def segment_video(
     settings, views = settings_for(model, options), views_for(model, options, source.info)
     norm = model.config.input.mean, model.config.input.std
     inputs = ((frame, preprocess_views(frame.rgb, views, *norm, model.device)) for frame in source)
-    prefetched, facts = ahead(inputs, PREFETCH_FRAMES, "decode"), describe(model, settings, options, views)
+    # A live source has a thread of its own, and what waits in another one would be delay.
+    prefetched = inputs if isinstance(source, LiveSource) else ahead(inputs, PREFETCH_FRAMES, "decode")
+    facts = describe(model, settings, options, views)
     return SegmentedVideo(source.info, prefetched, model, views, settings, on_progress, facts)
 
 

@@ -53,8 +53,7 @@ class SegmentStatistics:
         self._remember_name(frame.name)
         self.indices.append(frame.index)
         self.pts.append(frame.pts)
-        measured = _measure_masks(frame) if isinstance(frame, InstanceFrame) else measure_segments(frame.ids)
-        for id, area, box in measured:
+        for id, area, box in measure_frame(frame):
             self._records.setdefault(id, array("I")).extend((frame.index, area, *box))
 
     @property
@@ -98,6 +97,11 @@ def measure_segments(ids: np.ndarray) -> Iterator[tuple[int, int, tuple[int, int
             corner = (columns.start, rows.start)
             size = (columns.stop - columns.start, rows.stop - rows.start)
             yield int(values[row]), int(areas[row]), (*corner, *size)
+
+
+def measure_frame(frame: FinishedFrame) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:
+    """`(id, area in pixels, (x, y, width, height))` of every segment with a pixel in a frame."""
+    return _measure_masks(frame) if isinstance(frame, InstanceFrame) else measure_segments(frame.ids)
 
 
 def _measure_masks(frame: InstanceFrame) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:
