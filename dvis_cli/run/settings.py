@@ -42,6 +42,7 @@ class RunSettings:
     top_k: int = DEFAULT_TOP_K  # instance: tubes kept of a horizon
     classes: frozenset[int] | None = None  # contiguous classes that are shown, None: all
     soft: bool = False  # panoptic: frames come with their soft edges
+    class_memory: float = 0.0  # 0..1: how much the classes of a horizon count in the next one
     batch: int = 1  # frames the segmenter sees at once
 
     def __post_init__(self) -> None:

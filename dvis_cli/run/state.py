@@ -40,7 +40,7 @@ class QueryState:
         self._unrefined = 0
         self._logit_sum: Tensor | float = 0.0  # (Q, K+1) over the frames of the horizon
         self._refined_probs: Tensor | float = 0.0  # (Q, K+1), weighted by frames
-        self._frames = 0
+        self._frames = 0.0  # of the horizon, and what is remembered of those before
         # (Q, C) a frame of the horizon, after the norm: masks come from these, and where the refiner's masks are
         # blended with the tracker's, from the tracks too.
         self.queries: list[Tensor] = []
@@ -64,9 +64,11 @@ class QueryState:
         return offline_class_probs(self._refined_probs / self._frames, online)  # type: ignore[arg-type]
 
     def start_horizon(self) -> None:
-        """Forget the decided frames; identities go on."""
-        self._logit_sum = self._refined_probs = 0.0
-        self._frames = 0
+        """Forget the decided frames; identities go on, and as much of the classes as the settings say."""
+        kept = self.settings.class_memory
+        self._logit_sum = self._logit_sum * kept if kept else 0.0
+        self._frames *= kept
+        self._refined_probs = 0.0
         self.queries.clear()
         self._tracks.clear()
         self._present.clear()

@@ -35,6 +35,7 @@ from .scales import Scales
 from .settings import RunSettings, describe, settings_for, task_for, views_for
 from .spool import WaitingFrames
 
+LIVE_MEMORY = 0.9  # a frame that is decided alone has the classes of about ten frames
 PREFETCH_FRAMES = 4  # decoded and preprocessed frames that wait for the network
 
 # Stage ("network", "fusion", "masks", "files"), frames of the video done in it.
@@ -160,8 +161,11 @@ def segment_video(
     settings, views = settings_for(model, options), views_for(model, options, source.info)
     norm = model.config.input.mean, model.config.input.std
     inputs = ((frame, preprocess_views(frame.rgb, views, *norm, model.device)) for frame in source)
-    # A live source has a thread of its own, and what waits in another one would be delay.
-    prefetched = inputs if isinstance(source, LiveSource) else ahead(inputs, PREFETCH_FRAMES, "decode")
+    prefetched: Iterable[tuple[Frame, Inputs]] = inputs
+    if isinstance(source, LiveSource):  # it has a thread of its own, and what waits in another one would be delay
+        settings = replace(settings, class_memory=LIVE_MEMORY)
+    else:
+        prefetched = ahead(inputs, PREFETCH_FRAMES, "decode")
     facts = describe(model, settings, options, views)
     return SegmentedVideo(source.info, prefetched, model, views, settings, on_progress, facts)
 
