@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -57,6 +57,8 @@ class OverlayVideo:
         shown_from: of instances: the least score of what is drawn.
     """
 
+    encoding: Mapping[str, str] = {}  # options of the encoder that differ from its own
+
     def __init__(
         self,
         path: Path,
@@ -89,16 +91,20 @@ class OverlayVideo:
         Raises:
             OutputError: no encoder can write this size, or the file cannot be written.
         """
-        if isinstance(frame, InstanceFrame):
-            ids, segments = instance_map(frame, self._shown_from)
-        else:
-            ids, segments = frame.ids, frame.segments
-        picture = draw_overlay(frame.rgb, ids, segments, self._style, self._anchors, self._numbered)
+        picture = self.draw(frame)
         with _encoding_errors(self.path):
             if self._encoder is None:
                 self._open(picture, frame.pts)
             assert self._encoder is not None
             self._mux_video(self._encoder.encode(picture, frame.pts - self._start))
+
+    def draw(self, frame: FinishedFrame) -> np.ndarray:
+        """The picture of a frame: (height, width, 3) uint8 RGB."""
+        if isinstance(frame, InstanceFrame):
+            ids, segments = instance_map(frame, self._shown_from)
+        else:
+            ids, segments = frame.ids, frame.segments
+        return draw_overlay(frame.rgb, ids, segments, self._style, self._anchors, self._numbered)
 
     def close(self) -> None:
         """Write what is still under way and complete the file; without any frame there is none.
@@ -184,7 +190,7 @@ class OverlayVideo:
             self._audio_input = AudioInput(self._audio_from, self._start, number)
         # The index in front lets a browser play the file while it loads.
         self._output = av.open(address(self.path), "w", format="mp4", options={"movflags": "+faststart"})
-        encoder = VideoEncoder(self._output, width, height, self._frame_seconds)
+        encoder = VideoEncoder(self._output, width, height, self._frame_seconds, self.encoding)
         if way is not None and self._audio_input is not None:
             self._audio = way(self._audio_input, self._output)
         self._output.start_encoding()

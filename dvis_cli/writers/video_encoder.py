@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, cast
@@ -51,18 +52,26 @@ class VideoEncoder:
         output: the file; its header is not written yet.
         width, height: pixels of the pictures; odd ones are padded to even.
         frame_seconds: how long a frame is shown, on average; the last one is shown this long.
+        changes: options of the encoder that differ from ours.
 
     Raises:
         OutputError: no encoder takes this size.
     """
 
-    def __init__(self, output: OutputContainer, width: int, height: int, frame_seconds: float) -> None:
+    def __init__(
+        self,
+        output: OutputContainer,
+        width: int,
+        height: int,
+        frame_seconds: float,
+        changes: Mapping[str, str] | None = None,
+    ) -> None:
         self._size = (width + width % 2, height + height % 2)
         rate = Fraction(1 / frame_seconds).limit_denominator(1001)
         rate = min(max(rate, Fraction(1, 1000)), Fraction(1000))
         self._encoder = _choose(*self._size, rate)
         self._clock = Fraction(1, self._encoder.clock)
-        stream = output.add_stream(self._encoder.name, rate=rate, options=dict(self._encoder.options))
+        stream = output.add_stream(self._encoder.name, rate=rate, options={**self._encoder.options, **(changes or {})})
         self._stream = cast("VideoStream", stream)
         _configure(self._stream.codec_context, self._encoder, *self._size, rate)
         self._stream.time_base = self._clock

@@ -17,6 +17,7 @@ from dvis_cli.writers.frame_files import FrameFiles, PanopticFiles
 from dvis_cli.writers.instance_picture import SHOWN_FROM
 from dvis_cli.writers.overlay import OVERLAY_STYLES
 from dvis_cli.writers.overlay_video import OverlayVideo
+from dvis_cli.writers.report import ReportPage
 from dvis_cli.writers.segments_json import SegmentStatistics, segments_document, without_frames, write_json
 
 
@@ -27,6 +28,7 @@ class Outputs:
     panoptic: bool = True  # the maps: panoptic/000000.png ..., semantic/000000.png ... or masks.jsonl
     segments: bool = True  # segments.json
     overlay: str | None = "blend"  # overlay.mp4 in this style; None = off
+    report: bool = False  # report.html, and the film it plays
 
     def __post_init__(self) -> None:
         if self.overlay is not None and self.overlay not in OVERLAY_STYLES:
@@ -76,6 +78,7 @@ class VideoFolderWriter:
         self._shown_from = shown_from
         self._statistics = SegmentStatistics()
         self._overlay: OverlayVideo | None = None
+        self._report: ReportPage | None = None
         self._workers: list[BoundedThread[FinishedFrame]] = []
         self._warnings: list[str] = []
         self._done = False
@@ -99,6 +102,16 @@ class VideoFolderWriter:
                     shown_from=self._shown_from,
                 )
                 self._workers.append(BoundedThread("overlay", self._overlay.add, self._queue_frames))
+            if self._outputs.report:
+                self._report = ReportPage(
+                    self._folder.path,
+                    self._info,
+                    self._run,
+                    audio_from=self._audio_from,
+                    warn=(lambda text: None) if self._overlay else self._warnings.append,  # it has told of the sound
+                    shown_from=self._shown_from,
+                )
+                self._workers.append(BoundedThread("report", self._report.add, self._queue_frames))
         except BaseException:
             self._abort()
             raise
@@ -137,6 +150,8 @@ class VideoFolderWriter:
         self._files.close()
         if self._overlay is not None:
             self._overlay.close()
+        if self._report is not None:
+            self._report.finish({segment.id: segment.score for segment in segments})
         if self._outputs.segments:
             write_json(self._folder.path / "segments.json", document)
         self._folder.commit()
@@ -160,5 +175,7 @@ class VideoFolderWriter:
         self._files.abort()
         if self._overlay is not None:
             self._overlay.abort()
+        if self._report is not None:
+            self._report.abort()
         self._folder.discard()
         self._done = True
