@@ -8,14 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_reader import read_chunk
 
+from dvis_cli.writers.report import coding
 from dvis_cli.writers.report.coding import MapCoder
 
 
 def chunks(maps: list[np.ndarray], chunk_frames: int) -> list[bytes]:
     coder = MapCoder(*maps[0].shape, chunk_frames)
-    done = [chunk for labels in maps if (chunk := coder.add(labels)) is not None]
-    last = coder.flush()
-    return done if last is None else [*done, last]
+    return [chunk for labels in maps for chunk in coder.add(labels)] + coder.flush()
 
 
 def read(maps: list[np.ndarray], chunk_frames: int) -> list[np.ndarray]:
@@ -73,3 +72,11 @@ def test_a_video_takes_far_less_than_its_run_lengths() -> None:
     runs = sum(int((labels[:, 1:] != labels[:, :-1]).sum()) for labels in maps)
     (chunk,) = chunks(maps, 16)
     assert 8 * (len(chunk) - 1300) < 4 * runs  # less than 4 bits a run
+
+
+def test_chunks_are_the_same_whatever_is_encoded_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = blobs(9, 20, 30, 2)
+    together = chunks(maps, 3)
+    monkeypatch.setattr(coding, "_SIDE_BY_SIDE", 1)
+    monkeypatch.setattr(coding, "_STEPS", 7)
+    assert chunks(maps, 3) == together and len(together) == 3

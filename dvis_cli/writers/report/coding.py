@@ -15,8 +15,6 @@ A chunk, little-endian:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 # Probabilities of "yes" in 1/4096: dense at both ends, where a decision costs little.
@@ -31,16 +29,15 @@ _NONE = 7  # no candidate
 LARGEST_LABEL = 2**16 - 1
 
 
-@dataclass(frozen=True)
-class _Decisions:
-    """One frame's decisions in reading order."""
-
-    context: np.ndarray  # (n,) int32
-    yes: np.ndarray  # (n,) bool
+_YES = 1 << 15  # of a decision, beside its context
+_SIDE_BY_SIDE = 128  # frames that are encoded in one go: the time for a step hardly depends on how many there are
+_STEPS = 1024  # of them whose probabilities are looked up in one go
 
 
 class MapCoder:
     """Codes the maps of a video, a chunk of frames at a time; each chunk can be read without the others.
+
+    Memory: 2 bytes for each decision of 128 frames, 10 MB for a usual video of 1280x720.
 
     Args:
         height, width: of all maps, pixels.
@@ -50,23 +47,38 @@ class MapCoder:
     def __init__(self, height: int, width: int, chunk_frames: int = 32) -> None:
         self._size, self._chunk_frames = (height, width), chunk_frames
         self._previous: np.ndarray | None = None
-        self._frames: list[_Decisions] = []
+        self._chunks: list[list[np.ndarray]] = []  # that wait, of each frame its decisions
 
-    def add(self, labels: np.ndarray) -> bytes | None:
-        """Take one map; a chunk when it completes one.
+    def add(self, labels: np.ndarray) -> list[bytes]:
+        """Take one map; returns the chunks that are ready, in order.
 
         Args:
             labels: (height, width) integers 0..65535, as small as possible: rare new ones cost their bits.
         """
+        ready: list[bytes] = []
+        if not self._chunks or len(self._chunks[-1]) == self._chunk_frames:
+            if sum(map(len, self._chunks)) >= _SIDE_BY_SIDE:
+                ready = self.flush()
+            self._chunks.append([])
+            self._previous = None
         padded = _padded(labels)
-        self._frames.append(_decisions(padded, self._previous, self._size))
+        self._chunks[-1].append(_decisions(padded, self._previous, self._size))
         self._previous = padded
-        return self.flush() if len(self._frames) == self._chunk_frames else None
+        return ready
 
-    def flush(self) -> bytes | None:
-        """The chunk of the frames since the last one, None where there are none."""
-        frames, self._frames, self._previous = self._frames, [], None
-        return _chunk(frames) if frames else None
+    def flush(self) -> list[bytes]:
+        """The chunks of all frames that wait; the last one may be shorter than the others."""
+        chunks, self._chunks = self._chunks, []
+        levels = [_levels(frames) for frames in chunks]
+        frames = [(frame, level) for chunk, level in zip(chunks, levels, strict=True) for frame in chunk]
+        coded = iter(_encode(frames) if frames else [])
+        ready = []
+        for chunk, level in zip(chunks, levels, strict=True):
+            parts = [next(coded) for _ in chunk]
+            sizes = np.array([len(words) for _, words in parts], "<u4")
+            body = b"".join(state.tobytes() + words.tobytes() for state, words in parts)
+            ready.append(level.tobytes() + sizes.tobytes() + body)
+        return ready
 
 
 def _padded(labels: np.ndarray) -> np.ndarray:
@@ -83,7 +95,8 @@ def _padded(labels: np.ndarray) -> np.ndarray:
     return padded
 
 
-def _decisions(padded: np.ndarray, previous: np.ndarray | None, size: tuple[int, int]) -> _Decisions:
+def _decisions(padded: np.ndarray, previous: np.ndarray | None, size: tuple[int, int]) -> np.ndarray:
+    """All decisions of a map in reading order, (n,) uint16: the context, and `_YES`."""
     height, width = size
     stride = width + 4
 
@@ -143,7 +156,7 @@ class _Surroundings:
         return label, number
 
 
-def _in_order(around: _Surroundings, exception: np.ndarray, gaps: np.ndarray) -> _Decisions:
+def _in_order(around: _Surroundings, exception: np.ndarray, gaps: np.ndarray) -> np.ndarray:
     """All decisions of the coded pixels, one pixel after the other; the count to the first exception leads."""
     here, other = around.here, ~exception
     is_left = (here == around.left) & other
@@ -176,7 +189,7 @@ def _in_order(around: _Surroundings, exception: np.ndarray, gaps: np.ndarray) ->
     for bit in range(16):
         context[at + bit], yes[at + bit] = LABEL + bit, (here[spelled] >> (15 - bit)) & 1
     _spell_gaps(context, yes, np.append(0, (start + count - tail)[exception]), gaps, gap_length)
-    return _Decisions(context, yes)
+    return context.astype(np.uint16) | (yes.astype(np.uint16) << 15)
 
 
 def _spell_gaps(
@@ -191,48 +204,55 @@ def _spell_gaps(
         yes[place] = ((gaps[longer] + 1) >> (length[longer] - 1 - bit)) & 1
 
 
-def _chunk(frames: list[_Decisions]) -> bytes:
-    asked = sum(np.bincount(frame.context, minlength=CONTEXTS) for frame in frames)
-    yes = sum(np.bincount(frame.context[frame.yes], minlength=CONTEXTS) for frame in frames)
+def _levels(frames: list[np.ndarray]) -> np.ndarray:
+    """(contexts,) uint8: how likely "yes" is in each context, over all of a chunk's decisions."""
+    asked, yes = np.zeros(CONTEXTS), np.zeros(CONTEXTS)
+    for frame in frames:
+        context = frame & (_YES - 1)
+        asked += np.bincount(context, minlength=CONTEXTS)
+        yes += np.bincount(context[frame >= _YES], minlength=CONTEXTS)
     share = (yes + 0.4) / (asked + 0.8)
-    level = np.clip(np.rint(127.5 + 15.3 * np.log(share / (1 - share))), 0, 255).astype(np.uint8)
-    probability = LEVELS[level]
-    states, words = _encode(frames, probability)
-    sizes = np.array([len(one) for one in words], "<u4")
-    coded = b"".join(np.uint32(s).astype("<u4").tobytes() + w.tobytes() for s, w in zip(states, words, strict=True))
-    return level.tobytes() + sizes.tobytes() + coded
+    return np.clip(np.rint(127.5 + 15.3 * np.log(share / (1 - share))), 0, 255).astype(np.uint8)
 
 
-def _encode(frames: list[_Decisions], probability: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """All frames side by side, from their last decisions to their first.
+def _encode(frames: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Encode frames side by side, from their last decisions to their first.
+
+    Args:
+        frames: decisions, and levels of their contexts.
 
     Returns:
-        the states (frames,) uint64 below 2**32, and each frame's 16-bit words in reading order.
+        of each frame the coder's state, a `<u4`, and its words, `<u2`, in reading order.
     """
-    order = sorted(range(len(frames)), key=lambda index: -len(frames[index].context))
-    steps = len(frames[order[0]].context)
+    order = sorted(range(len(frames)), key=lambda index: -len(frames[index][0]))
+    lengths = np.array([len(frames[index][0]) for index in order])
+    steps, state = int(lengths[0]), np.full(len(frames), 2**16, np.uint64)
+    out = np.full((steps, len(frames)), -1, np.int32)
+    low, sixteen, twelve = np.uint64(0xFFFF), np.uint64(16), np.uint64(12)
+    for begin in range((steps - 1) // _STEPS * _STEPS, -1, -_STEPS):
+        size, start = _intervals([frames[index] for index in order], begin)
+        limit = size << np.uint64(20)  # a state of at least this would grow past 32 bits
+        for row in range(len(size) - 1, -1, -1):
+            n = int(np.searchsorted(-lengths, -(begin + row)))  # frames with more decisions than this
+            x = state[:n]
+            full = x >= limit[row, :n]
+            if full.any():
+                out[begin + row, :n][full] = x[full] & low
+                x[full] >>= sixteen
+            whole, rest = np.divmod(x, size[row, :n])
+            state[:n] = (whole << twelve) + rest + start[row, :n]
+    back = np.argsort(order)
+    return [(state[column].astype("<u4"), out[out[:, column] >= 0, column].astype("<u2")) for column in back]
+
+
+def _intervals(frames: list[tuple[np.ndarray, np.ndarray]], begin: int) -> tuple[np.ndarray, np.ndarray]:
+    """Size and start, in 1/4096, of what `_STEPS` decisions of each frame say: (steps, frames) uint64 each."""
+    steps = min(_STEPS, len(frames[0][0]) - begin)
     size = np.ones((steps, len(frames)), np.uint64)
     start = np.zeros((steps, len(frames)), np.uint64)
-    active = np.zeros(steps, np.int64)
-    for column, index in enumerate(order):
-        frame = frames[index]
-        chance = probability[frame.context].astype(np.uint64)
-        rows = slice(len(chance))
-        size[rows, column] = np.where(frame.yes, chance, _ONE - chance)
-        start[rows, column] = np.where(frame.yes, 0, chance)
-        active[rows] += 1
-    limit = size << np.uint64(20)  # a state of at least this would grow past 32 bits
-    out = np.full((steps, len(frames)), -1, np.int32)
-    state = np.full(len(frames), 2**16, np.uint64)
-    sixteen, twelve = np.uint64(16), np.uint64(12)
-    for step in range(steps - 1, -1, -1):
-        n = active[step]
-        x = state[:n]
-        full = x >= limit[step, :n]
-        if full.any():
-            out[step, :n][full] = (x[full] & np.uint64(0xFFFF)).astype(np.int32)
-            x[full] >>= sixteen
-        whole, rest = np.divmod(x, size[step, :n])
-        state[:n] = (whole << twelve) + rest + start[step, :n]
-    back = np.argsort(order)
-    return state[back], [out[out[:, column] >= 0, column].astype("<u2") for column in back]
+    for column, (decisions, level) in enumerate(frames):
+        part = decisions[begin : begin + steps]
+        chance, yes = LEVELS[level][part & (_YES - 1)], part >= _YES
+        size[: len(part), column] = np.where(yes, chance, _ONE - chance)
+        start[: len(part), column] = np.where(yes, 0, chance)
+    return size, start

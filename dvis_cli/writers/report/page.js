@@ -245,7 +245,7 @@ function showPicked() {
   }
   if (Number(box.dataset.row) !== segment.row || !box.querySelector("dl")) drawPicked(box, segment);
   const area = picture.areas[segment.row + 1];
-  box.querySelector(".now").textContent = area ? `${area.toLocaleString("en")} px, ${((100 * area) / (data.width * data.height)).toFixed(1)} %` : "not in this frame";
+  box.querySelector(".area-now").textContent = area ? `${area.toLocaleString("en")} px, ${((100 * area) / (data.width * data.height)).toFixed(1)} %` : "not in this frame";
   box.querySelector(".solo").setAttribute("aria-pressed", look.solo);
 }
 function drawPicked(box, segment) {
@@ -257,7 +257,7 @@ function drawPicked(box, segment) {
   fact("id", `${segment.id} (${segment.thing ? "thing" : "stuff"})`);
   fact("score", segment.score.toFixed(2));
   fact("seen", segment.seen ? `${clock(timeOf(segment.first))} to ${clock(timeOf(segment.last))}, ${segment.seen} frames` : "never");
-  fact("area", "", "now");
+  fact("area", "", "area-now");
   const buttons = element("div", null, { className: "buttons" });
   const button = (text, action, className = "") => buttons.append(element("button", text, { type: "button", onclick: action, className }));
   button("Copy id", () => copy(String(segment.id), "id"), "copy-id");
@@ -265,7 +265,9 @@ function drawPicked(box, segment) {
   button("Only this", solo, "solo");
   button("First frame", () => film.go(segment.first));
   button("Nothing", () => select(null));
-  box.replaceChildren(who, facts, element("code", command(segment)), buttons);
+  const code = element("code", command(segment).replace(/--only .*$/s, ""));
+  code.append(element("span", command(segment).slice(code.textContent.length)));
+  box.replaceChildren(who, facts, code, buttons);
 }
 function solo() {
   look.solo = !look.solo && look.selected !== null;

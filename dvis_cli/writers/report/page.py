@@ -180,8 +180,8 @@ class ReportPage:
                 table[place] = rows[id]
         return table[ids] if known is None else table[label].reshape(ids.shape)
 
-    def _keep(self, chunk: bytes | None) -> None:
-        if chunk is not None:
+    def _keep(self, chunks: list[bytes]) -> None:
+        for chunk in chunks:
             self._maps.write(base64.b64encode(chunk).decode("ascii") + "\n")
             self._chunks += 1
 

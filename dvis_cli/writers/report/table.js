@@ -101,7 +101,7 @@ function drawLane(segment, canvas, ground) {
     for (let x = from; x < Math.min(to, width); x++) columns[x] = Math.max(columns[x], value / 63);
   });
   context.fillStyle = rgb(segment.color);
-  for (const [alpha, full] of [[0.28, true], [1, false]]) {
+  for (const [alpha, full] of [[0.25, true], [segment.thing ? 1 : 0.6, false]]) {
     context.globalAlpha = alpha;
     for (let x = 0; x < width; x++) {
       if (!columns[x]) continue;
@@ -147,7 +147,7 @@ $("ruler").addEventListener("pointerdown", (event) => {
 });
 
 const ORDERS = {
-  first: (a, b) => a.first - b.first || b.area - a.area, area: (a, b) => b.area - a.area,
+  first: (a, b) => b.thing - a.thing || a.first - b.first || b.area - a.area, area: (a, b) => b.area - a.area,
   seen: (a, b) => b.seen - a.seen, score: (a, b) => b.score - a.score, id: (a, b) => a.id - b.id,
   name: (a, b) => a.name.localeCompare(b.name) || a.id - b.id,
 };
