@@ -47,9 +47,7 @@ def blobs(count: int, height: int, width: int, seed: int) -> list[np.ndarray]:
     labels=st.sampled_from([1, 2, 5, 2**16]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_maps_come_back(
-    size: tuple[int, int], count: int, chunk: int, labels: int, seed: int
-) -> None:
+def test_any_maps_come_back(size: tuple[int, int], count: int, chunk: int, labels: int, seed: int) -> None:
     maps = list(np.random.default_rng(seed).integers(0, labels, (count, *size)).astype(np.uint16))
     assert all(map(np.array_equal, read(maps, chunk), maps))
 

@@ -52,7 +52,9 @@ def write_report(
     except (_OtherFrames, VideoError, UsageError) as error:
         film = _overlay(result)
         instead = "shows the segments without a film" if film is NO_FILM else f"plays {OVERLAY_NAME} instead"
-        warnings.warn(f"{error}; the report {instead}; name the source with --source", DvisWarning, stacklevel=2)
+        warnings.warn(
+            f"{error}; the report {instead}; name the source with --source", DvisWarning, stacklevel=2
+        )
         _write(result, result, film, None, on_frame)
     return result.folder / REPORT_PAGE
 
@@ -64,7 +66,9 @@ def _write(
     audio_from: Path | None,
     on_frame: Callable[[int], None] | None,
 ) -> None:
-    page = ReportPage(result.folder, result.info, {"task": result.task, **result.facts}, film=film, audio_from=audio_from)
+    page = ReportPage(
+        result.folder, result.info, {"task": result.task, **result.facts}, film=film, audio_from=audio_from
+    )
     try:
         for frame in frames:
             page.add(frame)
@@ -81,7 +85,9 @@ def _with_pictures(result: Result, path: Path) -> Iterator[FinishedFrame]:
     info = result.info
     source = open_video(path, folder_fps=info.fps)
     if (source.info.width, source.info.height) != (info.width, info.height):
-        raise _OtherFrames(f"{path} is {source.info.width}x{source.info.height} pixels, the result {info.width}x{info.height}")
+        raise _OtherFrames(
+            f"{path} is {source.info.width}x{source.info.height} pixels, the result {info.width}x{info.height}"
+        )
     pictures = iter(source)
     for frame in result:
         for picture in pictures:

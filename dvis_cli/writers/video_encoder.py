@@ -71,7 +71,9 @@ class VideoEncoder:
         rate = min(max(rate, Fraction(1, 1000)), Fraction(1000))
         self._encoder = _choose(*self._size, rate)
         self._clock = Fraction(1, self._encoder.clock)
-        stream = output.add_stream(self._encoder.name, rate=rate, options={**self._encoder.options, **(changes or {})})
+        stream = output.add_stream(
+            self._encoder.name, rate=rate, options={**self._encoder.options, **(changes or {})}
+        )
         self._stream = cast("VideoStream", stream)
         _configure(self._stream.codec_context, self._encoder, *self._size, rate)
         self._stream.time_base = self._clock

@@ -108,7 +108,9 @@ class VideoFolderWriter:
                     self._info,
                     self._run,
                     audio_from=self._audio_from,
-                    warn=(lambda text: None) if self._overlay else self._warnings.append,  # it has told of the sound
+                    warn=(lambda text: None)
+                    if self._overlay
+                    else self._warnings.append,  # it has told of the sound
                     shown_from=self._shown_from,
                 )
                 self._workers.append(BoundedThread("report", self._report.add, self._queue_frames))

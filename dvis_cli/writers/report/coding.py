@@ -30,7 +30,9 @@ LARGEST_LABEL = 2**16 - 1
 
 
 _YES = 1 << 15  # of a decision, beside its context
-_SIDE_BY_SIDE = 128  # frames that are encoded in one go: the time for a step hardly depends on how many there are
+_SIDE_BY_SIDE = (
+    128  # frames that are encoded in one go: the time for a step hardly depends on how many there are
+)
 _STEPS = 1024  # of them whose probabilities are looked up in one go
 
 
@@ -115,7 +117,9 @@ def _decisions(padded: np.ndarray, previous: np.ndarray | None, size: tuple[int,
     plain_before = coded - np.cumsum(~exception) + ~exception
     ends = np.append(plain_before[exception], plain.sum())
     gaps = np.diff(ends, prepend=-1) - 1
-    surroundings = _Surroundings(padded.ravel(), None if previous is None else previous.ravel(), position, stride)
+    surroundings = _Surroundings(
+        padded.ravel(), None if previous is None else previous.ravel(), position, stride
+    )
     return _in_order(surroundings, exception, gaps)
 
 
@@ -180,7 +184,8 @@ def _in_order(around: _Surroundings, exception: np.ndarray, gaps: np.ndarray) ->
     context[start[other]], yes[start[other]] = LEFT + around.context[other], is_left[other]
     at, chosen = (start + 1)[asks_second], second[asks_second]
     equal = sum(
-        (around.candidates[index][asks_second] == chosen).astype(np.int32) << (index - 1) for index in range(1, 5)
+        (around.candidates[index][asks_second] == chosen).astype(np.int32) << (index - 1)
+        for index in range(1, 5)
     )
     context[at], yes[at] = OTHER + 16 * second_number[asks_second] + equal, is_second[asks_second]
     at = (start + 2)[asks_third]

@@ -47,7 +47,9 @@ class FilmVideo(OverlayVideo):
         scale = _FILM_SIDE / min(height, width)
         if scale >= 1:
             return frame.rgb
-        return cv2.resize(frame.rgb, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+        return cv2.resize(
+            frame.rgb, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA
+        )
 
 
 class Film(NamedTuple):
@@ -170,8 +172,12 @@ class ReportPage:
             if id not in self._seen and id > 0:
                 self._seen[id] = _Seen(segment, array("L"), array("L"))
         if len(self._seen) > LARGEST_LABEL:
-            raise OutputError(f"{self._info.name} has more than {LARGEST_LABEL} segments: no page can show it")
-        known, label = np.unique(ids, return_inverse=True) if int(ids.max(initial=0)) > 2**20 else (None, None)
+            raise OutputError(
+                f"{self._info.name} has more than {LARGEST_LABEL} segments: no page can show it"
+            )
+        known, label = (
+            np.unique(ids, return_inverse=True) if int(ids.max(initial=0)) > 2**20 else (None, None)
+        )
         table = np.zeros(int(ids.max(initial=0)) + 1 if known is None else len(known), np.uint16)
         rows = {id: row for row, id in enumerate(self._seen, start=1)}
         for id in segments:
