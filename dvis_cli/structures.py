@@ -158,6 +158,14 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class SoftEdges(Record):
+    """How sure a frame's map is of its pixels: the two segments of each that are the likeliest."""
+
+    ids: np.ndarray  # (2, height, width) int32: the likeliest and the next; 0 where there is none
+    shares: np.ndarray  # (2, height, width) uint8: their mask probabilities, 255 is 1
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class PanopticFrame(Record):
     """One finished frame. Of semantic segmentation, too: there a segment is all that a class covers."""
 
@@ -167,6 +175,7 @@ class PanopticFrame(Record):
     ids: np.ndarray  # (height, width) int32: segment ids, 0 = void
     segments: dict[int, Segment] = field(default_factory=dict)  # id -> segment, for the ids in this frame
     name: str | None = None
+    soft: SoftEdges | None = None  # where the run was told to keep them
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -131,9 +131,8 @@ def _grey(png: bytes) -> float:
 
 def test_playing_goes_on_to_the_end_and_stops(visit: Any, result: Path) -> None:
     page = visit(result / "report.html")
-    page.evaluate(
-        "window.seen = new Set(); new MutationObserver(() => seen.add(view.dataset.frame)).observe(view, {attributes: true})"
-    )
+    watch = "new MutationObserver(() => seen.add(view.dataset.frame)).observe(view, {attributes: true})"
+    page.evaluate(f"window.seen = new Set(); {watch}")
     page.locator("#speed").select_option("2")
     page.locator("#play").click()
     assert page.locator("#play").get_attribute("aria-label") == "Pause"
@@ -145,9 +144,9 @@ def test_playing_goes_on_to_the_end_and_stops(visit: Any, result: Path) -> None:
 def test_the_frame_that_is_shown_follows_the_films_own_times(visit: Any, result: Path) -> None:
     page = visit(result / "report.html")
     times = page.evaluate("times")
-    for index, time in enumerate(times):
+    for index, at in enumerate(times):
         assert (
-            page.evaluate(f"[film.at({time}), film.at({time} + 0.05), film.at(film.inside({index}))]")
+            page.evaluate(f"[film.at({at}), film.at({at} + 0.05), film.at(film.inside({index}))]")
             == [index] * 3
         )
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import av
@@ -12,17 +11,13 @@ import av
 from dvis_cli.demux import open_media
 from dvis_cli.errors import DvisWarning, UsageError, VideoError
 from dvis_cli.structures import FinishedFrame
-from dvis_cli.video import open_video
+from dvis_cli.writers.instance_picture import SHOWN_FROM
 from dvis_cli.writers.report import NO_FILM, REPORT_PAGE, Film, ReportPage
 
+from .pictures import with_pictures
 from .result import Result, open_result
 
 OVERLAY_NAME = "overlay.mp4"
-_SAME_TIME = 1.5e-6  # seconds: segments.json has microseconds
-
-
-class _OtherFrames(Exception):
-    """The source does not have the result's frames."""
 
 
 def write_report(
@@ -45,16 +40,14 @@ def write_report(
         DatasetError: the folder is no result, or damaged.
         OutputError: a file cannot be written.
     """
-    result = open_result(folder)
-    path = Path(result.info.path if source is None else source)
+    result, path = open_result(folder), None if source is None else Path(source)
     try:
-        _write(result, _with_pictures(result, path), None, path if result.info.has_audio else None, on_frame)
-    except (_OtherFrames, VideoError, UsageError) as error:
+        audio = (path or Path(result.info.path)) if result.info.has_audio else None
+        _write(result, with_pictures(result, path), None, audio, on_frame)
+    except (VideoError, UsageError) as error:
         film = _overlay(result)
         instead = "shows the segments without a film" if film is NO_FILM else f"plays {OVERLAY_NAME} instead"
-        warnings.warn(
-            f"{error}; the report {instead}; name the source with --source", DvisWarning, stacklevel=2
-        )
+        warnings.warn(f"{error}; until then the report {instead}", DvisWarning, stacklevel=2)
         _write(result, result, film, None, on_frame)
     return result.folder / REPORT_PAGE
 
@@ -66,8 +59,10 @@ def _write(
     audio_from: Path | None,
     on_frame: Callable[[int], None] | None,
 ) -> None:
+    shown_from = (result.facts.get("thresholds") or {}).get("score") or SHOWN_FROM
+    run = {**result.facts, "task": result.task}
     page = ReportPage(
-        result.folder, result.info, {"task": result.task, **result.facts}, film=film, audio_from=audio_from
+        result.folder, result.info, run, film=film, audio_from=audio_from, shown_from=shown_from
     )
     try:
         for frame in frames:
@@ -78,26 +73,6 @@ def _write(
     except BaseException:
         page.abort()
         raise
-
-
-def _with_pictures(result: Result, path: Path) -> Iterator[FinishedFrame]:
-    """The result's frames with the source's pixels, found by their times."""
-    info = result.info
-    source = open_video(path, folder_fps=info.fps)
-    if (source.info.width, source.info.height) != (info.width, info.height):
-        raise _OtherFrames(
-            f"{path} is {source.info.width}x{source.info.height} pixels, the result {info.width}x{info.height}"
-        )
-    pictures = iter(source)
-    for frame in result:
-        for picture in pictures:
-            if picture.pts > frame.pts - _SAME_TIME:
-                break
-        else:
-            raise _OtherFrames(f"{path} ends before frame {frame.index} of the result")
-        if abs(picture.pts - frame.pts) > _SAME_TIME or picture.rgb.shape[:2] != (info.height, info.width):
-            raise _OtherFrames(f"{path} has no frame at {frame.pts:.6f} s, where the result has one")
-        yield replace(frame, rgb=picture.rgb)
 
 
 def _overlay(result: Result) -> Film:

@@ -31,6 +31,7 @@ from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category, FinishedFrame, InstanceFrame, PanopticFrame, Segment, VideoInfo
 from dvis_cli.writers.folder import MASKS_NAME
 from dvis_cli.writers.palette import segment_color
+from dvis_cli.writers.soft_edges import SOFT_FOLDER, read_soft
 
 SEGMENTS_NAME = "segments.json"
 LONGEST_LINE = 2**28  # characters of a frame's masks
@@ -77,7 +78,8 @@ class Result:
                 raise DatasetError(f"{self.folder} was made without PNGs; run dvis segment again with them")
             ids = self._class_map(path) if self.task == "semantic" else self._id_map(path)
             present = self._present(ids, known, path)
-            yield PanopticFrame(index, self.pts[index], black, ids, present, self.names[index])
+            soft = read_soft(self.folder / SOFT_FOLDER, index, size) if self.task == "panoptic" else None
+            yield PanopticFrame(index, self.pts[index], black, ids, present, self.names[index], soft)
 
     def file_id(self, segment: Segment) -> int:
         """The segment's id in the folder's files."""

@@ -24,6 +24,7 @@ from dvis_cli.writers.frame_files import frame_files
 from dvis_cli.writers.instance_picture import SHOWN_FROM
 from dvis_cli.writers.video_folder import VideoFolderWriter
 
+from .exporting import exporter
 from .loading import load_for
 from .model import DvisModel
 from .options import SegmentOptions
@@ -160,7 +161,7 @@ def save_video(
     on_progress: OnProgress | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Segment a video and write `OUT/<name>/`: PNG maps (or masks.jsonl), segments.json and an overlay video.
+    """Segment a video and write `OUT/<name>/`: PNG maps (or masks.jsonl), segments.json, an overlay video, exports.
 
     Args:
         source, model, options, on_progress, changes: as for `segment_video`.
@@ -178,6 +179,7 @@ def save_video(
     video = segment_video(source, model, options, on_progress=on_progress)
     target = Path(out) / (safe_name(video.info.name) if name is None else name)
     check_target(target, options.overwrite)
+    finishing = exporter(options, video.model.categories, Path(source), on_progress)
     writer = VideoFolderWriter(
         target,
         replace(video.info, path=source_path or video.info.path),
@@ -187,6 +189,7 @@ def save_video(
         audio_from=Path(source) if video.info.has_audio else None,
         files=frame_files(options.task, video.model.categories),
         shown_from=video.settings.score_threshold or SHOWN_FROM,
+        finishing=finishing,
     )
     try:
         with writer:

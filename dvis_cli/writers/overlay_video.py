@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
 import numpy as np
 
 from dvis_cli.demux import address, open_media, ranked_tracks
-from dvis_cli.errors import DvisWarning, OutputError
-from dvis_cli.files import output_errors
+from dvis_cli.errors import DvisWarning
 from dvis_cli.structures import FinishedFrame, InstanceFrame, VideoInfo
 from dvis_cli.writers.audio import (
     AUDIO_FAULTS,
@@ -28,14 +27,15 @@ from dvis_cli.writers.audio_recode import RecodedAudio
 from dvis_cli.writers.instance_picture import SHOWN_FROM, instance_map
 from dvis_cli.writers.labels import Anchors
 from dvis_cli.writers.overlay import OverlayStyle, draw_overlay
-from dvis_cli.writers.video_encoder import VideoEncoder
+from dvis_cli.writers.video_encoder import VideoEncoder, encoding_errors
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.packet import Packet
 
 
-def _warn(message: str) -> None:
+def tell(message: str) -> None:
+    """Warn with a `DvisWarning`."""
     warnings.warn(message, DvisWarning, stacklevel=3)
 
 
@@ -65,7 +65,7 @@ class OverlayVideo:
         info: VideoInfo,
         style: OverlayStyle = "blend",
         audio_from: Path | None = None,
-        warn: Callable[[str], None] = _warn,
+        warn: Callable[[str], None] = tell,
         *,
         numbered: bool = True,
         shown_from: float = SHOWN_FROM,
@@ -92,7 +92,7 @@ class OverlayVideo:
             OutputError: no encoder can write this size, or the file cannot be written.
         """
         picture = self.draw(frame)
-        with _encoding_errors(self.path):
+        with encoding_errors(self.path):
             if self._encoder is None:
                 self._open(picture, frame.pts)
             assert self._encoder is not None
@@ -115,7 +115,7 @@ class OverlayVideo:
         if self._encoder is None or self._output is None:
             return
         try:
-            with _encoding_errors(self.path):
+            with encoding_errors(self.path):
                 self._mux_video(self._encoder.flush())
                 if self._audio is not None:
                     self._mux_audio(self._audio.finish(self._encoder.end))
@@ -196,7 +196,7 @@ class OverlayVideo:
         self._output.start_encoding()
         self._encoder = encoder
 
-    def _mux_video(self, packets: Iterable[Packet]) -> None:
+    def _mux_video(self, packets: Iterable[Packet[Any]]) -> None:
         """Write video packets, each followed by the sound up to it: the muxer need not hold back much."""
         assert self._output is not None
         for packet in packets:
@@ -205,7 +205,7 @@ class OverlayVideo:
             if self._audio is not None:
                 self._mux_audio(self._audio.packets(time))
 
-    def _mux_audio(self, packets: Iterator[Packet]) -> None:
+    def _mux_audio(self, packets: Iterator[Packet[Any]]) -> None:
         assert self._output is not None
         while True:
             try:
@@ -238,18 +238,3 @@ class OverlayVideo:
             with suppress(Exception):
                 self._output.close()  # does nothing when it is closed
         self._audio = self._audio_input = self._output = self._encoder = None
-
-
-@contextmanager
-def _encoding_errors(path: Path) -> Iterator[None]:
-    """Turn what FFmpeg and the operating system raise into an `OutputError`."""
-    with output_errors(path):
-        try:
-            yield
-        except av.FFmpegError as error:
-            if isinstance(error, OSError):
-                raise
-            reason = error.strerror or type(error).__name__
-            raise OutputError(
-                f"cannot encode {path}: {reason}; turn the overlay off to go on without"
-            ) from error

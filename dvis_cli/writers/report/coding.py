@@ -1,10 +1,10 @@
 """Maps of a video as few bytes that a page turns back into the very same pixels.
 
-A map is coded pixel by pixel from what the reader knows already: the pixels left and above, and the frame before. Where
-all of these agree, a pixel costs nothing but a share of the count to the next exception. Elsewhere it is a few yes-or-no
-decisions ("as on the left?", "as the next likely neighbour?"), each with the probability that it has in the chunk in the
-same surroundings, coded by a range asymmetric numeral system (Duda, arXiv:1311.2540). On panoptic maps this takes a third
-of what run lengths with deflate do. `page.js` is the reader.
+A map is coded pixel by pixel from what the reader knows already: the pixels left and above, and the frame before.
+Where all of these agree, a pixel costs nothing but a share of the count to the next exception. Elsewhere it is a few
+yes-or-no decisions ("as on the left?", "as the next likely neighbour?"), each with the probability that it has in the
+chunk in the same surroundings, coded by an asymmetric numeral system (Duda, arXiv:1311.2540). On maps of the bundled
+model this takes half of what differences of run lengths with deflate do. `maps.js` is the reader.
 
 A chunk, little-endian:
 

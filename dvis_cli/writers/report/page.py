@@ -18,12 +18,12 @@ import cv2
 import numpy as np
 
 from dvis_cli.errors import OutputError
-from dvis_cli.files import atomic_open, atomic_path, output_errors
+from dvis_cli.files import abandoned, atomic_open, atomic_path, output_errors, partial_path
 from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment, VideoInfo
 from dvis_cli.writers.folder import REPORT_FILM, REPORT_PAGE, REPORT_THUMBNAIL
 from dvis_cli.writers.instance_picture import SHOWN_FROM, instance_map
 from dvis_cli.writers.overlay import draw_overlay
-from dvis_cli.writers.overlay_video import OverlayVideo
+from dvis_cli.writers.overlay_video import OverlayVideo, tell
 from dvis_cli.writers.palette import segment_color
 from dvis_cli.writers.report.coding import LARGEST_LABEL, LEVELS, MapCoder
 
@@ -47,9 +47,13 @@ class FilmVideo(OverlayVideo):
         scale = _FILM_SIDE / min(height, width)
         if scale >= 1:
             return frame.rgb
-        return cv2.resize(
-            frame.rgb, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA
-        )
+        size = (round(width * scale), round(height * scale))
+        return cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA)
+
+    @property
+    def plays_in_browsers(self) -> bool:
+        """Whether this machine has an encoder for what browsers play."""
+        return self._encoder is None or self._encoder.plays_in_browsers
 
 
 class Film(NamedTuple):
@@ -95,15 +99,16 @@ class ReportPage:
         *,
         film: Film | None = None,
         audio_from: Path | None = None,
-        warn: Callable[[str], None] | None = None,
+        warn: Callable[[str], None] = tell,
         shown_from: float = SHOWN_FROM,
     ) -> None:
         self._folder, self._info, self._run, self._shown_from = folder, info, run, shown_from
-        self._film = film
+        self._film, self._warn = film, warn
         self._copy: FilmVideo | None = None
         if film is None:
-            more = {} if warn is None else {"warn": warn}
-            self._copy = FilmVideo(folder / REPORT_FILM, info, audio_from=audio_from, **more)
+            for stray in abandoned(folder / REPORT_FILM, "partial"):
+                stray.unlink(missing_ok=True)
+            self._copy = FilmVideo(partial_path(folder / REPORT_FILM), info, audio_from=audio_from, warn=warn)
         self._chunk_frames = max(8, min(32, int(_CHUNK_PIXELS / (info.width * info.height))))
         self._coder = MapCoder(info.height, info.width, self._chunk_frames)
         self._maps: IO[str] = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115 - closed by finish or abort
@@ -145,8 +150,15 @@ class ReportPage:
             what a list of pages wants to know: `frames`, `seconds`, `things`, `segments`.
         """
         if self._copy is not None:
+            if not self._copy.plays_in_browsers:
+                self._warn(
+                    f"{REPORT_FILM} is MPEG-4, which browsers do not play: this machine has no encoder for H.264"
+                )
             self._copy.close()
             self._film = Film(REPORT_FILM, "copy") if self._pts else NO_FILM
+            if self._pts:
+                with output_errors(self._folder / REPORT_FILM):
+                    self._copy.path.replace(self._folder / REPORT_FILM)
         with output_errors(self._folder / REPORT_PAGE):
             self._keep(self._coder.flush())
             if self._thumbnail is not None:
@@ -196,7 +208,7 @@ class ReportPage:
         film = self._film or NO_FILM
         model = self._run.get("model") or {}
         facts = [
-            f"{info.width} × {info.height}", f"{info.fps:.4g} frames/s", f"{len(self._pts)} frames",
+            f"{info.width} \u00d7 {info.height}", f"{info.fps:.4g} frames/s", f"{len(self._pts)} frames",
             *(str(one) for one in (model.get("name"), self._run.get("mode"), task) if one),
         ]  # fmt: skip
         note = f"Made by dvis {self._run.get('dvis_version', '')}. ".replace(" .", ".")
