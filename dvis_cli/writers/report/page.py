@@ -213,7 +213,7 @@ class ReportPage:
         ]  # fmt: skip
         note = f"Made by dvis {self._run.get('dvis_version', '')}. ".replace(" .", ".")
         if task == "instance":
-            note += f"Masks overlap: each pixel shows the likeliest thing with a score of at least {self._shown_from:g}."
+            note += f"Masks overlap: a pixel shows the likeliest thing, of scores from {self._shown_from:g}."
         return {
             "name": info.name,
             "width": info.width,
