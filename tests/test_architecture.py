@@ -29,6 +29,7 @@ LEVELS = {
     "cli": -1,
     "training": 0,
     "batch": 1,
+    "bench": 1,
     "challenge": 1,
     "run": 2,
     "export": 2.5,  # a video that runs can be exported, too

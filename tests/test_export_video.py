@@ -18,6 +18,7 @@ from dvis_cli.export.result import open_result
 from dvis_cli.export.run import ExportOptions, export_result
 from dvis_cli.export.video import blurred
 from dvis_cli.structures import PanopticFrame, Segment, SoftEdges
+from dvis_cli.writers.soft_edges import read_soft, write_soft
 
 FRAMES = 5
 
@@ -234,3 +235,52 @@ def test_existing_files_are_kept(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"mine\.txt"):
         export(folder, tmp_path, "coco", overwrite=True)
     assert (made / "mine.txt").read_text() == "keep" and (made / "panoptic.json").exists()
+
+
+def test_rivals_agree_with_the_winner_map() -> None:
+    """The likeliest of the two is the map's winner wherever that is sure, and its probability says whether it is."""
+    torch = pytest.importorskip("torch")
+    from dvis_cli.layers.masks import FrameMasks, ViewMasks
+    from dvis_cli.structures import Geometry
+    from dvis_cli.tasks.chosen import Chosen
+    from dvis_cli.tasks.panoptic import WinnerMaps, rivals
+
+    generator = torch.Generator().manual_seed(3)
+    features = torch.nn.functional.avg_pool2d(torch.randn(1, 8, 18, 22, generator=generator), 3, 1)[0] * 4
+    masks = FrameMasks(
+        [ViewMasks(torch.randn(4, 8, generator=generator), features, Geometry((60, 78), (60, 78), (64, 80)))]
+    )
+    scores = torch.rand(4, generator=generator) * 0.5 + 0.5
+    kept = Chosen(torch.arange(4), torch.zeros(4, dtype=torch.long), scores)
+    winners, found = WinnerMaps(kept).frame(masks), rivals(masks, scores)
+    assert found.shape == (4, 60, 78)
+    sure = winners > 0
+    assert sure.any() and not sure.all()
+    assert (found[0][sure] == winners[sure]).mean() > 0.999 and (found[2][sure] >= 127).all()
+    assert (found[2][~sure] <= 128).all() and (found[0] != found[1]).all()
+    every = masks.probabilities(slice(None)).numpy()
+    rows, columns = np.indices(winners.shape)
+    for who, share in ((0, 2), (1, 3)):
+        assert np.abs(every[found[who] - 1, rows, columns] * 255 - found[share]).max() <= 0.51
+    ranked = np.sort(every * scores.numpy()[:, None, None], axis=0)
+    second = every[found[1] - 1, rows, columns] * scores.numpy()[found[1] - 1]
+    assert np.allclose(ranked[-2], second, atol=1e-6)
+
+
+def test_soft_edges_wait_beside_the_maps(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    soft = SoftEdges(
+        random.integers(0, 70000, (2, 12, 20)).astype(np.int32),
+        random.integers(0, 256, (2, 12, 20)).astype(np.uint8),
+    )
+    write_soft(tmp_path / ".soft", 7, soft)
+    read = read_soft(tmp_path / ".soft", 7, (12, 20))
+    assert (
+        read is not None and np.array_equal(read.ids, soft.ids) and np.array_equal(read.shares, soft.shares)
+    )
+    assert (
+        read_soft(tmp_path / ".soft", 7, (12, 21)) is None
+        and read_soft(tmp_path / ".soft", 8, (12, 20)) is None
+    )
+    (tmp_path / ".soft" / "000007").write_bytes(b"none")
+    assert read_soft(tmp_path / ".soft", 7, (12, 20)) is None

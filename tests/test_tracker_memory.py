@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from goldens import match
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from dvis_cli.run.model import DvisModel
 from dvis_cli.run.settings import RunSettings
 from dvis_cli.run.state import QueryState
 from dvis_cli.structures import SegmenterOutput
-from dvis_cli.tracker.matching import match_direct
 from dvis_cli.tracker.memory import orders_with_memory
 from dvis_cli.training.stages import orders_of
 from dvis_cli.training.targets import FrozenFeatures
@@ -88,7 +88,7 @@ def test_comparing_with_the_last_frame_alone_loses_what_was_missed() -> None:
             scene.put(frame, 2, look(2), 1, 3)
         order = torch.arange(QUERIES)
         for frame in range(1, 8):
-            order = match_direct(scene.queries[frame - 1][order], scene.queries[frame])
+            order = match(scene.queries[frame - 1][order], scene.queries[frame])
         lost += int(order[2]) != 2
     assert lost > 10
 

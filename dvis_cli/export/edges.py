@@ -32,11 +32,16 @@ def alpha_of(frame: FinishedFrame, chosen: Callable[[Segment], bool]) -> np.ndar
 
 def _from_probabilities(union: np.ndarray, soft: SoftEdges, ids: list[int]) -> np.ndarray:
     first, second = np.isin(soft.ids[0], ids), np.isin(soft.ids[1], ids)
-    share = np.where(first, soft.shares[0], np.where(second, soft.shares[1], 0)) / np.float32(255)
+    # Where another one is the likeliest, only what its probability leaves.
+    rest = np.minimum(soft.shares[1], 255 - soft.shares[0])
+    share = np.where(first, soft.shares[0], np.where(second, rest, 0)) / np.float32(255)
     alpha = np.clip((share - SURE[0]) / (SURE[1] - SURE[0]), 0, 1) * 255
-    alpha = np.where(union > 0, np.maximum(alpha, 128), np.minimum(alpha, 127)).astype(np.uint8)
-    radius = max(2, round(min(union.shape) / BAND))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    alpha[cv2.dilate(union, kernel) == 0] = 0
-    alpha[cv2.erode(union, kernel) > 0] = 255
-    return alpha
+    # Further from the edge there is less and less that the probabilities may say against the map.
+    reach = max(2, round(min(union.shape) / BAND))
+    inwards, outwards = (
+        np.clip(cv2.distanceTransform(side, cv2.DIST_L2, 3) / reach - 1, 0, 1) for side in (union, 1 - union)
+    )
+    alpha = np.where(
+        union > 0, np.maximum(alpha, 128 + 127 * inwards), np.minimum(alpha, 127 * (1 - outwards))
+    )
+    return np.rint(alpha).astype(np.uint8)

@@ -15,7 +15,7 @@ import json
 import math
 import re
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from dvis_cli.structures import Category, FinishedFrame, InstanceFrame, Panoptic
 from dvis_cli.writers.folder import MASKS_NAME
 from dvis_cli.writers.palette import segment_color
 from dvis_cli.writers.soft_edges import SOFT_FOLDER, read_soft
+
+from .python import coco_document, masks_of
 
 SEGMENTS_NAME = "segments.json"
 LONGEST_LINE = 2**28  # characters of a frame's masks
@@ -80,6 +82,18 @@ class Result:
             present = self._present(ids, known, path)
             soft = read_soft(self.folder / SOFT_FOLDER, index, size) if self.task == "panoptic" else None
             yield PanopticFrame(index, self.pts[index], black, ids, present, self.names[index], soft)
+
+    def to_coco(self, stuff: bool = False) -> dict[str, Any]:
+        """COCO's `images`, `annotations` (run lengths, `track_id`) and `categories`; see `export.python`.
+
+        Args:
+            stuff: whether stuff is annotated, too.
+        """
+        return coco_document(self, self.info, stuff, self.file_id)
+
+    def masks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+        """(len(ids), height, width) bool of every frame: where each of these segments is."""
+        return masks_of(self, ids)
 
     def file_id(self, segment: Segment) -> int:
         """The segment's id in the folder's files."""

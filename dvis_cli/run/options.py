@@ -145,6 +145,11 @@ class SegmentOptions:
     per_object: bool = option(False, "Export a file for each segment.", flags=("--per-object",))
     images: bool = option(False, "Export the frames as JPEG, too.", flags=("--images",))
     overwrite: bool = option(False, "Replace earlier results. Default: refuse.", changes_result=False)
+    batch: int | None = option(
+        None,
+        "Frames that the network sees at once; halved where memory runs out. Default: 4 on a GPU, 1 on a CPU.",
+        changes_result=False,
+    )
     threads: int | None = option(
         None, "CPU threads of the network. Default: all cores.", changes_result=False
     )
@@ -156,7 +161,7 @@ class SegmentOptions:
                 raise UsageError(
                     f"{name} {getattr(self, name)!r}: choose one of {', '.join(filter(None, choices))}"
                 )
-        for name in ("short_side", "stride", "max_frames", "window", "horizon", "top_k", "threads"):
+        for name in ("short_side", "stride", "max_frames", "window", "horizon", "top_k", "batch", "threads"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UsageError(f"{name.replace('_', '-')} {value} must be at least 1")
         for name in ("score_threshold", "overlap_threshold"):

@@ -62,6 +62,17 @@ def memory_budget(device: torch.device) -> int:
     return CPU_BUDGET if device.type == "cpu" else memory_limit() // 4
 
 
+def device_budget(device: torch.device) -> int:
+    """Bytes of mask features that may stay on a GPU: a third of what is free, the rest is for the networks."""
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+        device
+    )  # this process has it already
+    return (free + unused) // 3
+
+
 def batch_size(device: torch.device) -> int:
     """Frames that the segmenter sees at once."""
     return 1 if device.type == "cpu" else GPU_BATCH

@@ -6,54 +6,101 @@ frames -> each view: segmenter, state.py -> (horizon full) overlaps, frame by fr
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from dvis_cli.errors import DvisWarning
 from dvis_cli.fusion.grid import CoarseGrid, OverlapSums
 from dvis_cli.fusion.matching import Candidates
 from dvis_cli.fusion.names import TubeNames
 from dvis_cli.fusion.tubes import DEFAULTS, FusionSettings, fuse
 from dvis_cli.layers.masks import FrameMasks, Tubes, ViewMasks
-from dvis_cli.structures import View
+from dvis_cli.layers.transfer import fetch, send
+from dvis_cli.structures import SegmenterOutput, View
 
+from .features import Features
 from .model import DvisModel
 from .settings import RunSettings
-from .spool import Spool
 from .state import QueryState
 
 CANDIDATE = 0.1  # class probability from which a query may be part of a tube
 
 
+class BatchSize:
+    """Frames that the segmenter sees at once: as many as the settings say, until memory runs out."""
+
+    def __init__(self, frames: int) -> None:
+        self.frames = frames
+
+    def halve(self, tried: int) -> None:
+        """So many frames were too many."""
+        self.frames = tried // 2
+        warnings.warn(
+            f"out of memory with {tried} frames at once: going on with {self.frames} (--batch)",
+            DvisWarning,
+            stacklevel=2,
+        )
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
 class Scale:
-    """One view of a video: its queries (`state`) and, in a spool, the mask features of a horizon.
+    """One view of a video: its queries (`state`) and the mask features of a horizon.
 
     Args:
-        budget: bytes of mask features kept in RAM.
+        batch: shared by all views.
     """
 
-    def __init__(self, model: DvisModel, view: View, settings: RunSettings, budget: int) -> None:
-        self.model, self.view = model, view
+    def __init__(
+        self, model: DvisModel, view: View, settings: RunSettings, features: Features, batch: BatchSize
+    ) -> None:
+        self.model, self.view, self._batch = model, view, batch
         self.state = QueryState(model, settings)
         self._memory: Tensor | None = None  # of a segmenter that has one
-        self._features = Spool(budget)
+        self._features = features
+        self._sent: tuple[Tensor, Tensor] | None = (
+            None  # the last rows that masks were made of, here and there
+        )
         self._frames = 0  # of the horizon, so far
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Segment and track the next frames, each (3, H, W) and preprocessed."""
-        output = self.model.segment(torch.stack(list(tensors)), self._memory)
-        self._memory = output.memory
-        self.state.add(output)
-        for index, features in enumerate(self.state.mask_features(output), start=self._frames):
-            self._features.put(index, _to_numpy(features))
-        self._frames += len(tensors)
+        left = list(tensors)
+        while left:
+            part = left[: self._batch.frames]
+            output = self._segment(part)
+            if output is None:
+                # Only now: the failed attempt's tensors are gone.
+                if not self._features.leave_device():
+                    self._batch.halve(len(part))
+                continue
+            self._memory = output.memory
+            self.state.add(output)
+            for index, features in enumerate(self.state.mask_features(output), start=self._frames):
+                self._features.put(index, features)
+            self._frames += len(part)
+            del left[: len(part)]
+
+    def _segment(self, frames: Sequence[Tensor]) -> SegmenterOutput | None:
+        """The segmenter on some frames; None where memory runs out, though fewer or nothing else there might do."""
+        try:
+            return self.model.segment(torch.stack(list(frames)), self._memory)
+        except torch.OutOfMemoryError:
+            if len(frames) == 1 and not self._features.any_on_device:
+                raise
+            return None
 
     def masks(self, frame: int, queries: Tensor) -> ViewMasks:
-        """The masks of `queries` (N,) int64 in a frame of the horizon."""
-        features = _to_tensor(self._features.get(frame)).to(self.model.device)
+        """The masks of `queries` (N,) int64, on the CPU, in a frame of the horizon."""
+        if (
+            self._sent is None or self._sent[0] is not queries
+        ):  # the same for all frames of a panoptic decision
+            self._sent = queries, send(queries, self.model.device)
+        features, queries = self._features.get(frame), self._sent[1]
         embeds, present = self.state.mask_embeds(frame, queries), self.state.present(frame, queries)
         return ViewMasks(embeds, features, self.view.geometry, self.view.mirrored, present)
 
@@ -87,7 +134,10 @@ class Scales:
         budget = (
             settings.memory_budget // 2 // len(views)
         )  # the other half is for what waits in `WaitingFrames`
-        self.scales = [Scale(model, view, settings, budget) for view in views]
+        on_device, batch = settings.device_budget // len(views), BatchSize(settings.batch)
+        self.scales = [
+            Scale(model, view, settings, Features(model.device, on_device, budget), batch) for view in views
+        ]
         # Where sums over queries decide, as they do for semantic maps, what is there twice must count twice.
         self.fusion = replace(fusion, repeat=math.inf) if settings.task == "semantic" else fusion
         # The panoptic decision has a threshold; the others use whatever there is, by its score.
@@ -106,8 +156,11 @@ class Scales:
 
     @torch.inference_mode()
     def tubes(self) -> Tubes:
-        """End the horizon: refine every view, then fuse. Readable until the next `start_horizon`."""
-        probs = [scale.state.finish_horizon() for scale in self.scales]
+        """End the horizon: refine every view, then fuse. Readable until the next `start_horizon`.
+
+        What is decided from is on the CPU; masks are made on the model's device.
+        """
+        probs = fetch(*(scale.state.finish_horizon() for scale in self.scales))
         if len(self.scales) == 1:  # nothing to fuse: every query is a tube, and its row the number
             (only,) = self.scales
             weights = torch.ones_like(probs[0][:, 0])
@@ -150,8 +203,9 @@ class Scales:
         """The queries of a view that are something real with a probability above the bar."""
         bar = -1.0 if self._confident is None else min(CANDIDATE, self._confident)
         rows = (class_probs[:, :-1].amax(dim=1) > bar).nonzero().squeeze(1)
-        embeds = torch.stack([queries[rows].float() for queries in scale.state.queries]).mean(dim=0)
-        return Candidates(rows, class_probs[rows], embeds)
+        there = send(rows, scale.model.device)
+        embeds = torch.stack([queries[there].float() for queries in scale.state.queries]).mean(dim=0)
+        return Candidates(rows, class_probs[rows], embeds.cpu())
 
     def _overlaps(self, candidates: Sequence[Candidates]) -> Tensor:
         """(N, N): sums over the horizon for any two candidates, one frame's masks at a time."""
@@ -164,15 +218,3 @@ class Scales:
             sums.add(masks)
             self._on_fused(self._fused + frame + 1)
         return sums.products
-
-
-def _to_numpy(features: Tensor) -> np.ndarray:
-    """A copy on the CPU; bf16, which numpy does not have, as its bits."""
-    features = features.detach().cpu()
-    return (features.view(torch.int16) if features.dtype == torch.bfloat16 else features).numpy().copy()
-
-
-def _to_tensor(array: np.ndarray) -> Tensor:
-    """The inverse of `_to_numpy`."""
-    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-    return tensor.view(torch.bfloat16) if tensor.dtype == torch.int16 else tensor

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dvis_cli.refiner.presence import judge_presence, odds_of_something
 from dvis_cli.structures import RefinedTracks, SegmenterOutput, TrackerState, Tracks
-from dvis_cli.tracker.matching import match_direct
+from dvis_cli.tracker.matching import match_frames
 from dvis_cli.tracker.memory import Memory, orders_with_memory
 
 from .model import DvisModel
@@ -109,15 +109,14 @@ class QueryState:
 
     def _match(self, output: SegmenterOutput) -> None:
         """MinVIS: put each frame's queries in the order of the last frame's."""
-        matched_by, logits = self.model.query_decoder.matched_by, []
-        for queries, class_logits in zip(output.queries, output.class_logits, strict=True):
-            if self._last is not None:
-                order = match_direct(matched_by(self._last), matched_by(queries)).to(queries.device)
-                queries, class_logits = queries[order], class_logits[order]
-            self._last = queries
-            self.queries.append(queries)
-            logits.append(class_logits)
-        self._count(torch.stack(logits))
+        matched_by = self.model.query_decoder.matched_by
+        last = None if self._last is None else matched_by(self._last)[None]
+        orders = match_frames(matched_by(output.queries)[None], last)[0]
+        frames = zip(output.queries, orders, strict=True)
+        self.queries.extend(queries[order] for queries, order in frames)
+        self._last = self.queries[-1]
+        pairs = zip(output.class_logits, orders, strict=True)
+        self._count(torch.stack([class_logits[order] for class_logits, order in pairs]))
 
     def _track(self, output: SegmenterOutput) -> None:
         tracker = self.model.tracker

@@ -12,9 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dvis_cli.export.python import coco_document, masks_of
 from dvis_cli.structures import FinishedFrame, Frame, Segment, VideoInfo, View
 from dvis_cli.threads import ahead
 from dvis_cli.video import VideoSource, open_video
@@ -72,6 +74,18 @@ class SegmentedVideo:
         for _ in self._finished:
             pass
         return self.task.segments
+
+    def to_coco(self, stuff: bool = False) -> dict[str, Any]:
+        """COCO's `images`, `annotations` (run lengths, `track_id`) and `categories`; runs the video
+
+        Args:
+            stuff: whether stuff is annotated, too.
+        """
+        return coco_document(self, self.info, stuff)
+
+    def masks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+        """(len(ids), height, width) bool of every frame: where each of these segments is. Runs the video."""
+        return masks_of(self, ids)
 
     def close(self) -> None:
         """Stop early and free what waits."""
@@ -140,12 +154,9 @@ def segment_video(
         source = open_video(source, options.selection, folder_fps=options.folder_fps)
     if not isinstance(model, DvisModel):
         model = load_for(options if model is None else replace(options, model=str(model)))
-    settings, views, size = (
-        settings_for(model, options),
-        views_for(model, options, source.info),
-        model.config.input,
-    )
-    inputs = ((frame, preprocess_views(frame.rgb, views, size.mean, size.std)) for frame in source)
+    settings, views = settings_for(model, options), views_for(model, options, source.info)
+    norm = model.config.input.mean, model.config.input.std
+    inputs = ((frame, preprocess_views(frame.rgb, views, *norm, model.device)) for frame in source)
     prefetched, facts = ahead(inputs, PREFETCH_FRAMES, "decode"), describe(model, settings, options, views)
     return SegmentedVideo(source.info, prefetched, model, views, settings, on_progress, facts)
 

@@ -86,25 +86,28 @@ class OverlayVideo:
         self._frame_seconds = 1.0 / fps
 
     def add(self, frame: FinishedFrame) -> None:
-        """Draw and encode one frame; frames come in order.
-
-        Raises:
-            OutputError: no encoder can write this size, or the file cannot be written.
-        """
-        picture = self.draw(frame)
-        with encoding_errors(self.path):
-            if self._encoder is None:
-                self._open(picture, frame.pts)
-            assert self._encoder is not None
-            self._mux_video(self._encoder.encode(picture, frame.pts - self._start))
+        """Draw and encode one frame; frames come in order. Raises what `encode` does."""
+        self.encode(self.draw(frame), frame.pts)
 
     def draw(self, frame: FinishedFrame) -> np.ndarray:
-        """The picture of a frame: (height, width, 3) uint8 RGB."""
+        """The picture of a frame, (height, width, 3) uint8 RGB; in order. Another thread may be encoding meanwhile."""
         if isinstance(frame, InstanceFrame):
             ids, segments = instance_map(frame, self._shown_from)
         else:
             ids, segments = frame.ids, frame.segments
         return draw_overlay(frame.rgb, ids, segments, self._style, self._anchors, self._numbered)
+
+    def encode(self, picture: np.ndarray, pts: float) -> None:
+        """Encode a drawn picture, (height, width, 3) uint8 RGB, shown from `pts` seconds on.
+
+        Raises:
+            OutputError: no encoder can write this size, or the file cannot be written.
+        """
+        with encoding_errors(self.path):
+            if self._encoder is None:
+                self._open(picture, pts)
+            assert self._encoder is not None
+            self._mux_video(self._encoder.encode(picture, pts - self._start))
 
     def close(self) -> None:
         """Write what is still under way and complete the file; without any frame there is none.

@@ -40,8 +40,8 @@ class Outputs:
 class VideoFolderWriter:
     """Context manager for `OUT/<name>/`: hand it frames, then `finish`; it appears whole or not at all.
 
-    Maps (with the statistics) and the overlay are made by one thread each. A frame waits in a bounded queue
-    until both have had it, so a slow disk slows the caller down and memory stays flat. Frames must not be
+    Maps (with the statistics) are made by one thread, the overlay by two: one draws, one encodes. A frame waits in
+    bounded queues until all have had it, so a slow disk slows the caller down and memory stays flat. Frames must not be
     changed after they were handed over. Leaving the block without `finish` removes everything.
 
     Args:
@@ -84,7 +84,8 @@ class VideoFolderWriter:
         self._statistics = SegmentStatistics()
         self._overlay: OverlayVideo | None = None
         self._report: ReportPage | None = None
-        self._workers: list[BoundedThread[FinishedFrame]] = []
+        self._takers: list[BoundedThread[FinishedFrame]] = []
+        self._workers: list[BoundedThread[Any]] = []  # those, and who works for them, after them
         self._warnings: list[str] = []
         self._done = False
 
@@ -93,7 +94,8 @@ class VideoFolderWriter:
         try:
             if self._outputs.panoptic:
                 self._files.open(self._folder.path)
-            self._workers.append(BoundedThread("maps", self._write_frame, self._queue_frames))
+            self._takers.append(BoundedThread("maps", self._write_frame, self._queue_frames))
+            self._workers += self._takers
             if self._outputs.overlay is not None:
                 path = self._folder.path / "overlay.mp4"
                 style: Any = self._outputs.overlay
@@ -106,19 +108,19 @@ class VideoFolderWriter:
                     numbered=self._run.get("task") != "semantic",  # there, an id is a class
                     shown_from=self._shown_from,
                 )
-                self._workers.append(BoundedThread("overlay", self._overlay.add, self._queue_frames))
+                self._start_overlay(self._overlay)
             if self._outputs.report:
+                told = self._overlay is not None  # of the sound
                 self._report = ReportPage(
                     self._folder.path,
                     self._info,
                     self._run,
                     audio_from=self._audio_from,
-                    warn=(lambda text: None)
-                    if self._overlay
-                    else self._warnings.append,  # it has told of the sound
+                    warn=(lambda text: None) if told else self._warnings.append,
                     shown_from=self._shown_from,
                 )
-                self._workers.append(BoundedThread("report", self._report.add, self._queue_frames))
+                self._takers.append(BoundedThread("report", self._report.add, self._queue_frames))
+                self._workers.append(self._takers[-1])
         except BaseException:
             self._abort()
             raise
@@ -136,8 +138,8 @@ class VideoFolderWriter:
         Raises:
             OutputError: a file could not be written; of this frame or, found out now, of an earlier one.
         """
-        for worker in self._workers:
-            worker.put(frame)
+        for taker in self._takers:
+            taker.put(frame)
         self._pass_on_warnings()
 
     def finish(self, segments: list[Segment]) -> dict[str, Any]:
@@ -168,6 +170,14 @@ class VideoFolderWriter:
         self._done = True
         self._pass_on_warnings()
         return without_frames(document)
+
+    def _start_overlay(self, overlay: OverlayVideo) -> None:
+        encoding = BoundedThread[Any]("encode", lambda drawn: overlay.encode(*drawn), 2)
+        drawing = BoundedThread[FinishedFrame](
+            "overlay", lambda frame: encoding.put((overlay.draw(frame), frame.pts)), self._queue_frames
+        )
+        self._takers.append(drawing)
+        self._workers += (drawing, encoding)
 
     def _write_frame(self, frame: FinishedFrame) -> None:
         if self._outputs.panoptic:
