@@ -125,6 +125,20 @@ class SegmentOptions:
         flags=("--maps/--no-maps", "--panoptic/--no-panoptic"),
     )
     segments: bool = option(True, "Write segments.json.")
+    format: tuple[str, ...] | None = option(
+        None,
+        "Other tools' formats, in exports/: coco, cvat, matte:webm, ... (see dvis export FORMAT).",
+        metavar="NAME,NAME,...",
+        parse=parse_names,
+    )
+    only: tuple[str, ...] | None = option(
+        None,
+        "Export these classes or segment ids only.",
+        metavar="NAME|ID,...",
+        parse=parse_names,
+    )
+    per_object: bool = option(False, "Export a file for each segment.", flags=("--per-object",))
+    images: bool = option(False, "Export the frames as JPEG, too.", flags=("--images",))
     overwrite: bool = option(False, "Replace earlier results. Default: refuse.", changes_result=False)
     batch: int | None = option(
         None,
@@ -154,7 +168,11 @@ class SegmentOptions:
             raise UsageError(f"folder-fps {self.folder_fps} must be more than 0")
         if not (self.maps or self.segments or self.overlay != "none"):
             raise UsageError("nothing to write: no maps, no segments.json and no overlay leave no output")
-        _ = self.selection
+        if self.format is not None and not (self.maps and self.segments):
+            raise UsageError(
+                "--format needs the maps and segments.json: leave out --no-maps and --no-segments"
+            )
+        _ = self.selection, self.soft
         self.short_sides(REPORT_PAIR[0])
 
     @property
@@ -163,6 +181,17 @@ class SegmentOptions:
         from dvis_cli.video import Selection
 
         return Selection(self.start, self.end, self.stride, self.max_frames, self.video_track)
+
+    @property
+    def soft(self) -> bool:
+        """Whether a format has edges that follow the mask probabilities."""
+        if self.format is None:
+            if self.only or self.per_object or self.images:
+                raise UsageError("--only, --per-object and --images are for --format: name one")
+            return False
+        from dvis_cli.export.formats import parse_formats
+
+        return self.task == "panoptic" and any(chosen.format.edges for chosen in parse_formats(self.format))
 
     @property
     def outputs(self) -> Outputs:

@@ -41,6 +41,7 @@ class RunSettings:
     overlap_threshold: float = 0.8
     top_k: int = DEFAULT_TOP_K  # instance: tubes kept of a horizon
     classes: frozenset[int] | None = None  # contiguous classes that are shown, None: all
+    soft: bool = False  # panoptic: frames come with their soft edges
     batch: int = 1  # frames the segmenter sees at once
 
     def __post_init__(self) -> None:
@@ -72,6 +73,7 @@ def settings_for(model: DvisModel, options: SegmentOptions) -> RunSettings:
         overlap_threshold=decision.overlap_threshold if overlap is None else overlap,
         top_k=options.top_k or DEFAULT_TOP_K,
         classes=select_classes(model.categories, options.classes) if options.classes else None,
+        soft=options.soft,
         batch=options.batch or batch_size(model.device),
     )
 
@@ -101,7 +103,7 @@ def task_for(model: DvisModel, settings: RunSettings, size: tuple[int, int]) -> 
     if settings.task == "semantic":
         return SemanticTask(model.categories, size, settings.classes)
     thresholds = (settings.score_threshold, settings.overlap_threshold)
-    return PanopticTask(model.categories, size, *thresholds, settings.classes)
+    return PanopticTask(model.categories, size, *thresholds, settings.classes, settings.soft)
 
 
 def describe(

@@ -13,9 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dvis_cli.export.python import coco_document, masks_of
 from dvis_cli.layers.transfer import accelerated
 from dvis_cli.structures import FinishedFrame, Frame, Segment, VideoInfo, View
 from dvis_cli.threads import ahead
@@ -26,6 +28,7 @@ from dvis_cli.writers.frame_files import frame_files
 from dvis_cli.writers.instance_picture import SHOWN_FROM
 from dvis_cli.writers.video_folder import VideoFolderWriter
 
+from .exporting import exporter
 from .horizon import FullHorizon
 from .loading import load_for
 from .model import DvisModel
@@ -74,6 +77,18 @@ class SegmentedVideo:
         for _ in self._finished:
             pass
         return self.task.segments
+
+    def to_coco(self, stuff: bool = False) -> dict[str, Any]:
+        """COCO's `images`, `annotations` (run lengths, `track_id`) and `categories`; runs the video
+
+        Args:
+            stuff: whether stuff is annotated, too.
+        """
+        return coco_document(self, self.info, stuff)
+
+    def masks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+        """(len(ids), height, width) bool of every frame: where each of these segments is. Runs the video."""
+        return masks_of(self, ids)
 
     def close(self) -> None:
         """Stop early and free what waits."""
@@ -167,7 +182,7 @@ def save_video(
     on_progress: OnProgress | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Segment a video and write `OUT/<name>/`: PNG maps (or masks.jsonl), segments.json and an overlay video.
+    """Segment a video and write `OUT/<name>/`: PNG maps (or masks.jsonl), segments.json, an overlay video, exports.
 
     Args:
         source, model, options, on_progress, changes: as for `segment_video`.
@@ -185,6 +200,7 @@ def save_video(
     video = segment_video(source, model, options, on_progress=on_progress)
     target = Path(out) / (safe_name(video.info.name) if name is None else name)
     check_target(target, options.overwrite)
+    finishing = exporter(options, video.model.categories, Path(source), on_progress)
     writer = VideoFolderWriter(
         target,
         replace(video.info, path=source_path or video.info.path),
@@ -194,6 +210,7 @@ def save_video(
         audio_from=Path(source) if video.info.has_audio else None,
         files=frame_files(options.task, video.model.categories),
         shown_from=video.settings.score_threshold or SHOWN_FROM,
+        finishing=finishing,
     )
     try:
         with writer:

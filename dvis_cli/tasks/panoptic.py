@@ -19,7 +19,7 @@ from torch import Tensor
 from dvis_cli.layers.cells import Cells
 from dvis_cli.layers.masks import FrameMasks, Tubes
 from dvis_cli.layers.transfer import accelerated, fetch, send
-from dvis_cli.structures import Category, Frame, PanopticFrame, Segment
+from dvis_cli.structures import Category, Frame, PanopticFrame, Segment, SoftEdges
 
 from .chosen import Chosen, SegmentList
 
@@ -163,6 +163,35 @@ class WinnerMaps:
         return code >> 1, (code & 1).bool()
 
 
+def rivals(frame_masks: FrameMasks, scores: Tensor) -> np.ndarray:
+    """The two queries of each pixel with the largest score times probability.
+
+    Args:
+        frame_masks: of the kept queries in this frame; at least one.
+        scores: (N,) float32 of the queries, on the CPU.
+
+    Returns:
+        (4, height, width) int32: first and second query + 1, 0 where there is none; then their mask probabilities,
+        0..255.
+    """
+    best = next_best = None
+    weights = scores.tolist()
+    for start in range(0, len(frame_masks), QUERIES_AT_ONCE):
+        for n, mask in enumerate(frame_masks.probabilities(slice(start, start + QUERIES_AT_ONCE)), start):
+            new = torch.stack(
+                (mask * weights[n], torch.full_like(mask, n + 1), mask)
+            )  # value, who, probability
+            if best is None or next_best is None:
+                best, next_best = new, torch.zeros_like(new)
+                continue
+            lower = torch.where(new[0] > best[0], best, new)
+            best = torch.where(new[0] > best[0], new, best)
+            next_best = torch.where(lower[0] > next_best[0], lower, next_best)
+    assert best is not None and next_best is not None
+    who, shares = torch.stack((best[1], next_best[1])), torch.stack((best[2], next_best[2]))
+    return torch.cat((who, (shares * 255).round())).int().cpu().numpy()
+
+
 class Identities(SegmentList):
     """Which tube is which segment: a (number of a tube, class) pair is one object, a stuff class is one segment.
 
@@ -220,6 +249,7 @@ class PanopticTask:
         size: (height, width) of the output.
         score_threshold, overlap_threshold: 0..1.
         shown: contiguous classes that get segments; None: all. They win no pixel that they would not win among all.
+        soft: whether frames come with their `SoftEdges`, for which all masks are made.
     """
 
     def __init__(
@@ -229,8 +259,9 @@ class PanopticTask:
         score_threshold: float,
         overlap_threshold: float,
         shown: Collection[int] | None = None,
+        soft: bool = False,
     ) -> None:
-        self.size, self.shown = size, shown
+        self.size, self.shown, self.soft = size, shown, soft
         self.score_threshold, self.overlap_threshold = score_threshold, overlap_threshold
         self.identities = Identities(categories)
 
@@ -256,11 +287,15 @@ class PanopticDecision:
         self._by_id: dict[int, Segment] = {}
 
     def frame(self, index: int) -> np.ndarray:
-        """(height, width): the winner map."""
+        """(height, width): the winner map; with soft edges (5, height, width), see `rivals`."""
         self._frames += 1
         if len(self._kept.queries) == 0:
             return np.zeros(self._task.size, self._maps.dtype)
-        return self._maps.frame(self._tubes.masks(index, self._kept.queries))
+        masks = self._tubes.masks(index, self._kept.queries)
+        winners = self._maps.frame(masks)
+        if not self._task.soft:
+            return winners
+        return np.concatenate((winners[None], rivals(masks, self._kept.scores).astype(winners.dtype)))
 
     def close(self) -> None:
         identities = self._task.identities
@@ -275,9 +310,12 @@ class PanopticDecision:
         self._by_id = {segment.id: segment for segment in identities.segments}
 
     def finish(self, frame: Frame, stored: np.ndarray) -> PanopticFrame:
+        soft = None
+        if stored.ndim == 3:
+            soft, stored = SoftEdges(self._table[stored[1:3]], stored[3:].astype(np.uint8)), stored[0]
         ids = self._table[stored]
         seen = (
             np.bincount(stored.ravel(), minlength=len(self._table)) > 0
         )  # a third of the time of `np.unique`
         present = {int(n): self._by_id[int(n)] for n in np.unique(self._table[seen]) if n}
-        return PanopticFrame(frame.index, frame.pts, frame.rgb, ids, present, frame.name)
+        return PanopticFrame(frame.index, frame.pts, frame.rgb, ids, present, frame.name, soft)

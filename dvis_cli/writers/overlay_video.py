@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
 import numpy as np
 
 from dvis_cli.demux import address, open_media, ranked_tracks
-from dvis_cli.errors import DvisWarning, OutputError
-from dvis_cli.files import output_errors
+from dvis_cli.errors import DvisWarning
 from dvis_cli.structures import FinishedFrame, InstanceFrame, VideoInfo
 from dvis_cli.writers.audio import (
     AUDIO_FAULTS,
@@ -28,7 +27,7 @@ from dvis_cli.writers.audio_recode import RecodedAudio
 from dvis_cli.writers.instance_picture import SHOWN_FROM, instance_map
 from dvis_cli.writers.labels import Anchors
 from dvis_cli.writers.overlay import OverlayStyle, draw_overlay
-from dvis_cli.writers.video_encoder import VideoEncoder
+from dvis_cli.writers.video_encoder import VideoEncoder, encoding_errors
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -102,7 +101,7 @@ class OverlayVideo:
         Raises:
             OutputError: no encoder can write this size, or the file cannot be written.
         """
-        with _encoding_errors(self.path):
+        with encoding_errors(self.path):
             if self._encoder is None:
                 self._open(picture, pts)
             assert self._encoder is not None
@@ -117,7 +116,7 @@ class OverlayVideo:
         if self._encoder is None or self._output is None:
             return
         try:
-            with _encoding_errors(self.path):
+            with encoding_errors(self.path):
                 self._mux_video(self._encoder.flush())
                 if self._audio is not None:
                     self._mux_audio(self._audio.finish(self._encoder.end))
@@ -198,7 +197,7 @@ class OverlayVideo:
         self._output.start_encoding()
         self._encoder = encoder
 
-    def _mux_video(self, packets: Iterable[Packet]) -> None:
+    def _mux_video(self, packets: Iterable[Packet[Any]]) -> None:
         """Write video packets, each followed by the sound up to it: the muxer need not hold back much."""
         assert self._output is not None
         for packet in packets:
@@ -207,7 +206,7 @@ class OverlayVideo:
             if self._audio is not None:
                 self._mux_audio(self._audio.packets(time))
 
-    def _mux_audio(self, packets: Iterator[Packet]) -> None:
+    def _mux_audio(self, packets: Iterator[Packet[Any]]) -> None:
         assert self._output is not None
         while True:
             try:
@@ -240,18 +239,3 @@ class OverlayVideo:
             with suppress(Exception):
                 self._output.close()  # does nothing when it is closed
         self._audio = self._audio_input = self._output = self._encoder = None
-
-
-@contextmanager
-def _encoding_errors(path: Path) -> Iterator[None]:
-    """Turn what FFmpeg and the operating system raise into an `OutputError`."""
-    with output_errors(path):
-        try:
-            yield
-        except av.FFmpegError as error:
-            if isinstance(error, OSError):
-                raise
-            reason = error.strerror or type(error).__name__
-            raise OutputError(
-                f"cannot encode {path}: {reason}; turn the overlay off to go on without"
-            ) from error

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 import cv2
 import numpy as np
 
 from dvis_cli.errors import OutputError
+from dvis_cli.files import output_errors
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -74,7 +78,7 @@ class VideoEncoder:
         """Seconds at which the latest frame stops being shown."""
         return float((self._last + self._frame_ticks) * self._clock) if self._last >= 0 else 0.0
 
-    def encode(self, picture: np.ndarray, seconds: float) -> list[Packet]:
+    def encode(self, picture: np.ndarray, seconds: float) -> list[Packet[Any]]:
         """Packets that are ready after one more picture.
 
         Args:
@@ -87,11 +91,11 @@ class VideoEncoder:
         frame.pts, frame.time_base = self._last, self._clock
         return self._timed(self._stream.encode(frame))
 
-    def flush(self) -> list[Packet]:
+    def flush(self) -> list[Packet[Any]]:
         """The packets still under way."""
         return self._timed(self._stream.encode(None))
 
-    def _timed(self, packets: list[Packet]) -> list[Packet]:
+    def _timed(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
         for packet in packets:
             packet.duration = (
                 self._frame_ticks
@@ -137,3 +141,17 @@ def _configure(
     context.thread_count = 1  # by default a slice for each core: other bytes on other machines
     if encoder.rate_control:
         context.bit_rate = max(200_000, round(width * height * float(rate) * _BITS_PER_PIXEL))
+
+
+@contextmanager
+def encoding_errors(path: Path, instead: str = "turn the overlay off to go on without") -> Iterator[None]:
+    """Turn what FFmpeg and the operating system raise into an `OutputError`; `instead` is what to do."""
+    with output_errors(path):
+        try:
+            yield
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            raise OutputError(
+                f"cannot encode {path}: {error.strerror or type(error).__name__}; {instead}"
+            ) from error

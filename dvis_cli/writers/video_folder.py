@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from dvis_cli.errors import DvisWarning, UsageError
-from dvis_cli.structures import FinishedFrame, Segment, VideoInfo
+from dvis_cli.structures import FinishedFrame, PanopticFrame, Segment, VideoInfo
 from dvis_cli.threads import BoundedThread
 from dvis_cli.writers.folder import AtomicFolder
 from dvis_cli.writers.frame_files import FrameFiles, PanopticFiles
@@ -18,6 +19,7 @@ from dvis_cli.writers.instance_picture import SHOWN_FROM
 from dvis_cli.writers.overlay import OVERLAY_STYLES
 from dvis_cli.writers.overlay_video import OverlayVideo
 from dvis_cli.writers.segments_json import SegmentStatistics, segments_document, without_frames, write_json
+from dvis_cli.writers.soft_edges import SOFT_FOLDER, write_soft
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class VideoFolderWriter:
         queue_frames: frames that may wait, 1 or more.
         files: what is written of a frame; None is panoptic PNGs.
         shown_from: of instances: the least score of what the overlay shows.
+        finishing: called with the folder when all is in it, before it gets its name.
 
     Raises:
         OutputError: on entry, the target cannot be written (see `check_target`).
@@ -67,7 +70,9 @@ class VideoFolderWriter:
         queue_frames: int = 8,
         files: FrameFiles | None = None,
         shown_from: float = SHOWN_FROM,
+        finishing: Callable[[Path], object] | None = None,
     ) -> None:
+        self._finishing = finishing
         self._folder = AtomicFolder(target, overwrite)
         self._info, self._outputs, self._run = info, outputs, run
         self._audio_from = audio_from
@@ -141,6 +146,9 @@ class VideoFolderWriter:
             self._overlay.close()
         if self._outputs.segments:
             write_json(self._folder.path / "segments.json", document)
+        if self._finishing is not None:
+            self._finishing(self._folder.path)
+        shutil.rmtree(self._folder.path / SOFT_FOLDER, ignore_errors=True)
         self._folder.commit()
         self._done = True
         self._pass_on_warnings()
@@ -157,6 +165,8 @@ class VideoFolderWriter:
     def _write_frame(self, frame: FinishedFrame) -> None:
         if self._outputs.panoptic:
             self._files.add(frame)
+        if isinstance(frame, PanopticFrame) and frame.soft is not None:
+            write_soft(self._folder.path / SOFT_FOLDER, frame.index, frame.soft)
         self._statistics.add(frame)
 
     def _pass_on_warnings(self) -> None:
