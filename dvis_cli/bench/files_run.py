@@ -132,4 +132,4 @@ def _stations(watch: Stopwatch) -> Iterator[None]:
 
 
 def _named(thread: str, own: str) -> str:
-    return "main" if thread == own else thread.removeprefix("dvis-")
+    return "main" if thread == own else thread.removeprefix("dvis-").removesuffix("_0")
