@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from itertools import islice
 
 import torch
@@ -55,10 +55,12 @@ class FullHorizon:
                 yield frame
 
     def stop(self) -> None:
-        """Decide no further; nothing can be taken any more."""
+        """Decide no further and give memory and disk space back; nothing can be taken any more."""
         self._stopped = True
-        if self._decided.cancel():  # it had not begun
-            self._tubes.close()
+        if not self._decided.cancel():
+            wait([self._decided])
+        self._tubes.close()
+        self._waiting.close()
 
     @torch.inference_mode()
     def _decide(self) -> None:

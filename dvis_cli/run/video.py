@@ -114,6 +114,7 @@ class SegmentedVideo:
                 full = self._end_horizon(waiting, None)
                 yield from full.take()
         finally:
+            waiting.close()
             if full:
                 full.stop()
             if pool:
