@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dvis_cli.errors import UsageError
+
 from .console import Reporter, print_json
 
 if TYPE_CHECKING:
@@ -99,6 +101,38 @@ def formats(
             total = len(result) * passes(result, options)
             with reporter.progress(f"export {result.folder.name}", total) as bar:
                 made += export_result(result, options, target, bar.advance)
+    if json_output:
+        print_json({"files": [str(path) for path in made], "warnings": reporter.warned})
+    else:
+        for path in made:
+            typer.echo(path)
+
+
+@app.command("report")
+def report(
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULT...", help="Outputs of dvis segment, or folders of them.", show_default=False
+        ),
+    ],
+    source: Annotated[
+        Path | None, typer.Option(help="The film, where it is not where it was.", show_default=False)
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
+) -> None:
+    """Write report.html into finished results: a page that plays the film with its objects, as --report does."""
+    from dvis_cli.export.report import write_report
+    from dvis_cli.export.result import open_result, result_folders
+
+    reporter, made = Reporter(quiet), []
+    folders = [folder for path in results for folder in result_folders(path)]
+    if source is not None and len(folders) > 1:
+        raise UsageError(f"--source {source} is one film, and there are {len(folders)} results")
+    for folder in folders:
+        with reporter.warnings_as_lines(), reporter.progress(folder.name, len(open_result(folder))) as bar:
+            made.append(write_report(folder, source, bar.update))
     if json_output:
         print_json({"files": [str(path) for path in made], "warnings": reporter.warned})
     else:

@@ -120,6 +120,11 @@ class SegmentOptions:
         parse=parse_names,
     )
     overlay: OverlayChoice = option("blend", "The overlay video's style.")
+    report: bool = option(
+        False,
+        "Write report.html: a page that plays the film with its objects.",
+        flags=("--report",),
+    )
     maps: bool = option(
         True,
         "Write the PNG maps; of instances, the masks.",
@@ -167,8 +172,8 @@ class SegmentOptions:
             raise UsageError(f"memory-budget {self.memory_budget} bytes must not be negative")
         if not (math.isfinite(self.folder_fps) and self.folder_fps > 0):
             raise UsageError(f"folder-fps {self.folder_fps} must be more than 0")
-        if not (self.maps or self.segments or self.overlay != "none"):
-            raise UsageError("nothing to write: no maps, no segments.json and no overlay leave no output")
+        if not (self.maps or self.segments or self.overlay != "none" or self.report):
+            raise UsageError("nothing to write: no maps, no segments.json, no overlay and no report")
         if self.format is not None and not (self.maps and self.segments):
             raise UsageError(
                 "--format needs the maps and segments.json: leave out --no-maps and --no-segments"
@@ -199,7 +204,9 @@ class SegmentOptions:
         """Which files to write."""
         from dvis_cli.writers.video_folder import Outputs
 
-        return Outputs(self.maps, self.segments, None if self.overlay == "none" else self.overlay)
+        return Outputs(
+            self.maps, self.segments, None if self.overlay == "none" else self.overlay, self.report
+        )
 
     def short_sides(self, own: int) -> tuple[int, ...]:
         """The scales in pixels, those nearest to the model's own short side first: it is the reference."""

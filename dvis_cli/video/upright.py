@@ -66,6 +66,7 @@ class Upright:
         """`size`: (height, width) in pixels of every result."""
         self._size = size
         self._converter = VideoReformatter()
+        self._turn, self._turn_of = UNTURNED, (-1, -1, -1)
         self.mapped: set[str] = set()  # kinds of colour that were mapped to SDR
 
     def __call__(self, picture: VideoFrame) -> np.ndarray:
@@ -73,7 +74,10 @@ class Upright:
 
         Raises VideoError for a pixel format that cannot be converted.
         """
-        turn = turn_of(picture)
+        # A look at a frame's side data keeps the frame until Python collects its cycles: only where something changed.
+        if (looks := (picture.rotation, picture.width, picture.height)) != self._turn_of:
+            self._turn, self._turn_of = turn_of(picture), looks
+        turn = self._turn
         height, width = self._size[::-1] if is_sideways(turn) else self._size
         try:
             rgb = self._rgb(picture)

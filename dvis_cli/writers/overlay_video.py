@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from av.packet import Packet
 
 
-def _warn(message: str) -> None:
+def tell(message: str) -> None:
+    """Warn with a `DvisWarning`."""
     warnings.warn(message, DvisWarning, stacklevel=3)
 
 
@@ -56,13 +57,15 @@ class OverlayVideo:
         shown_from: of instances: the least score of what is drawn.
     """
 
+    encoding: Mapping[str, str] = {}  # options of the encoder that differ from its own
+
     def __init__(
         self,
         path: Path,
         info: VideoInfo,
         style: OverlayStyle = "blend",
         audio_from: Path | None = None,
-        warn: Callable[[str], None] = _warn,
+        warn: Callable[[str], None] = tell,
         *,
         numbered: bool = True,
         shown_from: float = SHOWN_FROM,
@@ -84,16 +87,15 @@ class OverlayVideo:
 
     def add(self, frame: FinishedFrame) -> None:
         """Draw and encode one frame; frames come in order. Raises what `encode` does."""
-        self.encode(*self.draw(frame))
+        self.encode(self.draw(frame), frame.pts)
 
-    def draw(self, frame: FinishedFrame) -> tuple[np.ndarray, float]:
-        """What `encode` takes of one frame; frames come in order. Another thread may be encoding meanwhile."""
+    def draw(self, frame: FinishedFrame) -> np.ndarray:
+        """The picture of a frame, (height, width, 3) uint8 RGB; in order. Another thread may be encoding meanwhile."""
         if isinstance(frame, InstanceFrame):
             ids, segments = instance_map(frame, self._shown_from)
         else:
             ids, segments = frame.ids, frame.segments
-        picture = draw_overlay(frame.rgb, ids, segments, self._style, self._anchors, self._numbered)
-        return picture, frame.pts
+        return draw_overlay(frame.rgb, ids, segments, self._style, self._anchors, self._numbered)
 
     def encode(self, picture: np.ndarray, pts: float) -> None:
         """Encode a drawn picture, (height, width, 3) uint8 RGB, shown from `pts` seconds on.
@@ -191,7 +193,7 @@ class OverlayVideo:
             self._audio_input = AudioInput(self._audio_from, self._start, number)
         # The index in front lets a browser play the file while it loads.
         self._output = av.open(address(self.path), "w", format="mp4", options={"movflags": "+faststart"})
-        encoder = VideoEncoder(self._output, width, height, self._frame_seconds)
+        encoder = VideoEncoder(self._output, width, height, self._frame_seconds, self.encoding)
         if way is not None and self._audio_input is not None:
             self._audio = way(self._audio_input, self._output)
         self._output.start_encoding()

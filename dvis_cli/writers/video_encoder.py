@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -55,23 +55,38 @@ class VideoEncoder:
         output: the file; its header is not written yet.
         width, height: pixels of the pictures; odd ones are padded to even.
         frame_seconds: how long a frame is shown, on average; the last one is shown this long.
+        changes: options of the encoder that differ from ours.
 
     Raises:
         OutputError: no encoder takes this size.
     """
 
-    def __init__(self, output: OutputContainer, width: int, height: int, frame_seconds: float) -> None:
+    def __init__(
+        self,
+        output: OutputContainer,
+        width: int,
+        height: int,
+        frame_seconds: float,
+        changes: Mapping[str, str] | None = None,
+    ) -> None:
         self._size = (width + width % 2, height + height % 2)
         rate = Fraction(1 / frame_seconds).limit_denominator(1001)
         rate = min(max(rate, Fraction(1, 1000)), Fraction(1000))
         self._encoder = _choose(*self._size, rate)
         self._clock = Fraction(1, self._encoder.clock)
-        stream = output.add_stream(self._encoder.name, rate=rate, options=dict(self._encoder.options))
+        stream = output.add_stream(
+            self._encoder.name, rate=rate, options={**self._encoder.options, **(changes or {})}
+        )
         self._stream = cast("VideoStream", stream)
         _configure(self._stream.codec_context, self._encoder, *self._size, rate)
         self._stream.time_base = self._clock
         self._frame_ticks = max(1, round(frame_seconds / self._clock))
         self._last = -1  # ticks of the latest frame
+
+    @property
+    def plays_in_browsers(self) -> bool:
+        """Whether browsers know what is written: they know H.264, not MPEG-4."""
+        return self._encoder.name != "mpeg4"
 
     @property
     def end(self) -> float:

@@ -18,6 +18,7 @@ from dvis_cli.writers.frame_files import FrameFiles, PanopticFiles
 from dvis_cli.writers.instance_picture import SHOWN_FROM
 from dvis_cli.writers.overlay import OVERLAY_STYLES
 from dvis_cli.writers.overlay_video import OverlayVideo
+from dvis_cli.writers.report import ReportPage
 from dvis_cli.writers.segments_json import SegmentStatistics, segments_document, without_frames, write_json
 from dvis_cli.writers.soft_edges import SOFT_FOLDER, write_soft
 
@@ -29,6 +30,7 @@ class Outputs:
     panoptic: bool = True  # the maps: panoptic/000000.png ..., semantic/000000.png ... or masks.jsonl
     segments: bool = True  # segments.json
     overlay: str | None = "blend"  # overlay.mp4 in this style; None = off
+    report: bool = False  # report.html, and the film it plays
 
     def __post_init__(self) -> None:
         if self.overlay is not None and self.overlay not in OVERLAY_STYLES:
@@ -81,6 +83,7 @@ class VideoFolderWriter:
         self._shown_from = shown_from
         self._statistics = SegmentStatistics()
         self._overlay: OverlayVideo | None = None
+        self._report: ReportPage | None = None
         self._takers: list[BoundedThread[FinishedFrame]] = []
         self._workers: list[BoundedThread[Any]] = []  # those, and who works for them, after them
         self._warnings: list[str] = []
@@ -106,6 +109,18 @@ class VideoFolderWriter:
                     shown_from=self._shown_from,
                 )
                 self._start_overlay(self._overlay)
+            if self._outputs.report:
+                told = self._overlay is not None  # of the sound
+                self._report = ReportPage(
+                    self._folder.path,
+                    self._info,
+                    self._run,
+                    audio_from=self._audio_from,
+                    warn=(lambda text: None) if told else self._warnings.append,
+                    shown_from=self._shown_from,
+                )
+                self._takers.append(BoundedThread("report", self._report.add, self._queue_frames))
+                self._workers.append(self._takers[-1])
         except BaseException:
             self._abort()
             raise
@@ -144,6 +159,8 @@ class VideoFolderWriter:
         self._files.close()
         if self._overlay is not None:
             self._overlay.close()
+        if self._report is not None:
+            self._report.finish({segment.id: segment.score for segment in segments})
         if self._outputs.segments:
             write_json(self._folder.path / "segments.json", document)
         if self._finishing is not None:
@@ -157,7 +174,7 @@ class VideoFolderWriter:
     def _start_overlay(self, overlay: OverlayVideo) -> None:
         encoding = BoundedThread[Any]("encode", lambda drawn: overlay.encode(*drawn), 2)
         drawing = BoundedThread[FinishedFrame](
-            "overlay", lambda frame: encoding.put(overlay.draw(frame)), self._queue_frames
+            "overlay", lambda frame: encoding.put((overlay.draw(frame), frame.pts)), self._queue_frames
         )
         self._takers.append(drawing)
         self._workers += (drawing, encoding)
@@ -180,5 +197,7 @@ class VideoFolderWriter:
         self._files.abort()
         if self._overlay is not None:
             self._overlay.abort()
+        if self._report is not None:
+            self._report.abort()
         self._folder.discard()
         self._done = True
