@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import threading
 import time
@@ -20,6 +21,7 @@ from dvis_cli.run.model import DvisModel
 from dvis_cli.video import open_video
 
 CPU = torch.device("cpu")
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def test_a_stage_is_not_charged_for_another_inside_it() -> None:
@@ -146,3 +148,13 @@ def test_race() -> None:
     found = race(Race(known_model("tiny").config, "cpu", "fp32", (64, 96), 1, 2, 1))
     assert len(found["seconds"]) == 3 and all(times > 0 for times in found["times"].values())
     assert OURS not in found["times"]
+
+
+def test_the_page_shows_what_was_recorded() -> None:
+    spec = importlib.util.spec_from_file_location("performance", DOCS / "performance.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    found = made.measurements()
+    assert found and all(one["format"] == "dvis-bench" for one in found.values())
+    assert made.page(made.PAGE.read_text()) == made.PAGE.read_text(), "run python docs/performance.py"
+    assert made.picture(found) == made.PICTURE.read_text(), "run python docs/performance.py"

@@ -115,6 +115,21 @@ def test_waits_and_copies_of_a_frame(precision: str, monkeypatch: pytest.MonkeyP
     assert traffic.bytes / frames > 720 * 1280 * (3 + 1), "the picture goes up, and a map comes down"
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_tf32_is_for_bf16_alone(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    product, seen = torch.backends.cuda.matmul, []
+    monkeypatch.setattr(product, "fp32_precision", "ieee")
+    with pretended_gpu(monkeypatch):
+        model = model_there(known_model("tiny").config, precision)
+        model.segmenter.pixel_decoder.register_forward_pre_hook(
+            lambda *_: seen.append(product.fp32_precision)
+        )
+        with torch.inference_mode():
+            features = model.segment(torch.zeros(1, 3, 64, 96, device="cuda")).mask_features
+    assert seen == [{"fp32": "ieee", "bf16": "tf32"}[precision]] and product.fp32_precision == "ieee"
+    assert features.dtype == torch.float32
+
+
 # --- a GPU's ways, on the CPU -----------------------------------------------------------------------------
 
 

@@ -165,8 +165,8 @@ def test_the_last_short_window_sees_the_frames_before_it(golden: Golden) -> None
         tracks, _ = golden.model.tracker(output.queries[None])
         memory = golden.model.tracker.frame_forward(output.queries[None])
         late = golden.model.refiner(tracks.queries[:, 1:], memory[:, 1:])
-    assert len(state.queries) == count
-    assert torch.allclose(state.queries[-1], late.queries[0, -1], atol=1e-5)
+    assert len(state.horizon.queries) == count
+    assert torch.allclose(state.horizon.queries[-1], late.queries[0, -1], atol=1e-5)
 
 
 def test_one_frame(golden: Golden) -> None:
@@ -365,7 +365,8 @@ def test_a_track_that_is_not_there_has_an_empty_mask(golden: Golden, monkeypatch
         network.add(list(golden.tensors()[:, None]))
         tubes, frames = network.tubes(), range(len(golden.frames))
         probabilities = [tubes.masks(frame, every).probabilities(slice(None)) for frame in frames]
-        verdicts = [network.scales[0].state.present(frame, every) for frame in frames]
+        found = network.scales[0].state.horizon.present
+        verdicts = [found[frame][every] if found else None for frame in frames]
         network.close()
         return torch.stack(probabilities), verdicts
 

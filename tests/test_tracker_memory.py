@@ -134,7 +134,7 @@ def test_batches_do_not_matter(network: DvisModel, mode) -> None:
             state = QueryState(network, RunSettings(mode=mode, window=3, horizon=5))
             for part in frames.split(batch):
                 state.add(whole_frames(network, part))
-            results.append((state.finish_horizon(), torch.stack(state.queries)))
+            results.append((state.finish_horizon(), torch.stack(state.horizon.queries)))
     for probs, queries in results[1:]:
         assert torch.allclose(probs, results[0][0], atol=1e-4)
         assert torch.allclose(queries, results[0][1], atol=1e-3)
@@ -180,5 +180,5 @@ def test_training_sees_the_tracks_that_a_run_has(network: DvisModel) -> None:
         assert network.tracker is not None and orders is not None
         tracks = network.tracker(inputs.queries, None, orders)[0]
     assert not torch.equal(orders[0, 1:], torch.arange(orders.shape[2]).expand(3, -1)), "something is matched"
-    assert torch.allclose(torch.stack(state.queries), tracks.queries[0], atol=1e-5)
+    assert torch.allclose(torch.stack(state.horizon.queries), tracks.queries[0], atol=1e-5)
     assert orders_of(load_model("tiny"), inputs) is None

@@ -86,7 +86,7 @@ def bench(
     rival = None
     if settings.against:
         say("transformers")
-        rounds = ROUNDS.get(device.type, ROUNDS_ELSEWHERE)
+        rounds = min(frames, ROUNDS.get(device.type, ROUNDS_ELSEWHERE))
         size = (network["input"][0], network["input"][1])
         threads = torch.get_num_threads()
         rival = race(

@@ -69,7 +69,7 @@ def measure_files(model: DvisModel, film: Path, options: SegmentOptions) -> dict
     seconds, frames = time.perf_counter() - began, len(resident)
     own = threading.current_thread().name
     network = sum(watch.seconds[own, name] for name in NETWORK if (own, name) in watch.seconds)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"thread": _named(thread, own), "stage": stage, "ms": spent / frames * 1e3}
         for (thread, stage), spent in sorted(
             watch.seconds.items(), key=lambda row: (row[0][0] != own, -row[1])
@@ -132,4 +132,4 @@ def _stations(watch: Stopwatch) -> Iterator[None]:
 
 
 def _named(thread: str, own: str) -> str:
-    return "main" if thread == own else thread.removeprefix("dvis-")
+    return "main" if thread == own else thread.removeprefix("dvis-").removesuffix("_0")

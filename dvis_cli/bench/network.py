@@ -47,7 +47,9 @@ def measure_network(model: DvisModel, film: Path, options: SegmentOptions) -> di
     seconds = {stage: spent / frames for (_, stage), spent in watch.seconds.items()}
     gflop = {stage: count / len(run.first) for stage, count in watch.gflop.items()}
     names = [*seconds, *(name for name in gflop if name not in seconds)]
-    stages = [{"stage": n, "ms": seconds.get(n, 0.0) * 1e3, "gflop": gflop.get(n, 0.0)} for n in names]
+    stages: list[dict[str, Any]] = [
+        {"stage": n, "ms": seconds.get(n, 0.0) * 1e3, "gflop": gflop.get(n, 0.0)} for n in names
+    ]
     return {
         "frames": frames,
         "batch": run.settings.batch,

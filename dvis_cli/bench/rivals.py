@@ -6,6 +6,7 @@ start and users of transformers do not; a third process is transformers with the
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import multiprocessing
 import statistics
@@ -120,15 +121,12 @@ def _theirs(one: Race, device: torch.device) -> Callable[[Tensor], Any]:
 
 def their_model(config: ModelConfig) -> Any:
     """Mask2Former of transformers, of the same sizes as the segmenter of `config`, with weights of noise."""
-    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
-    from transformers import ResNetConfig as TheirResNet
-    from transformers import SwinConfig as TheirSwin
-
+    theirs: Any = importlib.import_module("transformers")
     ours, stages = config.backbone, ["stage1", "stage2", "stage3", "stage4"]
     backbone: Any
     if isinstance(ours, ResNetConfig):
         widths = [4 * ours.bottleneck_channels * 2**stage for stage in range(4)]
-        backbone = TheirResNet(
+        backbone = theirs.ResNetConfig(
             embedding_size=ours.stem_channels,
             hidden_sizes=widths,
             depths=list(ours.blocks),
@@ -136,7 +134,7 @@ def their_model(config: ModelConfig) -> Any:
         )
     else:
         assert isinstance(ours, SwinConfig)
-        backbone = TheirSwin(
+        backbone = theirs.SwinConfig(
             embed_dim=ours.embed_dim,
             depths=list(ours.depths),
             num_heads=list(ours.heads),
@@ -144,8 +142,8 @@ def their_model(config: ModelConfig) -> Any:
             out_features=stages,
         )
     pixels, queries = config.pixel_decoder, config.query_decoder
-    return Mask2FormerForUniversalSegmentation(
-        Mask2FormerConfig(
+    return theirs.Mask2FormerForUniversalSegmentation(
+        theirs.Mask2FormerConfig(
             backbone_config=backbone,
             feature_size=pixels.channels,
             mask_feature_size=pixels.mask_channels,

@@ -146,6 +146,7 @@ class Tubes:
         masks: from a frame of the horizon (0, 1, ...) and some tubes (n,) int64 to their masks, on the model's device.
         numbers: from some tubes (n,) int64 to a number of each that it had in earlier horizons, too. Called once a
             horizon, with the tubes that the task keeps.
+        close: gives memory and disk space back; no masks after that.
 
     All tensors but the masks' are on the CPU, where decisions are made.
     """
@@ -154,6 +155,7 @@ class Tubes:
     weights: Tensor
     masks: Callable[[int, Tensor], FrameMasks]
     numbers: Callable[[Tensor], list[int]]
+    close: Callable[[], None] = lambda: None
 
 
 def mean_masks(members: Tensor, masks: Iterable[Tensor]) -> Tensor:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def accelerated(device: torch.device) -> bool:
-    """Whether work is dense and handed over in large pieces, as suits a GPU, or in cells and one by one, as a CPU."""
-    return device.type != "cpu"
+    """Whether work is dense and handed over in large pieces, as suits CUDA, or in cells and one by one, as a CPU."""
+    return device.type == "cuda"
 
 
 def fetch(*tensors: Tensor) -> list[Tensor]:
@@ -37,8 +37,10 @@ def _to_host(tensors: tuple[Tensor, ...]) -> list[Tensor]:
 def _to_device(values: Tensor | np.ndarray, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return torch.as_tensor(values, device=device)
-    array = values.numpy() if isinstance(values, Tensor) else values
-    dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
-    pinned = torch.empty(array.shape, dtype=dtype, pin_memory=True)
-    np.copyto(pinned.numpy(), array)
+    if isinstance(values, Tensor):
+        pinned = values.pin_memory()
+    else:  # not `from_numpy`, which warns of arrays that may not be written to
+        dtype = torch.from_numpy(np.empty(0, values.dtype)).dtype
+        pinned = torch.empty(values.shape, dtype=dtype, pin_memory=True)
+        np.copyto(pinned.numpy(), values)
     return pinned.to(device, non_blocking=True)  # the pinned block is not used again before the copy is done

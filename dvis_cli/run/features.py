@@ -71,7 +71,9 @@ def _to_numpy(features: Tensor) -> np.ndarray:
     """A copy on the CPU; bf16, which numpy does not have, as its bits."""
     (host,) = fetch(features.detach())
     bits = (host.view(torch.int16) if host.dtype == torch.bfloat16 else host).numpy()
-    return bits.copy() if host is features or host.untyped_storage().nbytes() > host.nbytes else bits
+    # Not a view that keeps a batch alive, and not pinned memory, of which there is little.
+    alone = host.untyped_storage().nbytes() == host.nbytes and not host.is_pinned()
+    return bits if alone else bits.copy()
 
 
 def _to_tensor(array: np.ndarray) -> Tensor:

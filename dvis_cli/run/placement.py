@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -51,6 +53,20 @@ def forbid_tf32() -> None:
     """Exact products and convolutions on NVIDIA hardware, for the whole process."""
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Where `allowed`, fp32 products on NVIDIA hardware are made in TF32 for a while; then as before."""
+    if not allowed:
+        yield
+        return
+    product = torch.backends.cuda.matmul
+    before, product.fp32_precision = product.fp32_precision, "tf32"
+    try:
+        yield
+    finally:
+        product.fp32_precision = before
 
 
 def memory_budget(device: torch.device) -> int:

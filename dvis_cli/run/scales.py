@@ -48,24 +48,53 @@ class BatchSize:
             torch.cuda.empty_cache()
 
 
-class Scale:
-    """One view of a video: its queries (`state`) and the mask features of a horizon.
+class ScaleHorizon:
+    """What one view keeps of a horizon, to make masks of until its decision is made.
 
     Args:
+        state: whose `horizon` it is.
+        features: empty.
+    """
+
+    def __init__(self, view: View, state: QueryState, features: Features) -> None:
+        self.view, self.features, self.frames = view, features, 0
+        self._state, self._queries = state, state.horizon
+        # The last rows that masks were made of, here and there.
+        self._sent: tuple[Tensor, Tensor] | None = None
+
+    def put(self, features: Sequence[Tensor] | Tensor) -> None:
+        """Keep the mask features of the next frames, (T, C, h, w)."""
+        for frame in features:
+            self.features.put(self.frames, frame)
+            self.frames += 1
+
+    def masks(self, frame: int, queries: Tensor) -> ViewMasks:
+        """The masks of `queries` (N,) int64, on the CPU, in a frame of the horizon."""
+        # They are the same for all frames of a panoptic decision.
+        if self._sent is None or self._sent[0] is not queries:
+            self._sent = queries, send(queries, self.features.device)
+        features, rows = self.features.get(frame), self._sent[1]
+        embeds = self._state.mask_embeds(frame, rows, self._queries)
+        present = self._queries.present[frame][rows] if self._queries.present else None
+        return ViewMasks(embeds, features, self.view.geometry, self.view.mirrored, present)
+
+
+class Scale:
+    """One view of a video: its queries (`state`) and what it keeps of the present horizon.
+
+    Args:
+        rooms: bytes of mask features that may stay on the device, and in RAM.
         batch: shared by all views.
     """
 
     def __init__(
-        self, model: DvisModel, view: View, settings: RunSettings, features: Features, batch: BatchSize
+        self, model: DvisModel, view: View, settings: RunSettings, rooms: tuple[int, int], batch: BatchSize
     ) -> None:
         self.model, self.view, self._batch = model, view, batch
         self.state = QueryState(model, settings)
         self._memory: Tensor | None = None  # of a segmenter that has one
-        self._features = features
-        self._sent: tuple[Tensor, Tensor] | None = (
-            None  # the last rows that masks were made of, here and there
-        )
-        self._frames = 0  # of the horizon, so far
+        self._rooms = rooms
+        self.horizon = self._new_horizon()
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Segment and track the next frames, each (3, H, W) and preprocessed."""
@@ -75,14 +104,14 @@ class Scale:
             output = self._segment(part)
             if output is None:
                 # Only now: the failed attempt's tensors are gone.
-                if not self._features.leave_device():
+                if self.horizon.features.leave_device():
+                    self._rooms = 0, self._rooms[1]
+                else:
                     self._batch.halve(len(part))
                 continue
             self._memory = output.memory
             self.state.add(output)
-            for index, features in enumerate(self.state.mask_features(output), start=self._frames):
-                self._features.put(index, features)
-            self._frames += len(part)
+            self.horizon.put(self.state.mask_features(output))
             del left[: len(part)]
 
     def _segment(self, frames: Sequence[Tensor]) -> SegmenterOutput | None:
@@ -90,29 +119,21 @@ class Scale:
         try:
             return self.model.segment(torch.stack(list(frames)), self._memory)
         except torch.OutOfMemoryError:
-            if len(frames) == 1 and not self._features.any_on_device:
+            if len(frames) == 1 and not self.horizon.features.any_on_device:
                 raise
             return None
 
-    def masks(self, frame: int, queries: Tensor) -> ViewMasks:
-        """The masks of `queries` (N,) int64, on the CPU, in a frame of the horizon."""
-        if (
-            self._sent is None or self._sent[0] is not queries
-        ):  # the same for all frames of a panoptic decision
-            self._sent = queries, send(queries, self.model.device)
-        features, queries = self._features.get(frame), self._sent[1]
-        embeds, present = self.state.mask_embeds(frame, queries), self.state.present(frame, queries)
-        return ViewMasks(embeds, features, self.view.geometry, self.view.mirrored, present)
-
     def start_horizon(self) -> None:
-        """Forget the decided frames; identities go on."""
-        self._features.clear()
+        """Begin with the next frames; identities go on. The horizon before stays readable until it is closed."""
         self.state.start_horizon()
-        self._frames = 0
+        self.horizon = self._new_horizon()
 
     def close(self) -> None:
-        """Give memory and disk space back."""
-        self._features.clear()
+        """Give memory and disk space of the present horizon back."""
+        self.horizon.features.clear()
+
+    def _new_horizon(self) -> ScaleHorizon:
+        return ScaleHorizon(self.view, self.state, Features(self.model.device, *self._rooms))
 
 
 class Scales:
@@ -135,9 +156,7 @@ class Scales:
             settings.memory_budget // 2 // len(views)
         )  # the other half is for what waits in `WaitingFrames`
         on_device, batch = settings.device_budget // len(views), BatchSize(settings.batch)
-        self.scales = [
-            Scale(model, view, settings, Features(model.device, on_device, budget), batch) for view in views
-        ]
+        self.scales = [Scale(model, view, settings, (on_device, budget), batch) for view in views]
         # Where sums over queries decide, as they do for semantic maps, what is there twice must count twice.
         self.fusion = replace(fusion, repeat=math.inf) if settings.task == "semantic" else fusion
         # The panoptic decision has a threshold; the others use whatever there is, by its score.
@@ -156,15 +175,22 @@ class Scales:
 
     @torch.inference_mode()
     def tubes(self) -> Tubes:
-        """End the horizon: refine every view, then fuse. Readable until the next `start_horizon`.
+        """End the horizon: refine every view, then fuse. Readable until it is closed, also beside the next horizon.
 
         What is decided from is on the CPU; masks are made on the model's device.
         """
         probs = fetch(*(scale.state.finish_horizon() for scale in self.scales))
+        horizons = [scale.horizon for scale in self.scales]
+
+        def close() -> None:
+            for horizon in horizons:
+                horizon.features.clear()
+
         if len(self.scales) == 1:  # nothing to fuse: every query is a tube, and its row the number
-            (only,) = self.scales
-            weights = torch.ones_like(probs[0][:, 0])
-            return Tubes(probs[0], weights, lambda n, rows: FrameMasks([only.masks(n, rows)]), Tensor.tolist)
+            weights, only = torch.ones_like(probs[0][:, 0]), horizons[0]
+            return Tubes(
+                probs[0], weights, lambda n, rows: FrameMasks([only.masks(n, rows)]), Tensor.tolist, close
+            )
         candidates = [self._candidates(*one) for one in zip(self.scales, probs, strict=True)]
         fused = fuse(candidates, self._overlaps(candidates), self._confident, self.fusion)
         members, class_probs, weights = fused.members, fused.class_probs, fused.weights
@@ -173,12 +199,13 @@ class Scales:
         return Tubes(
             class_probs,
             weights,
-            lambda frame, tubes: self._masks(frame, members[tubes]),
+            lambda frame, tubes: _masks(horizons, frame, members[tubes]),
             lambda tubes: self._numbers(members, tubes),
+            close,
         )
 
     def start_horizon(self) -> None:
-        """Forget the decided frames; identities go on."""
+        """Begin with the next frames; identities go on."""
         for scale in self.scales:
             scale.start_horizon()
         self._fused += self._frames
@@ -188,11 +215,6 @@ class Scales:
         """Give memory and disk space back."""
         for scale in self.scales:
             scale.close()
-
-    def _masks(self, frame: int, members: Tensor) -> FrameMasks:
-        """members: (N, S) int64."""
-        columns = zip(self.scales, members.T, strict=True)
-        return FrameMasks([scale.masks(frame, column[column >= 0]) for scale, column in columns], members)
 
     def _numbers(self, members: Tensor, tubes: Tensor) -> list[int]:
         once = tubes.unique()
@@ -204,7 +226,7 @@ class Scales:
         bar = -1.0 if self._confident is None else min(CANDIDATE, self._confident)
         rows = (class_probs[:, :-1].amax(dim=1) > bar).nonzero().squeeze(1)
         there = send(rows, scale.model.device)
-        embeds = torch.stack([queries[there].float() for queries in scale.state.queries]).mean(dim=0)
+        embeds = torch.stack([queries[there].float() for queries in scale.state.horizon.queries]).mean(dim=0)
         return Candidates(rows, class_probs[rows], embeds.cpu())
 
     def _overlaps(self, candidates: Sequence[Candidates]) -> Tensor:
@@ -213,8 +235,14 @@ class Scales:
         for frame in range(self._frames):
             masks = []
             for view, (scale, found) in enumerate(zip(self.scales, candidates, strict=True)):
-                own = scale.masks(frame, found.queries)
+                own = scale.horizon.masks(frame, found.queries)
                 masks.append(self._grid.masks(view, own.embeds, own.features))
             sums.add(masks)
             self._on_fused(self._fused + frame + 1)
         return sums.products
+
+
+def _masks(horizons: Sequence[ScaleHorizon], frame: int, members: Tensor) -> FrameMasks:
+    """members: (N, S) int64."""
+    columns = zip(horizons, members.T, strict=True)
+    return FrameMasks([horizon.masks(frame, column[column >= 0]) for horizon, column in columns], members)

@@ -57,10 +57,9 @@ class WinnerMaps:
 
     def __init__(self, kept: Chosen) -> None:
         count = len(kept.queries)
-        self._sent: Tensor | None = None  # the scores on the masks' device
         if count > MAX_KEPT:
             raise ValueError(f"{count} queries kept, a winner map numbers at most {MAX_KEPT}")
-        self.scores = kept.scores  # (N,) on the CPU
+        self.scores = kept.scores  # (N,) on the CPU, from the first frame on where the masks are
         self.counts = WinnerCounts(*(np.zeros(count, np.int64) for _ in range(3)))
         self.dtype = np.uint8 if count < 256 else np.uint16
 
@@ -75,6 +74,8 @@ class WinnerMaps:
         """
         if not len(frame_masks):
             raise ValueError("a winner map needs at least one query")
+        if self.scores.device != frame_masks.device:
+            self.scores = send(self.scores, frame_masks.device)
         if accelerated(frame_masks.device):
             return self._dense(frame_masks)
         cells = frame_masks.cells()
@@ -87,9 +88,7 @@ class WinnerMaps:
 
     def _dense(self, frame_masks: FrameMasks) -> np.ndarray:
         """All masks at once, or as many as fit, and counts by comparison: few kernels, and one wait."""
-        if self._sent is None:
-            self._sent = send(self.scores, frame_masks.device)
-        scores, best, winner, own = self._sent, None, None, []
+        scores, best, winner, own = self.scores, None, None, []
         step = max(1, DENSE_BYTES // (4 * prod(frame_masks.size)))
         parts = [slice(first, first + step) for first in range(0, len(frame_masks), step)]
         for part in parts:
@@ -115,7 +114,7 @@ class WinnerMaps:
         self.counts.won += counts[0].numpy()
         self.counts.own += counts[1].numpy()
         self.counts.assigned += counts[2].numpy()
-        return drawn.numpy().astype(self.dtype, copy=False)
+        return drawn.numpy().astype(self.dtype)  # a copy: it waits, and pinned memory should not
 
     def _by_pixels(self, frame_masks: FrameMasks) -> tuple[Tensor, Tensor]:
         """Who wins each pixel, (height, width) int32, and whether it is in the winner's mask. All masks are made."""

@@ -58,8 +58,8 @@ def orders_with_memory(
     masks = coarse_masks(mask_embeds, features).flatten(2).sigmoid().nan_to_num()
     orders = []
     # Frame follows frame, so all of it is done on the host, for one wait.
-    for frame in zip(*fetch(unit, masks, probs), strict=True):
-        order, memory = _continue(Memory(*frame, held=frame[2][:, :-1].sum(1)), memory)
+    for query, mask, likely in zip(*fetch(unit, masks, probs), strict=True):
+        order, memory = _continue(Memory(query, mask, likely, likely[:, :-1].sum(1)), memory)
         orders.append(order)
     assert memory is not None, "no frames"
     return send(torch.stack(orders), queries.device), memory
