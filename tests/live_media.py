@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from io import BytesIO
-from pathlib import Path
 
 import av
 import numpy as np
@@ -142,12 +141,9 @@ def udp_with_a_break(seconds: float, pause: float, fps: float = 10.0) -> Iterato
         thread.join()
 
 
-def stdin_of(data: bytes, folder: Path) -> object:
-    """What `sys.stdin` is where `data` comes through a pipe."""
-    path = folder / "stdin"
-    path.write_bytes(data)
+class PipedStdin:
+    """What `sys.stdin` is where `data` comes through a pipe: it can be read, and nothing else."""
 
-    class Stdin:
-        buffer = path.open("rb")
-
-    return Stdin()
+    def __init__(self, data: bytes) -> None:
+        self.buffer, self._data = self, BytesIO(data)
+        self.read = self._data.read

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from dvis_cli.errors import DvisWarning, OutputError, UsageError
-from dvis_cli.files import output_errors, partial_path
+from dvis_cli.files import abandoned, output_errors, partial_path
 from dvis_cli.structures import Category, FinishedFrame, Segment
 from dvis_cli.writers.folder import EXPORTS_FOLDER, safe_name
 
@@ -148,6 +148,9 @@ class _Ids:
 
 def write_outputs(outputs: list[_Output], frames: Iterable[FinishedFrame], overwrite: bool) -> None:
     """One pass over the frames for all outputs; they get their names when all are complete."""
+    for output in outputs:
+        for left in abandoned(output.target, "partial"):  # by a run that was killed
+            _remove(left)
     parts = [partial_path(output.target) for output in outputs]
     writers: list[Writer] = []
     with ExitStack() as stack:

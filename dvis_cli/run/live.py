@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -34,6 +34,7 @@ PLAYERS = (
     ("mpv", "--no-cache", "--untimed", "-"),
     ("ffplay", "-fflags", "nobuffer", "-loglevel", "error", "-"),
 )
+PLAYER_ENDS = 2.0  # seconds that a player has to end by itself
 Sink = Callable[[FinishedFrame], object]
 
 
@@ -169,10 +170,15 @@ def _player(info: VideoInfo) -> Iterator[FramePipe]:
     )
     assert process.stdin is not None
     try:
-        with process.stdin, FramePipe(process.stdin, info, "y4m", may_close=True) as pipe:
+        with FramePipe(process.stdin, info, "y4m", may_close=True) as pipe:
             yield pipe
     finally:
-        process.terminate()
+        with suppress(OSError):  # its window was closed
+            process.stdin.close()
+        try:
+            process.wait(PLAYER_ENDS)
+        except subprocess.TimeoutExpired:
+            process.terminate()
 
 
 @contextmanager

@@ -87,8 +87,8 @@ class LiveSource:
         ] = {}  # frame index -> time.monotonic() when it was decoded; `forget` it
         self._waiting: deque[tuple[float, float, Any]] = deque()  # arrival, pts, picture
         self._changed = threading.Condition()
-        self._stopped = self._ended = False
-        self._failure: VideoError | None = None
+        self._stopped = self._ended = self._enough = False
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._receive, name="dvis-live", daemon=True)
         self._info: VideoInfo | None = None
         self._started = 0.0  # time.monotonic()
@@ -117,6 +117,7 @@ class LiveSource:
             index += 1
             if index == self.max_frames:
                 break
+        self._enough = self._stopped or index == self.max_frames
         self._stopped = True
         self._warn()
 
@@ -153,10 +154,11 @@ class LiveSource:
                 if self.counts.received > before:
                     heard, wait = now, RETRY[0]
                 if now - heard > self.patience:
+                    self._failure = VideoError(f"no frame came for {self.patience:g} s")
                     break
                 time.sleep(wait)
                 wait = min(2 * wait, RETRY[1])
-        except VideoError as error:
+        except Exception as error:  # told by whoever reads the frames
             self._failure = error
         finally:
             with self._changed:
@@ -257,6 +259,8 @@ class LiveSource:
             notes.append(f"the stream broke off and was opened again {counts.reconnected} times")
         if counts.faults:
             notes.append(f"{counts.faults} damaged packets were left out")
+        if self._failure is not None and not self._enough:
+            notes.append(f"it ended: {self._failure}")
         if notes:
             warnings.warn(f"{shown_address(self.name)}: {'; '.join(notes)}", DvisWarning, stacklevel=3)
 

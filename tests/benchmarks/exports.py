@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,9 @@ def export(folder: Path, out: Path) -> None:
 
     started = time.monotonic()
     export_result(open_result(folder), ExportOptions(tuple(FORMATS.split(","))), out)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not `ru_maxrss`, which a process has from the one that started it, with all the frames it made.
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     print(json.dumps({"seconds": round(time.monotonic() - started, 1), "peak_mib": round(peak)}))
 
 
