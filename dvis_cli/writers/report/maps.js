@@ -110,17 +110,20 @@ class Maps {
     for (let y = 0; y < height; y++) {
       let i = this.at(0, y);
       if (y) now[i - 1] = now[i - 2] = now[i - stride];
+      let a = now[i - 1], b = now[i - stride - 1], c = 0, d = now[i - stride], right = chained ? before[i] : d;
       for (let x = 0; x < width; x++, i++) {
-        const a = now[i - 1], b = now[i - stride], c = now[i - stride - 1], d = now[i - stride + 1];
-        const same = chained ? before[i] : b;
-        const right = chained ? before[i + 1] : d;
+        c = b;
+        b = d;
+        d = now[i - stride + 1];
+        const same = right;
+        right = chained ? before[i + 1] : d;
         const below = chained ? before[i + stride] : b;
         if (a === b && a === c && a === d && a === same && a === right && a === below) {
           if (gap) {
             gap--;
             now[i] = a;
           } else {
-            now[i] = spelledLabel();
+            a = now[i] = spelledLabel();
             gap = spelledGap();
           }
           continue;
@@ -137,7 +140,7 @@ class Maps {
           now[i] = a;
         } else {
           near[0] = b; near[1] = same; near[2] = d; near[3] = right; near[4] = below; near[5] = c;
-          now[i] = otherThan(a);
+          a = now[i] = otherThan(a);
         }
       }
       now[i] = now[i + 1] = now[i - 1];

@@ -71,11 +71,13 @@ class Picture {
       let i = this.maps.at(0, y);
       const down = y + line < height ? line * stride : 0;
       const up = y >= line ? line * stride : 0;
+      let label = map[i], left = label;
       for (let x = 0; x < width; x++, i++, out++) {
-        const label = map[i];
-        const met = map[i - 1] !== label && x > 0 || map[i + 1] !== label ||
-          map[i - up] !== label || map[i + down] !== label;
+        const right = map[i + 1];
+        const met = left !== label || right !== label || map[i - up] !== label || map[i + down] !== label;
         pixels[out] = met ? edge[label] : fill[label];
+        left = label;
+        label = right;
       }
     }
   }
