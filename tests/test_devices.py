@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from unittest.mock import patch
 
 import numpy as np
@@ -133,10 +133,17 @@ def test_waits_and_copies_of_a_frame(precision: str, monkeypatch: pytest.MonkeyP
     assert traffic.bytes / frames > 720 * 1280 * (3 + 1), "the picture goes up, and a map comes down"
 
 
+@pytest.fixture
+def exact_products() -> Iterator[None]:
+    """As `--precision fp32` sets it. Not by `monkeypatch`, which takes it for an attribute."""
+    before, torch.backends.cuda.matmul.fp32_precision = torch.backends.cuda.matmul.fp32_precision, "ieee"
+    yield
+    torch.backends.cuda.matmul.fp32_precision = before
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_tf32_is_for_bf16_alone(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_is_for_bf16_alone(precision: str, exact_products, monkeypatch: pytest.MonkeyPatch) -> None:
     product, seen = torch.backends.cuda.matmul, []
-    monkeypatch.setattr(product, "fp32_precision", "ieee")
     with pretended_gpu(monkeypatch):
         model = model_there(known_model("tiny").config, precision)
         model.segmenter.pixel_decoder.register_forward_pre_hook(
