@@ -67,6 +67,9 @@ class TrainSettings:
     appearance: float = 0.0  # share of its largest area that matches an object to a track; 0: any pixel
     patience: int | None = None  # frames a track may miss its object before another takes over; None: all
     dense: float = 0.0  # weight of a class loss of every pixel on the mask features; its head is not kept
+    apart: float = (
+        0.0  # weight of a loss that tells a picture's segments apart on the mask features; likewise
+    )
     ema: float = (
         0.0  # decay per iteration of the average of the weights that is kept; 0: the last weights are
     )
