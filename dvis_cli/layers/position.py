@@ -46,8 +46,12 @@ def waves(stride: int) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=32)
-def pixel_waves(height: int, width: int, stride: int, device: torch.device) -> Tensor:
+def pixel_waves(
+    height: int, width: int, stride: int, corner: tuple[int, int], device: torch.device
+) -> Tensor:
     """Code each cell's place in pixels, whatever the picture's size: sine and cosine of each of `waves`.
+
+    `corner` is (y, x) of the picture's first pixel.
 
     `sine_position` has no wave shorter than the picture; with these, a sum of few terms singles out a spot that is as
     small as a person far away.
@@ -58,13 +62,13 @@ def pixel_waves(height: int, width: int, stride: int, device: torch.device) -> T
     with torch.inference_mode(False), torch.no_grad():
         lengths = torch.tensor(waves(stride), device=device, dtype=torch.float32)
 
-        def code(count: int) -> Tensor:
-            place = (torch.arange(count, device=device) + 0.5) * stride
+        def code(first: int, count: int) -> Tensor:
+            place = first + (torch.arange(count, device=device) + 0.5) * stride
             angle = 2 * math.pi * place[:, None] / lengths
             return torch.cat((angle.sin(), angle.cos()), dim=1)
 
-        y = code(height)[:, None].expand(height, width, 2 * len(lengths))
-        x = code(width)[None].expand(height, width, 2 * len(lengths))
+        y = code(corner[0], height)[:, None].expand(height, width, 2 * len(lengths))
+        x = code(corner[1], width)[None].expand(height, width, 2 * len(lengths))
         return torch.cat((y, x), dim=2).flatten(0, 1)
 
 

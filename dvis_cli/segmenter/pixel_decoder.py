@@ -13,6 +13,10 @@ from dvis_cli.layers.deformable import DeformableAttention, Size
 from dvis_cli.layers.position import cell_centers, pixel_waves, sine_position, waves
 
 LEVELS = 3  # res5, res4, res3
+CORNERS = (
+    256,
+    512,
+)  # y and x in pixels up to which training moves the corner: pictures may be larger than its crops
 STRIDES = (32, 16, 8, 4)  # of the levels, coarse first, and of the mask features
 GROUPS = 32  # of every GroupNorm
 
@@ -63,12 +67,12 @@ class Place(nn.Linear):
         nn.init.normal_(self.weight, std=0.05)
         nn.init.zeros_(self.weight[:, :channels])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(C, h, w): what is added to every frame of x (T, C, h, w)."""
+    def forward(self, x: Tensor, corner: tuple[int, int] = (0, 0)) -> Tensor:
+        """(C, h, w): what is added to every frame of x (T, C, h, w). `corner`: y and x of the first pixel."""
         height, width = x.shape[-2:]
         sine = sine_position(height, width, self.channels, x.device)
-        code = super().forward(torch.cat((sine, pixel_waves(height, width, self.stride, x.device)), dim=1))
-        return code.T.unflatten(1, (height, width))
+        pixels = pixel_waves(height, width, self.stride, corner, x.device)
+        return super().forward(torch.cat((sine, pixels), dim=1)).T.unflatten(1, (height, width))
 
 
 class PixelDecoder(nn.Module):
@@ -103,8 +107,9 @@ class PixelDecoder(nn.Module):
         fused = F.relu(self.output_norm(self.output(lateral + up)))
         mask_features = self.mask_features(fused)
         if self.place:
+            corner = tuple(int(torch.randint(most, ())) for most in CORNERS) if self.training else (0, 0)
             *levels, mask_features = (
-                x + place(x) for x, place in zip((*levels, mask_features), self.place, strict=True)
+                x + place(x, corner) for x, place in zip((*levels, mask_features), self.place, strict=True)
             )
         return PixelFeatures(mask_features, levels)
 

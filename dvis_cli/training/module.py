@@ -56,6 +56,9 @@ class StageModule(lightning.LightningModule):
         self.trained.requires_grad_(True)
         if stage == "segmenter" and not settings.optimizer.backbone_lr:
             network.segmenter.backbone.requires_grad_(False)
+        for name, parameter in self.trained.named_parameters():
+            if name.startswith(settings.optimizer.frozen):
+                parameter.requires_grad_(False)
         kinds = {"dense": DenseHead, "apart": ApartHead} if stage == "segmenter" else {}
         weights = {name: getattr(settings, name) for name in kinds}
         self.helpers = nn.ModuleDict(
