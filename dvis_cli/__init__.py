@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import DvisError as DvisError
+    from .export.result import open_result as open_result
     from .run.loading import load_model as load_model
     from .run.options import SegmentOptions as SegmentOptions
     from .run.video import save_video as save_video
@@ -27,13 +28,22 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "load_model": ".run.loading",
+    "open_result": ".export.result",
     "segment_video": ".run.video",
     "save_video": ".run.video",
     "DvisError": ".errors",
     "SegmentOptions": ".run.options",
 }
 
-__all__ = ["DvisError", "SegmentOptions", "__version__", "load_model", "save_video", "segment_video"]
+__all__ = [
+    "DvisError",
+    "SegmentOptions",
+    "__version__",
+    "load_model",
+    "open_result",
+    "save_video",
+    "segment_video",
+]
 
 
 def __getattr__(name: str) -> Any:

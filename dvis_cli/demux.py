@@ -46,6 +46,6 @@ def has(stream: Any, disposition: int) -> bool:
     return bool(stream.disposition & disposition)
 
 
-def is_encrypted(packet: Packet) -> bool:
+def is_encrypted(packet: Packet[Any]) -> bool:
     """Whether a packet is encrypted (Common Encryption): its bytes mean nothing to a decoder."""
     return packet.has_sidedata("encryption_info")

@@ -158,6 +158,14 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class SoftEdges(Record):
+    """How sure a frame's map is of its pixels: the two segments of each that are the likeliest."""
+
+    ids: np.ndarray  # (2, height, width) int32: the likeliest and the next; 0 where there is none
+    shares: np.ndarray  # (2, height, width) uint8: their mask probabilities, 255 is 1
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class PanopticFrame(Record):
     """One finished frame. Of semantic segmentation, too: there a segment is all that a class covers."""
 
@@ -167,6 +175,18 @@ class PanopticFrame(Record):
     ids: np.ndarray  # (height, width) int32: segment ids, 0 = void
     segments: dict[int, Segment] = field(default_factory=dict)  # id -> segment, for the ids in this frame
     name: str | None = None
+    soft: SoftEdges | None = None  # where the run was told to keep them
+
+    def mask(self, id: int) -> np.ndarray:
+        """(height, width) bool: where a segment is; all False where it is not in the frame."""
+        return self.ids == id
+
+    def to_supervision(self) -> Any:
+        """`supervision.Detections` of the frame: masks, boxes, scores, `class_id`, and ids as `tracker_id`.
+
+        Raises ImportError where supervision is not installed.
+        """
+        return _detections(self)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -180,6 +200,22 @@ class InstanceFrame(Record):
     segments: dict[int, Segment] = field(default_factory=dict)  # id -> segment, for the ids in `masks`
     name: str | None = None
 
+    def mask(self, id: int) -> np.ndarray:
+        """(height, width) bool: where a segment is; all False where it is not in the frame."""
+        import numpy as np
+
+        from .coco_masks import decode
+
+        size = (self.rgb.shape[0], self.rgb.shape[1])
+        return decode([self.masks[id]], size)[0] if id in self.masks else np.zeros(size, bool)
+
+    def to_supervision(self) -> Any:
+        """`supervision.Detections` of the frame: masks, boxes, scores, `class_id`, and ids as `tracker_id`.
+
+        Raises ImportError where supervision is not installed.
+        """
+        return _detections(self)
+
 
 @dataclass(frozen=True, slots=True)
 class MaskTube:
@@ -192,3 +228,25 @@ class MaskTube:
 
 
 FinishedFrame: TypeAlias = "PanopticFrame | InstanceFrame"
+
+
+def _detections(frame: PanopticFrame | InstanceFrame) -> Any:
+    import numpy as np
+    import supervision
+
+    shown = [(segment, frame.mask(id)) for id, segment in sorted(frame.segments.items())]
+    shown = [(segment, mask) for segment, mask in shown if mask.any()]
+    if not shown:
+        return supervision.Detections.empty()
+    masks, boxes = np.stack([mask for _, mask in shown]), []
+    for mask in masks:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    return supervision.Detections(
+        xyxy=np.array(boxes, float),
+        mask=masks,
+        confidence=np.array([segment.score for segment, _ in shown], float),
+        class_id=np.array([segment.category.id for segment, _ in shown], int),
+        tracker_id=np.array([segment.id for segment, _ in shown], int),
+        data={"class_name": np.array([segment.category.name for segment, _ in shown])},
+    )

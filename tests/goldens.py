@@ -18,6 +18,7 @@ from dvis_cli.run.model import DvisModel
 from dvis_cli.run.settings import RunSettings
 from dvis_cli.run.video import SegmentedVideo
 from dvis_cli.structures import Frame, Geometry, VideoInfo, View
+from dvis_cli.tracker.matching import match_frames
 from dvis_cli.video.preprocess import preprocess
 from dvis_cli.video.views import preprocess_views
 
@@ -97,6 +98,11 @@ def folder_of(name: str) -> Path:
 def whole(*names: str) -> list:
     """Parameters of slow tests: the whole recordings of these networks."""
     return [pytest.param(f"whole/{name}", marks=pytest.mark.slow) for name in names]
+
+
+def match(last: torch.Tensor, current: torch.Tensor, published: bool = False) -> torch.Tensor:
+    """(Q,) int64: the order of one frame's queries (Q, C), given the last frame's in track order."""
+    return match_frames(current[None, None], last[None], published)[0, 0]
 
 
 def error(ours: torch.Tensor, recorded: np.ndarray) -> float:

@@ -14,10 +14,13 @@ import cv2
 import media
 import numpy as np
 import pytest
+import torch
 from goldens import FOLDER, NETWORKS, Golden
 
 from dvis_cli.batch.options import settings_hash
+from dvis_cli.run.model import DvisModel
 from dvis_cli.run.options import SegmentOptions
+from dvis_cli.structures import SegmenterOutput
 from dvis_cli.writers.panoptic_png import read_panoptic_png
 
 ALLOWED_PIXELS = 5
@@ -211,6 +214,37 @@ def test_results_do_not_depend_on_window_budget_or_threads(dvis, tmp_path: Path,
 
 
 # --- existing output --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-videomt"])
+def test_out_of_memory_halves_the_batch(
+    dvis, tmp_path: Path, clip: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network whose memory reaches for two frames at once. VidEoMT remembers what it saw."""
+    monkeypatch.setenv("DVIS_MODEL", model)
+    assert dvis("segment", clip, "-o", tmp_path / "one", "--batch", 2)[0] == 0
+    tried, segment = [], DvisModel.segment
+
+    def small(
+        network: DvisModel, frames: torch.Tensor, memory: torch.Tensor | None = None
+    ) -> SegmenterOutput:
+        tried.append(len(frames))
+        if len(frames) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return segment(network, frames, memory)
+
+    monkeypatch.setattr(DvisModel, "segment", small)
+    limit = 2
+    code, out, err = dvis("segment", clip, "-o", tmp_path / "two", "--batch", 4, "--json")
+    assert code == 0 and tried == [4, 2, 2, 2, 1], err
+    (warned,) = [line for line in json.loads(out)["warnings"] if "memory" in line]
+    assert warned in err and "--batch" in warned
+    one, two = (sorted((tmp_path / name).rglob("*.*")) for name in ("one", "two"))
+    assert len(one) == 7 + 2
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+    limit = 0
+    code, _, err = dvis("segment", clip, "-o", tmp_path / "three", "--batch", 4)
+    assert code == 1 and "error: out of memory: lower --batch" in err and not (tmp_path / "three").exists()
 
 
 def test_existing_output(dvis, tmp_path: Path, clip: Path) -> None:

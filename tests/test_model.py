@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from goldens import GEOMETRY, Golden
+from goldens import GEOMETRY, Golden, match
 
 from dvis_cli.checkpoints.registry import known_model
 from dvis_cli.config import DecisionConfig, TrackerConfig
@@ -24,7 +24,6 @@ from dvis_cli.run.scales import Scales
 from dvis_cli.run.settings import RunSettings, settings_for
 from dvis_cli.run.state import QueryState
 from dvis_cli.structures import SegmenterOutput, View
-from dvis_cli.tracker.matching import match_direct, match_published
 from dvis_cli.tracker.tracker import ReferringTracker
 
 ALLOWED_PIXELS = 5
@@ -166,8 +165,8 @@ def test_the_last_short_window_sees_the_frames_before_it(golden: Golden) -> None
         tracks, _ = golden.model.tracker(output.queries[None])
         memory = golden.model.tracker.frame_forward(output.queries[None])
         late = golden.model.refiner(tracks.queries[:, 1:], memory[:, 1:])
-    assert len(state.queries) == count
-    assert torch.allclose(state.queries[-1], late.queries[0, -1], atol=1e-5)
+    assert len(state.horizon.queries) == count
+    assert torch.allclose(state.horizon.queries[-1], late.queries[0, -1], atol=1e-5)
 
 
 def test_one_frame(golden: Golden) -> None:
@@ -194,14 +193,14 @@ def test_matchers_are_inverse_permutations() -> None:
     last = torch.randn(30, 16)
     order = torch.randperm(30)
     current = last[order] + 0.01 * torch.randn(30, 16)
-    direct, published = match_direct(last, current), match_published(last, current)
+    direct, published = match(last, current), match(last, current, published=True)
     assert torch.equal(current[direct].sub(last).abs().amax() < 0.2, torch.tensor(True))
     assert torch.equal(direct[published], torch.arange(30))
 
 
 def test_matching_survives_broken_features() -> None:
     broken = torch.full((5, 4), float("nan"))
-    assert sorted(match_direct(broken, torch.zeros(5, 4)).tolist()) == list(range(5))
+    assert sorted(match(broken, torch.zeros(5, 4)).tolist()) == list(range(5))
 
 
 def test_attention_is_torch_s() -> None:
@@ -297,9 +296,9 @@ def test_tracks_may_be_matched_to_tracks() -> None:
     with torch.no_grad():
         state, _, _ = tracker.step(queries[:, 0], None)
         _, order, _ = tracker.step(queries[:, 1], state)
-        wanted = match_direct(tracker.norm(state.output)[0], queries[0, 1])
+        wanted = match(tracker.norm(state.output)[0], queries[0, 1])
     assert torch.equal(order[0], wanted)
-    assert not torch.equal(order[0], match_direct(queries[0, 0], queries[0, 1]))
+    assert not torch.equal(order[0], match(queries[0, 0], queries[0, 1]))
 
 
 def test_a_model_says_how_many_frames_it_decides_together() -> None:
@@ -366,7 +365,8 @@ def test_a_track_that_is_not_there_has_an_empty_mask(golden: Golden, monkeypatch
         network.add(list(golden.tensors()[:, None]))
         tubes, frames = network.tubes(), range(len(golden.frames))
         probabilities = [tubes.masks(frame, every).probabilities(slice(None)) for frame in frames]
-        verdicts = [network.scales[0].state.present(frame, every) for frame in frames]
+        found = network.scales[0].state.horizon.present
+        verdicts = [found[frame][every] if found else None for frame in frames]
         network.close()
         return torch.stack(probabilities), verdicts
 

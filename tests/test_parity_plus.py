@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from goldens import Golden, error, folder_of, whole
+from goldens import Golden, error, folder_of, match, whole
 from test_tasks_goldens import check_tubes, our_tubes, recorded_tubes
 
 from dvis_cli.checkpoints.detectron2 import config_from_detectron2
@@ -16,7 +16,6 @@ from dvis_cli.run.loading import load_model
 from dvis_cli.run.settings import RunSettings
 from dvis_cli.segmenter.vit_adapter import to_tokens
 from dvis_cli.structures import TrackerState
-from dvis_cli.tracker.matching import match_direct
 from dvis_cli.tracker.plus import PlusTracker, split
 
 TOLERANCE = 1e-5  # of the stage's largest value
@@ -143,7 +142,7 @@ def test_the_segmenter_alone_is_matched_by_identity(plus: Golden) -> None:
         identities = decoder.matched_by(plus.model.segmenter(plus.tensors()).queries)
     last = identities[0]
     for current, recorded in zip(identities[1:], plus.stages["ctvis.indices"], strict=True):
-        order = match_direct(last, current)
+        order = match(last, current)
         assert np.array_equal(order.numpy(), recorded)
         last = current[order]
     frames, segments = run(plus, mode="minvis", task="instance", score_threshold=0.0, top_k=10)

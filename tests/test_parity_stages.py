@@ -7,10 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from goldens import FOLDER, Golden, error
+from goldens import FOLDER, Golden, error, match
 
 from dvis_cli.layers.deformable import DeformableAttention
-from dvis_cli.tracker.matching import match_direct, match_published
 
 TOLERANCE = 1e-5  # of the stage's largest value; the issue asks for 1e-4
 MASK_TOLERANCE = 1e-4
@@ -92,7 +91,7 @@ def test_minvis_matching(golden: Golden, outputs) -> None:
     queries = outputs[2].queries
     last, recorded = queries[0], golden.stages["minvis.indices"]
     for current, expected in zip(queries[1:], recorded, strict=True):
-        order = match_direct(last, current)
+        order = match(last, current)
         assert np.array_equal(order.numpy(), expected)
         last = current[order]
 
@@ -151,8 +150,8 @@ def test_unit_refiner(units, unit_queries) -> None:
 
 def test_unit_matchers(units, unit_queries) -> None:
     pairs = list(pairwise(unit_queries[0]))
-    published = np.stack([match_published(a, b).numpy() for a, b in pairs])
-    direct = np.stack([match_direct(a, b).numpy() for a, b in pairs])
+    published = np.stack([match(a, b, published=True).numpy() for a, b in pairs])
+    direct = np.stack([match(a, b).numpy() for a, b in pairs])
     assert np.array_equal(published, units["match.tracker(ref=e[i],cur=e[i+1])"])
     assert np.array_equal(direct, units["match.minvis(tgt=e[i],cur=e[i+1])"])
     assert not np.array_equal(published, direct), "the case does not tell the two conventions apart"

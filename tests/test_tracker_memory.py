@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from goldens import match
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from dvis_cli.run.model import DvisModel
 from dvis_cli.run.settings import RunSettings
 from dvis_cli.run.state import QueryState
 from dvis_cli.structures import SegmenterOutput
-from dvis_cli.tracker.matching import match_direct
 from dvis_cli.tracker.memory import orders_with_memory
 from dvis_cli.training.stages import orders_of
 from dvis_cli.training.targets import FrozenFeatures
@@ -88,7 +88,7 @@ def test_comparing_with_the_last_frame_alone_loses_what_was_missed() -> None:
             scene.put(frame, 2, look(2), 1, 3)
         order = torch.arange(QUERIES)
         for frame in range(1, 8):
-            order = match_direct(scene.queries[frame - 1][order], scene.queries[frame])
+            order = match(scene.queries[frame - 1][order], scene.queries[frame])
         lost += int(order[2]) != 2
     assert lost > 10
 
@@ -134,7 +134,7 @@ def test_batches_do_not_matter(network: DvisModel, mode) -> None:
             state = QueryState(network, RunSettings(mode=mode, window=3, horizon=5))
             for part in frames.split(batch):
                 state.add(whole_frames(network, part))
-            results.append((state.finish_horizon(), torch.stack(state.queries)))
+            results.append((state.finish_horizon(), torch.stack(state.horizon.queries)))
     for probs, queries in results[1:]:
         assert torch.allclose(probs, results[0][0], atol=1e-4)
         assert torch.allclose(queries, results[0][1], atol=1e-3)
@@ -180,5 +180,5 @@ def test_training_sees_the_tracks_that_a_run_has(network: DvisModel) -> None:
         assert network.tracker is not None and orders is not None
         tracks = network.tracker(inputs.queries, None, orders)[0]
     assert not torch.equal(orders[0, 1:], torch.arange(orders.shape[2]).expand(3, -1)), "something is matched"
-    assert torch.allclose(torch.stack(state.queries), tracks.queries[0], atol=1e-5)
+    assert torch.allclose(torch.stack(state.horizon.queries), tracks.queries[0], atol=1e-5)
     assert orders_of(load_model("tiny"), inputs) is None

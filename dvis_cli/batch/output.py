@@ -2,6 +2,7 @@
 
 KEY/batch.json     in each result: what it was made from; a result appears whole, with it
 failures.jsonl     videos without a result, and why
+index.html         with --report: a picture, the counts and a link for each result
 .dvis/             while runs are at work: claims on videos, and results that are being made
 """
 
@@ -21,7 +22,7 @@ from dvis_cli.files import output_errors
 
 from .addresses import TransferError, base_name, file_system, join, local_path, transfers
 
-RECORD, FAILURES, STATE = "batch.json", "failures.jsonl", ".dvis"
+RECORD, FAILURES, INDEX, STATE = "batch.json", "failures.jsonl", "index.html", ".dvis"
 _CHUNK = 500  # small files that are fetched side by side
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dvis_cli.errors import UsageError
 
 from .listing import Found
-from .output import FAILURES, RECORD, STATE, Output, parse
+from .output import FAILURES, INDEX, RECORD, STATE, Output, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def place_videos(found: Sequence[Found], settled: Mapping[str, str] | None = Non
 
 def _meetings(keys: Sequence[str]) -> tuple[Counter[str], set[str]]:
     """(how many videos want a key, keys that lie around others or are files of our own)."""
-    return Counter(keys), {FAILURES, STATE, *(parent for key in keys for parent in _parents(key))}
+    return Counter(keys), {FAILURES, INDEX, STATE, *(parent for key in keys for parent in _parents(key))}
 
 
 def _take(taken: dict[str, str], key: str, one: Found) -> None:

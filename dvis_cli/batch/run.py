@@ -12,6 +12,7 @@ from dvis_cli.run.options import SegmentOptions
 
 from .addresses import scratch_folder
 from .claims import Claims
+from .index import IndexPage
 from .listing import Filters, Listing, list_videos
 from .local import LocalEngine
 from .options import BatchOptions, settings_hash
@@ -88,6 +89,9 @@ def run_batch(
         )
         items = place(listing)
         first = plan(watch.settled(items) if watch else items)
+        index = IndexPage(output, claims, [one.key for one in items], settings) if segment.report else None
+        if index is not None:
+            on_event = index.listen(on_event)
         listing.found.clear()  # of a million, hundreds of megabytes
         del items
         workers = engine.connect() if first.jobs or watch else 0
@@ -98,7 +102,7 @@ def run_batch(
         try:
             scheduler.run(first.jobs, workers if watch else min(workers, len(first.jobs)), watch)
         finally:
-            _tidy(failures, output, on_event)
+            _tidy(failures, index, output, on_event)
     report.seconds = round(time.monotonic() - began, 3)
     on_event(Event("finished", report.document()))
     return report
@@ -112,11 +116,13 @@ def _engine(segment: SegmentOptions, options: BatchOptions) -> LocalEngine | Ray
     return LocalEngine(segment, options)
 
 
-def _tidy(failures: Failures, output: Output, on_event: OnEvent) -> None:
+def _tidy(failures: Failures, index: IndexPage | None, output: Output, on_event: OnEvent) -> None:
     """What is not written yet. The results are complete without, also on a disk that is full."""
     try:
         end = time.monotonic() + 5.0  # another run may be writing
         while not failures.flush(at_once=True) and time.monotonic() < end:
+            time.sleep(0.05)
+        while index is not None and not index.flush(at_once=True) and time.monotonic() < end:
             time.sleep(0.05)
         output.close()
         with scratch_folder():  # what ended workers had fetched goes

@@ -15,7 +15,7 @@ import typer
 from dvis_cli import __version__
 from dvis_cli.errors import DvisError
 
-from . import dataset, evaluate, export, models, segment, train, validate, weights
+from . import bench, dataset, evaluate, export, models, segment, train, validate, weights
 
 app = typer.Typer(
     name="dvis",
@@ -49,6 +49,7 @@ app.command("validate")(validate.validate)
 app.command("train")(train.train)
 app.add_typer(export.app, name="export")
 app.add_typer(dataset.app, name="dataset")
+app.command("bench")(bench.bench)
 app.command("models")(models.models)
 app.add_typer(weights.app, name="weights")
 
@@ -65,9 +66,9 @@ def main() -> None:
         sys.exit(1)
     except DvisError as error:
         _fail(str(error), error.exit_code)
-    except MemoryError:
-        _fail("out of memory: lower --short-side or --window", 1)
     except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
+            _fail("out of memory: lower --batch, --short-side or --window", 1)
         if hasattr(error, "format_message"):  # a usage error of the parser
             _fail(error.format_message(), getattr(error, "exit_code", 2))
         _fail(f"unexpected {type(error).__name__}: {error} (a bug; --debug shows where)", 1)

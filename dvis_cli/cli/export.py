@@ -1,4 +1,4 @@
-"""`dvis export`: results in the form that a scoring server reads."""
+"""`dvis export`: results in the forms that other tools read, and that scoring servers do."""
 
 from __future__ import annotations
 
@@ -6,18 +6,138 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from dvis_cli.errors import UsageError
 
 from .console import Reporter, print_json
 
 if TYPE_CHECKING:
     from dvis_cli.challenge.format import PngFormat
 
-app = typer.Typer(help="Results in the form that a scoring server reads.", no_args_is_help=True)
+ANY = "FORMAT"  # the command that takes every word that is no command of its own
+
+
+class _Formats(TyperGroup):
+    """`dvis export coco,masks RESULT`: what is not the name of a submission is a list of formats."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            return ANY, self.commands[ANY], args
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    help="Results as annotations, tables, masks and mattes, or as submissions.",
+    no_args_is_help=True,
+    cls=_Formats,
+)
 
 
 @app.callback()
 def _root() -> None:
-    """Results in the form that a scoring server reads."""
+    """Results as annotations, tables, masks and mattes (FORMAT), or as submissions to a scoring server."""
+
+
+@app.command(ANY)
+def formats(
+    format: Annotated[
+        str,
+        typer.Argument(
+            metavar="FORMAT[,FORMAT...]",
+            help="coco, coco-video, davis, mots, cvat, yolo, csv, parquet, masks, matte, cutout, or all.",
+            show_default=False,
+        ),
+    ],
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULT...", help="Outputs of dvis segment, or folders of them.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder; of one format, a file, too. Default: exports/ in the result."
+        ),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|ID,...", help="These classes or segment ids. Default: all that the format is for."
+        ),
+    ] = None,
+    per_object: Annotated[bool, typer.Option("--per-object", help="A file for each segment.")] = False,
+    images: Annotated[bool, typer.Option("--images", help="Write the frames as JPEG, too.")] = False,
+    source: Annotated[
+        Path | None, typer.Option(help="The film, where it is not where it was.", show_default=False)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier exports.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
+) -> None:
+    """Write finished results in other tools' formats.
+
+    A variant comes after a colon: masks:png, matte:webm, matte:png, cutout:white, cutout:#00b140, cutout:transparent.
+    """
+    from dvis_cli.export.formats import parse_formats
+    from dvis_cli.export.result import open_result, result_folders
+    from dvis_cli.export.run import ExportOptions, export_result, passes
+    from dvis_cli.run.units import parse_names
+
+    reporter, made = Reporter(quiet), []
+    with reporter.warnings_as_lines():
+        names = parse_names(format, "FORMAT") or ()
+        options = ExportOptions(names, parse_names(only, "--only"), per_object, images, source, overwrite)
+        edges = [one.format.name for one in parse_formats(names) if one.format.edges]
+        found = [open_result(folder) for path in results for folder in result_folders(path)]
+        if edges:
+            reporter.say(
+                f"{', '.join(edges)}: edges are antialiased from the map; in a new run, dvis segment --format "
+                "makes them from the mask probabilities"
+            )
+        for result in found:
+            target = output if output is None or len(found) == 1 else output / result.folder.name
+            total = len(result) * passes(result, options)
+            with reporter.progress(f"export {result.folder.name}", total) as bar:
+                made += export_result(result, options, target, bar.advance)
+    if json_output:
+        print_json({"files": [str(path) for path in made], "warnings": reporter.warned})
+    else:
+        for path in made:
+            typer.echo(path)
+
+
+@app.command("report")
+def report(
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULT...", help="Outputs of dvis segment, or folders of them.", show_default=False
+        ),
+    ],
+    source: Annotated[
+        Path | None, typer.Option(help="The film, where it is not where it was.", show_default=False)
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
+) -> None:
+    """Write report.html into finished results: a page that plays the film with its objects, as --report does."""
+    from dvis_cli.export.report import write_report
+    from dvis_cli.export.result import open_result, result_folders
+
+    reporter, made = Reporter(quiet), []
+    folders = [folder for path in results for folder in result_folders(path)]
+    if source is not None and len(folders) > 1:
+        raise UsageError(f"--source {source} is one film, and there are {len(folders)} results")
+    for folder in folders:
+        with reporter.warnings_as_lines(), reporter.progress(folder.name, len(open_result(folder))) as bar:
+            made.append(write_report(folder, source, bar.update))
+    if json_output:
+        print_json({"files": [str(path) for path in made], "warnings": reporter.warned})
+    else:
+        for path in made:
+            typer.echo(path)
 
 
 @app.command("vipseg")

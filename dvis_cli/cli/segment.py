@@ -69,6 +69,8 @@ def segment(
     if sources or demo or dataset is not None:
         make_ready(options.model, reporter, yes)
     if dataset is not None:
+        if options.format is not None:
+            raise UsageError("--format is for videos; of --dataset, export the results: dvis export FORMAT")
         run_split(reporter, dataset, split, out, options, json_output)
         return
     if demo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -247,10 +248,10 @@ def verify(
     if remote:
         supported = [one for one in all_published().values() if not one.unsupported]
         entries = [published(name)] if name else supported
-        checks = {entry.name: (lambda entry=entry: _remote_problems(entry)) for entry in entries}
+        checks = {entry.name: partial(_remote_problems, entry) for entry in entries}
     else:
         names = [name] if name else installed_names()
-        checks = {one: (lambda one=one: _local_problems(one)) for one in names}
+        checks = {one: partial(_local_problems, one) for one in names}
     rows = []
     with Reporter(quiet).progress("verify", len(checks), "models") as bar:
         for key, check in checks.items():

@@ -153,7 +153,7 @@ def camera_path(frames: int, rng: Rng, strength: float = 1.0) -> npt.NDArray[np.
 
 
 def _warp(
-    picture: npt.NDArray, view: npt.NDArray[np.float64], how: int, fill: tuple[int, ...], out: npt.NDArray
+    picture: np.ndarray, view: npt.NDArray[np.float64], how: int, fill: tuple[int, ...], out: np.ndarray
 ) -> None:
     """What `view` sees of `picture`, written to `out`; pixels are squares with centres at + 0.5."""
     x, y, zoom, roll = view

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dvis_cli.layers.transfer import send
 from dvis_cli.structures import View
 
 CELLS = 160  # along the longer side of the picture
@@ -55,7 +56,7 @@ class CoarseGrid:
         Returns:
             (N, rows * columns) float32 in 0..1, mirrored back where the view is mirrored.
         """
-        down, across = (weights.to(mask_features.device) for weights in self._weights[view])
+        down, across = (send(weights, mask_features.device) for weights in self._weights[view])
         coarse = down @ mask_features.float() @ across
         return (mask_embeds.float() @ coarse.flatten(1)).sigmoid()
 

@@ -9,6 +9,7 @@ faster than `grid_sample`, on any device without a tensor of the gathered rows.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -88,11 +89,8 @@ def bilinear_rows(
     """
     batch, count, heads, levels, points = weights.shape
     device = weights.device
-    side = torch.tensor([(w, h) for h, w in sizes], device=device, dtype=torch.float32)  # (L, 2)
-    starts = [0]
-    for h, w in sizes:
-        starts.append(starts[-1] + h * w)
-    total = starts[-1]
+    side, starts = _level_table(tuple(sizes), device)
+    total = sum(h * w for h, w in sizes)
     center = reference * side - 0.5  # (..., N, L, 2)
     place = offsets + center.unsqueeze(-3).unsqueeze(-2)
     corner = place.floor()
@@ -107,8 +105,9 @@ def bilinear_rows(
             ((near + 1).clamp(min=0).minimum(limit), part * ((near >= -1) & (near < limit))),
         ])  # fmt: skip
     width = side[:, 0, None].int()
-    first = torch.tensor(starts[:-1], device=device, dtype=torch.int32)[:, None]
-    first = first + torch.arange(batch, device=device, dtype=torch.int32).view(-1, 1, 1, 1, 1) * total
+    first = (
+        starts[:, None] + torch.arange(batch, device=device, dtype=torch.int32).view(-1, 1, 1, 1, 1) * total
+    )
     head = torch.arange(heads, device=device, dtype=torch.int32)[:, None, None]
     rows, row_weights = [], []
     for y, y_weight in axes[1]:
@@ -119,3 +118,12 @@ def bilinear_rows(
             row_weights.append(weighted * x_weight)
     samples = (batch * count * heads, levels * points * 4)
     return torch.stack(rows, -1).view(samples), torch.stack(row_weights, -1).view(samples)
+
+
+@lru_cache(maxsize=32)
+def _level_table(sizes: tuple[Size, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of each level its (w, h), (L, 2) float32, and its first row, (L,) int32; copied to the device once a size."""
+    starts = [sum(h * w for h, w in sizes[:level]) for level in range(len(sizes))]
+    with torch.inference_mode(False):  # the cached tensors must serve training as well
+        sides = torch.tensor([(w, h) for h, w in sizes], dtype=torch.float32)
+        return sides.to(device), torch.tensor(starts, dtype=torch.int32).to(device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor
 from dvis_cli.structures import Geometry
 
 from .cells import Cells, neighbours
+from .transfer import send
 
 COARSE = 32  # cells of the longer side of a coarse mask
 ABSENT = -30.0  # logit of a mask that is empty: a probability of 1e-13
@@ -80,8 +82,8 @@ class FrameMasks:
 
     Args:
         views: of each view the masks of the tubes that have a query in it, in the order of the tubes.
-        members: (N, S) int64, the tubes' queries, -1 where a tube has none in a view. Not used with a single view,
-            where every query is a tube.
+        members: (N, S) int64 on the CPU, the tubes' queries, -1 where a tube has none in a view. Not used with a
+            single view, where every query is a tube.
     """
 
     def __init__(self, views: Sequence[ViewMasks], members: Tensor | None = None) -> None:
@@ -90,6 +92,15 @@ class FrameMasks:
         if members is not None and len(views) > 1:
             inside = (members >= 0).long()
             self._before = torch.cat((inside.new_zeros(1, len(views)), inside.cumsum(dim=0))).T.tolist()
+
+    @property
+    def device(self) -> torch.device:
+        return self.views[0].features.device
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the output in pixels."""
+        return self.views[0].geometry.output
 
     def __len__(self) -> int:
         return len(self.views[0]) if len(self.views) == 1 or self.members is None else len(self.members)
@@ -132,15 +143,19 @@ class Tubes:
     Attributes:
         class_probs: (N, K+1) float32, "no object" last. Rows need not add up to 1 (offline: `offline_class_probs`).
         weights: (N,) float32 in 0..1: how much the class probabilities of a tube count as its score.
-        masks: from a frame of the horizon (0, 1, ...) and some tubes (n,) int64 to their masks.
+        masks: from a frame of the horizon (0, 1, ...) and some tubes (n,) int64 to their masks, on the model's device.
         numbers: from some tubes (n,) int64 to a number of each that it had in earlier horizons, too. Called once a
             horizon, with the tubes that the task keeps.
+        close: gives memory and disk space back; no masks after that.
+
+    All tensors but the masks' are on the CPU, where decisions are made.
     """
 
     class_probs: Tensor
     weights: Tensor
     masks: Callable[[int, Tensor], FrameMasks]
     numbers: Callable[[Tensor], list[int]]
+    close: Callable[[], None] = lambda: None
 
 
 def mean_masks(members: Tensor, masks: Iterable[Tensor]) -> Tensor:
@@ -150,7 +165,7 @@ def mean_masks(members: Tensor, masks: Iterable[Tensor]) -> Tensor:
     is that mask, bit for bit.
 
     Args:
-        members: (N, S) int64: -1 where a tube has no query in a view.
+        members: (N, S) int64 on the CPU: -1 where a tube has no query in a view.
         masks: of each view in turn, (n, height, width): of the tubes that have a query in it, in the order of
             the tubes. Made one view at a time, so that two views' masks never wait together.
 
@@ -159,20 +174,26 @@ def mean_masks(members: Tensor, masks: Iterable[Tensor]) -> Tensor:
     """
     present = members >= 0
     shares = 1 / present.sum(dim=1)
-    seen = torch.zeros(len(members), dtype=torch.bool, device=members.device)
+    seen = torch.zeros(len(members), dtype=torch.bool)
     first: Tensor | None = None
     change: Tensor | None = None
     for inside, part in zip(present.T, masks, strict=True):
         if first is None:
             first = part.new_zeros((len(members), *part.shape[1:]))
         new, again = inside & ~seen, inside & seen
-        first[new] = part[new[inside]]
+        first[_rows(new, part.device)] = part[_rows(new[inside], part.device)]
         if again.any():
             change = torch.zeros_like(first) if change is None else change
-            change[again] += part[again[inside]] - first[again]
+            rows = _rows(again, part.device)
+            change[rows] += part[_rows(again[inside], part.device)] - first[rows]
         seen |= inside
     assert first is not None, "no views"
-    return first if change is None else first + change * shares[:, None, None]
+    return first if change is None else first + change * send(shares, first.device)[:, None, None]
+
+
+def _rows(chosen: Tensor, device: torch.device) -> Tensor:
+    """Where (N,) bool on the CPU is true, on the device."""
+    return send(chosen.nonzero()[:, 0], device)
 
 
 def coarse_masks(embeds: Tensor, features: Tensor, side: int = COARSE) -> Tensor:
@@ -188,17 +209,19 @@ def coarse_masks(embeds: Tensor, features: Tensor, side: int = COARSE) -> Tensor
     height, width = features.shape[-2:]
     shrink = max(1.0, max(height, width) / side)
     down, across = (
-        _cell_means(size, max(1, round(size / shrink))).to(features.device) for size in (height, width)
+        _cell_means(size, max(1, round(size / shrink)), features.device) for size in (height, width)
     )
     return torch.einsum("tqc,tchw->tqhw", embeds.float(), down @ features.float() @ across.T)
 
 
-def _cell_means(size: int, cells: int) -> Tensor:
+@lru_cache(maxsize=16)
+def _cell_means(size: int, cells: int, device: torch.device) -> Tensor:
     """(cells, size) float32: row k averages the pixels that the k-th of `cells` equal parts touches."""
-    edges = torch.arange(cells + 1) * size
-    pixels = torch.arange(size)
-    inside = (pixels >= edges[:-1, None] // cells) & (pixels < -(-edges[1:, None] // cells))
-    return inside / inside.sum(dim=1, keepdim=True)
+    with torch.inference_mode(False):  # the cached tensor must serve training as well
+        edges = torch.arange(cells + 1) * size
+        pixels = torch.arange(size)
+        inside = (pixels >= edges[:-1, None] // cells) & (pixels < -(-edges[1:, None] // cells))
+        return (inside / inside.sum(dim=1, keepdim=True)).to(device)
 
 
 def mask_probabilities(logits: Tensor, geometry: Geometry) -> Tensor:
@@ -227,8 +250,8 @@ def band_probabilities(logits: Tensor, geometry: Geometry, rows: slice) -> Tenso
     first = int(lower[0])
     source = _resized_rows(logits, geometry, first, int(upper[-1]) + 1).sigmoid()
     wide = _bilinear(source[None], (source.shape[1], geometry.output[1]))[0]
-    weight = weight.to(wide)[:, None]
-    lower, upper = (lower - first).to(wide.device), (upper - first).to(wide.device)
+    weight = send(weight, wide.device)[:, None]
+    lower, upper = send(lower - first, wide.device), send(upper - first, wide.device)
     return wide[:, lower] * (1 - weight) + wide[:, upper] * weight
 
 

@@ -19,6 +19,8 @@ from dvis_cli.tracker.in_place import InPlaceTracker
 from dvis_cli.tracker.plus import PlusTracker
 from dvis_cli.tracker.tracker import ReferringTracker
 
+from .placement import tf32
+
 
 def refuse_missing_parts(wanted: Mode, most: ModelConfig, who: str) -> None:
     """Raise `UsageError` where `wanted` is more than `who` can do, which is `most`."""
@@ -83,7 +85,10 @@ class DvisModel(nn.Module):
 
         `memory` is that of the output for the frames before, None at the beginning of a video.
         """
-        frames = frames.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        frames, fast = frames.to(self.device), self.precision == "bf16"
+        with (
+            tf32(fast and self.device.type == "cuda"),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=fast),
+        ):
             output: SegmenterOutput = self.segmenter(frames, memory)
             return output

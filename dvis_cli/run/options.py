@@ -119,13 +119,37 @@ class SegmentOptions:
         parse=parse_names,
     )
     overlay: OverlayChoice = option("blend", "The overlay video's style.")
+    report: bool = option(
+        False,
+        "Write report.html: a page that plays the film with its objects.",
+        flags=("--report",),
+    )
     maps: bool = option(
         True,
         "Write the PNG maps; of instances, the masks.",
         flags=("--maps/--no-maps", "--panoptic/--no-panoptic"),
     )
     segments: bool = option(True, "Write segments.json.")
+    format: tuple[str, ...] | None = option(
+        None,
+        "Other tools' formats, in exports/: coco, cvat, matte:webm, ... (see dvis export FORMAT).",
+        metavar="NAME,NAME,...",
+        parse=parse_names,
+    )
+    only: tuple[str, ...] | None = option(
+        None,
+        "Export these classes or segment ids only.",
+        metavar="NAME|ID,...",
+        parse=parse_names,
+    )
+    per_object: bool = option(False, "Export a file for each segment.", flags=("--per-object",))
+    images: bool = option(False, "Export the frames as JPEG, too.", flags=("--images",))
     overwrite: bool = option(False, "Replace earlier results. Default: refuse.", changes_result=False)
+    batch: int | None = option(
+        None,
+        "Frames that the network sees at once; halved where memory runs out. Default: 4 on a GPU, 1 on a CPU.",
+        changes_result=False,
+    )
     threads: int | None = option(
         None, "CPU threads of the network. Default: all cores.", changes_result=False
     )
@@ -137,7 +161,7 @@ class SegmentOptions:
                 raise UsageError(
                     f"{name} {getattr(self, name)!r}: choose one of {', '.join(filter(None, choices))}"
                 )
-        for name in ("short_side", "stride", "max_frames", "window", "horizon", "top_k", "threads"):
+        for name in ("short_side", "stride", "max_frames", "window", "horizon", "top_k", "batch", "threads"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UsageError(f"{name.replace('_', '-')} {value} must be at least 1")
         for name in ("score_threshold", "overlap_threshold"):
@@ -147,9 +171,13 @@ class SegmentOptions:
             raise UsageError(f"memory-budget {self.memory_budget} bytes must not be negative")
         if not (math.isfinite(self.folder_fps) and self.folder_fps > 0):
             raise UsageError(f"folder-fps {self.folder_fps} must be more than 0")
-        if not (self.maps or self.segments or self.overlay != "none"):
-            raise UsageError("nothing to write: no maps, no segments.json and no overlay leave no output")
-        _ = self.selection
+        if not (self.maps or self.segments or self.overlay != "none" or self.report):
+            raise UsageError("nothing to write: no maps, no segments.json, no overlay and no report")
+        if self.format is not None and not (self.maps and self.segments):
+            raise UsageError(
+                "--format needs the maps and segments.json: leave out --no-maps and --no-segments"
+            )
+        _ = self.selection, self.soft
         self.short_sides(REPORT_PAIR[0])
 
     @property
@@ -160,11 +188,24 @@ class SegmentOptions:
         return Selection(self.start, self.end, self.stride, self.max_frames, self.video_track)
 
     @property
+    def soft(self) -> bool:
+        """Whether a format has edges that follow the mask probabilities."""
+        if self.format is None:
+            if self.only or self.per_object or self.images:
+                raise UsageError("--only, --per-object and --images are for --format: name one")
+            return False
+        from dvis_cli.export.formats import parse_formats
+
+        return self.task == "panoptic" and any(chosen.format.edges for chosen in parse_formats(self.format))
+
+    @property
     def outputs(self) -> Outputs:
         """Which files to write."""
         from dvis_cli.writers.video_folder import Outputs
 
-        return Outputs(self.maps, self.segments, None if self.overlay == "none" else self.overlay)
+        return Outputs(
+            self.maps, self.segments, None if self.overlay == "none" else self.overlay, self.report
+        )
 
     def short_sides(self, own: int) -> tuple[int, ...]:
         """The scales in pixels, those nearest to the model's own short side first: it is the reference."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -53,6 +55,20 @@ def forbid_tf32() -> None:
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Where `allowed`, fp32 products on NVIDIA hardware are made in TF32 for a while; then as before."""
+    if not allowed:
+        yield
+        return
+    product = torch.backends.cuda.matmul
+    before, product.fp32_precision = product.fp32_precision, "tf32"
+    try:
+        yield
+    finally:
+        product.fp32_precision = before
+
+
 def memory_budget(device: torch.device) -> int:
     """Bytes of waiting data to keep in RAM.
 
@@ -60,6 +76,17 @@ def memory_budget(device: torch.device) -> int:
     that this process may use.
     """
     return CPU_BUDGET if device.type == "cpu" else memory_limit() // 4
+
+
+def device_budget(device: torch.device) -> int:
+    """Bytes of mask features that may stay on a GPU: a third of what is free, the rest is for the networks."""
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+        device
+    )  # this process has it already
+    return (free + unused) // 3
 
 
 def batch_size(device: torch.device) -> int:

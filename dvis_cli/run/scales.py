@@ -6,66 +6,134 @@ frames -> each view: segmenter, state.py -> (horizon full) overlaps, frame by fr
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from dvis_cli.errors import DvisWarning
 from dvis_cli.fusion.grid import CoarseGrid, OverlapSums
 from dvis_cli.fusion.matching import Candidates
 from dvis_cli.fusion.names import TubeNames
 from dvis_cli.fusion.tubes import DEFAULTS, FusionSettings, fuse
 from dvis_cli.layers.masks import FrameMasks, Tubes, ViewMasks
-from dvis_cli.structures import View
+from dvis_cli.layers.transfer import fetch, send
+from dvis_cli.structures import SegmenterOutput, View
 
+from .features import Features
 from .model import DvisModel
 from .settings import RunSettings
-from .spool import Spool
 from .state import QueryState
 
 CANDIDATE = 0.1  # class probability from which a query may be part of a tube
 
 
-class Scale:
-    """One view of a video: its queries (`state`) and, in a spool, the mask features of a horizon.
+class BatchSize:
+    """Frames that the segmenter sees at once: as many as the settings say, until memory runs out."""
+
+    def __init__(self, frames: int) -> None:
+        self.frames = frames
+
+    def halve(self, tried: int) -> None:
+        """So many frames were too many."""
+        self.frames = tried // 2
+        warnings.warn(
+            f"out of memory with {tried} frames at once: going on with {self.frames} (--batch)",
+            DvisWarning,
+            stacklevel=2,
+        )
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+class ScaleHorizon:
+    """What one view keeps of a horizon, to make masks of until its decision is made.
 
     Args:
-        budget: bytes of mask features kept in RAM.
+        state: whose `horizon` it is.
+        features: empty.
     """
 
-    def __init__(self, model: DvisModel, view: View, settings: RunSettings, budget: int) -> None:
-        self.model, self.view = model, view
+    def __init__(self, view: View, state: QueryState, features: Features) -> None:
+        self.view, self.features, self.frames = view, features, 0
+        self._state, self._queries = state, state.horizon
+        # The last rows that masks were made of, here and there.
+        self._sent: tuple[Tensor, Tensor] | None = None
+
+    def put(self, features: Sequence[Tensor] | Tensor) -> None:
+        """Keep the mask features of the next frames, (T, C, h, w)."""
+        for frame in features:
+            self.features.put(self.frames, frame)
+            self.frames += 1
+
+    def masks(self, frame: int, queries: Tensor) -> ViewMasks:
+        """The masks of `queries` (N,) int64, on the CPU, in a frame of the horizon."""
+        # They are the same for all frames of a panoptic decision.
+        if self._sent is None or self._sent[0] is not queries:
+            self._sent = queries, send(queries, self.features.device)
+        features, rows = self.features.get(frame), self._sent[1]
+        embeds = self._state.mask_embeds(frame, rows, self._queries)
+        present = self._queries.present[frame][rows] if self._queries.present else None
+        return ViewMasks(embeds, features, self.view.geometry, self.view.mirrored, present)
+
+
+class Scale:
+    """One view of a video: its queries (`state`) and what it keeps of the present horizon.
+
+    Args:
+        rooms: bytes of mask features that may stay on the device, and in RAM.
+        batch: shared by all views.
+    """
+
+    def __init__(
+        self, model: DvisModel, view: View, settings: RunSettings, rooms: tuple[int, int], batch: BatchSize
+    ) -> None:
+        self.model, self.view, self._batch = model, view, batch
         self.state = QueryState(model, settings)
         self._memory: Tensor | None = None  # of a segmenter that has one
-        self._features = Spool(budget)
-        self._frames = 0  # of the horizon, so far
+        self._rooms = rooms
+        self.horizon = self._new_horizon()
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Segment and track the next frames, each (3, H, W) and preprocessed."""
-        output = self.model.segment(torch.stack(list(tensors)), self._memory)
-        self._memory = output.memory
-        self.state.add(output)
-        for index, features in enumerate(self.state.mask_features(output), start=self._frames):
-            self._features.put(index, _to_numpy(features))
-        self._frames += len(tensors)
+        left = list(tensors)
+        while left:
+            part = left[: self._batch.frames]
+            output = self._segment(part)
+            if output is None:
+                # Only now: the failed attempt's tensors are gone.
+                if self.horizon.features.leave_device():
+                    self._rooms = 0, self._rooms[1]
+                else:
+                    self._batch.halve(len(part))
+                continue
+            self._memory = output.memory
+            self.state.add(output)
+            self.horizon.put(self.state.mask_features(output))
+            del left[: len(part)]
 
-    def masks(self, frame: int, queries: Tensor) -> ViewMasks:
-        """The masks of `queries` (N,) int64 in a frame of the horizon."""
-        features = _to_tensor(self._features.get(frame)).to(self.model.device)
-        embeds, present = self.state.mask_embeds(frame, queries), self.state.present(frame, queries)
-        return ViewMasks(embeds, features, self.view.geometry, self.view.mirrored, present)
+    def _segment(self, frames: Sequence[Tensor]) -> SegmenterOutput | None:
+        """The segmenter on some frames; None where memory runs out, though fewer or nothing else there might do."""
+        try:
+            return self.model.segment(torch.stack(list(frames)), self._memory)
+        except torch.OutOfMemoryError:
+            if len(frames) == 1 and not self.horizon.features.any_on_device:
+                raise
+            return None
 
     def start_horizon(self) -> None:
-        """Forget the decided frames; identities go on."""
-        self._features.clear()
+        """Begin with the next frames; identities go on. The horizon before stays readable until it is closed."""
         self.state.start_horizon()
-        self._frames = 0
+        self.horizon = self._new_horizon()
 
     def close(self) -> None:
-        """Give memory and disk space back."""
-        self._features.clear()
+        """Give memory and disk space of the present horizon back."""
+        self.horizon.features.clear()
+
+    def _new_horizon(self) -> ScaleHorizon:
+        return ScaleHorizon(self.view, self.state, Features(self.model.device, *self._rooms))
 
 
 class Scales:
@@ -87,7 +155,8 @@ class Scales:
         budget = (
             settings.memory_budget // 2 // len(views)
         )  # the other half is for what waits in `WaitingFrames`
-        self.scales = [Scale(model, view, settings, budget) for view in views]
+        on_device, batch = settings.device_budget // len(views), BatchSize(settings.batch)
+        self.scales = [Scale(model, view, settings, (on_device, budget), batch) for view in views]
         # Where sums over queries decide, as they do for semantic maps, what is there twice must count twice.
         self.fusion = replace(fusion, repeat=math.inf) if settings.task == "semantic" else fusion
         # The panoptic decision has a threshold; the others use whatever there is, by its score.
@@ -106,12 +175,22 @@ class Scales:
 
     @torch.inference_mode()
     def tubes(self) -> Tubes:
-        """End the horizon: refine every view, then fuse. Readable until the next `start_horizon`."""
-        probs = [scale.state.finish_horizon() for scale in self.scales]
+        """End the horizon: refine every view, then fuse. Readable until it is closed, also beside the next horizon.
+
+        What is decided from is on the CPU; masks are made on the model's device.
+        """
+        probs = fetch(*(scale.state.finish_horizon() for scale in self.scales))
+        horizons = [scale.horizon for scale in self.scales]
+
+        def close() -> None:
+            for horizon in horizons:
+                horizon.features.clear()
+
         if len(self.scales) == 1:  # nothing to fuse: every query is a tube, and its row the number
-            (only,) = self.scales
-            weights = torch.ones_like(probs[0][:, 0])
-            return Tubes(probs[0], weights, lambda n, rows: FrameMasks([only.masks(n, rows)]), Tensor.tolist)
+            weights, only = torch.ones_like(probs[0][:, 0]), horizons[0]
+            return Tubes(
+                probs[0], weights, lambda n, rows: FrameMasks([only.masks(n, rows)]), Tensor.tolist, close
+            )
         candidates = [self._candidates(*one) for one in zip(self.scales, probs, strict=True)]
         fused = fuse(candidates, self._overlaps(candidates), self._confident, self.fusion)
         members, class_probs, weights = fused.members, fused.class_probs, fused.weights
@@ -120,12 +199,13 @@ class Scales:
         return Tubes(
             class_probs,
             weights,
-            lambda frame, tubes: self._masks(frame, members[tubes]),
+            lambda frame, tubes: _masks(horizons, frame, members[tubes]),
             lambda tubes: self._numbers(members, tubes),
+            close,
         )
 
     def start_horizon(self) -> None:
-        """Forget the decided frames; identities go on."""
+        """Begin with the next frames; identities go on."""
         for scale in self.scales:
             scale.start_horizon()
         self._fused += self._frames
@@ -136,11 +216,6 @@ class Scales:
         for scale in self.scales:
             scale.close()
 
-    def _masks(self, frame: int, members: Tensor) -> FrameMasks:
-        """members: (N, S) int64."""
-        columns = zip(self.scales, members.T, strict=True)
-        return FrameMasks([scale.masks(frame, column[column >= 0]) for scale, column in columns], members)
-
     def _numbers(self, members: Tensor, tubes: Tensor) -> list[int]:
         once = tubes.unique()
         numbers = dict(zip(once.tolist(), self._names.of(members[once]), strict=True))
@@ -150,8 +225,9 @@ class Scales:
         """The queries of a view that are something real with a probability above the bar."""
         bar = -1.0 if self._confident is None else min(CANDIDATE, self._confident)
         rows = (class_probs[:, :-1].amax(dim=1) > bar).nonzero().squeeze(1)
-        embeds = torch.stack([queries[rows].float() for queries in scale.state.queries]).mean(dim=0)
-        return Candidates(rows, class_probs[rows], embeds)
+        there = send(rows, scale.model.device)
+        embeds = torch.stack([queries[there].float() for queries in scale.state.horizon.queries]).mean(dim=0)
+        return Candidates(rows, class_probs[rows], embeds.cpu())
 
     def _overlaps(self, candidates: Sequence[Candidates]) -> Tensor:
         """(N, N): sums over the horizon for any two candidates, one frame's masks at a time."""
@@ -159,20 +235,14 @@ class Scales:
         for frame in range(self._frames):
             masks = []
             for view, (scale, found) in enumerate(zip(self.scales, candidates, strict=True)):
-                own = scale.masks(frame, found.queries)
+                own = scale.horizon.masks(frame, found.queries)
                 masks.append(self._grid.masks(view, own.embeds, own.features))
             sums.add(masks)
             self._on_fused(self._fused + frame + 1)
         return sums.products
 
 
-def _to_numpy(features: Tensor) -> np.ndarray:
-    """A copy on the CPU; bf16, which numpy does not have, as its bits."""
-    features = features.detach().cpu()
-    return (features.view(torch.int16) if features.dtype == torch.bfloat16 else features).numpy().copy()
-
-
-def _to_tensor(array: np.ndarray) -> Tensor:
-    """The inverse of `_to_numpy`."""
-    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-    return tensor.view(torch.bfloat16) if tensor.dtype == torch.int16 else tensor
+def _masks(horizons: Sequence[ScaleHorizon], frame: int, members: Tensor) -> FrameMasks:
+    """members: (N, S) int64."""
+    columns = zip(horizons, members.T, strict=True)
+    return FrameMasks([horizon.masks(frame, column[column >= 0]) for horizon, column in columns], members)

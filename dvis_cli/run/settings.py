@@ -22,7 +22,7 @@ from dvis_cli.video.views import plan_views
 
 from .model import DvisModel
 from .options import SegmentOptions
-from .placement import batch_size, memory_budget
+from .placement import batch_size, device_budget, memory_budget
 
 DEFAULT_TOP_K = 20  # tubes of instance segmentation; what the official code keeps
 
@@ -36,10 +36,12 @@ class RunSettings:
     window: int = DecisionConfig.window  # frames the refiner sees at once
     horizon: int = DecisionConfig.window  # frames decided together; at least the window
     memory_budget: int = 64 * 2**20  # bytes of waiting data kept in RAM; more goes to a temporary file
+    device_budget: int = 0  # bytes of mask features that stay on a GPU
     score_threshold: float = 0.8
     overlap_threshold: float = 0.8
     top_k: int = DEFAULT_TOP_K  # instance: tubes kept of a horizon
     classes: frozenset[int] | None = None  # contiguous classes that are shown, None: all
+    soft: bool = False  # panoptic: frames come with their soft edges
     batch: int = 1  # frames the segmenter sees at once
 
     def __post_init__(self) -> None:
@@ -66,11 +68,13 @@ def settings_for(model: DvisModel, options: SegmentOptions) -> RunSettings:
         window=window,
         horizon=options.horizon or max(window, decision.window),
         memory_budget=memory_budget(model.device) if budget is None else budget,
+        device_budget=device_budget(model.device),
         score_threshold=decision.score_threshold if score is None else score,
         overlap_threshold=decision.overlap_threshold if overlap is None else overlap,
         top_k=options.top_k or DEFAULT_TOP_K,
         classes=select_classes(model.categories, options.classes) if options.classes else None,
-        batch=batch_size(model.device),
+        soft=options.soft,
+        batch=options.batch or batch_size(model.device),
     )
 
 
@@ -99,7 +103,7 @@ def task_for(model: DvisModel, settings: RunSettings, size: tuple[int, int]) -> 
     if settings.task == "semantic":
         return SemanticTask(model.categories, size, settings.classes)
     thresholds = (settings.score_threshold, settings.overlap_threshold)
-    return PanopticTask(model.categories, size, *thresholds, settings.classes)
+    return PanopticTask(model.categories, size, *thresholds, settings.classes, settings.soft)
 
 
 def describe(

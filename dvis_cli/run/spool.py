@@ -47,6 +47,10 @@ class WaitingFrames:
         """Keep what was decided of the frame at `index` of the horizon."""
         self._spool.put(("decided", index), decided)
 
+    def close(self) -> None:
+        """Give memory and disk space back."""
+        self._spool.clear()
+
     def take(self) -> Iterator[tuple[Frame, np.ndarray]]:
         """Each whole frame with what was decided of it; then memory and disk space are given back."""
         with self._spool as spool:

@@ -8,26 +8,36 @@ The networks have no state: what they need of earlier frames is kept here and ha
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from dvis_cli.refiner.presence import judge_presence, odds_of_something
 from dvis_cli.structures import RefinedTracks, SegmenterOutput, TrackerState, Tracks
-from dvis_cli.tracker.matching import match_direct
+from dvis_cli.tracker.matching import match_frames
 from dvis_cli.tracker.memory import Memory, orders_with_memory
 
 from .model import DvisModel
 from .settings import RunSettings
 
 
+@dataclass
+class HorizonQueries:
+    """Of each frame of one horizon; may be read while the next horizon is under way.
+
+    Masks come from the queries, and where the refiner's masks are blended with the tracker's, from the tracks too.
+    """
+
+    queries: list[Tensor] = field(default_factory=list)  # (Q, C) in track order, after the last norm
+    tracks: list[Tensor] = field(default_factory=list)  # (Q, C)
+    present: list[Tensor] = field(default_factory=list)  # (Q,) bool, where presence is judged
+
+
 class QueryState:
     """The queries of one view: which is matched to which, and the classes so far.
 
     It keeps Q x C numbers a frame for the frames of a horizon, and the tracker's state.
-
-    Attributes:
-        queries: (Q, C) a frame of the horizon, in track order, after the last norm.
     """
 
     def __init__(self, model: DvisModel, settings: RunSettings) -> None:
@@ -41,11 +51,7 @@ class QueryState:
         self._logit_sum: Tensor | float = 0.0  # (Q, K+1) over the frames of the horizon
         self._refined_probs: Tensor | float = 0.0  # (Q, K+1), weighted by frames
         self._frames = 0
-        # (Q, C) a frame of the horizon, after the norm: masks come from these, and where the refiner's masks are
-        # blended with the tracker's, from the tracks too.
-        self.queries: list[Tensor] = []
-        self._tracks: list[Tensor] = []
-        self._present: list[Tensor] = []  # (Q,) bool a frame, where presence is judged
+        self.horizon = HorizonQueries()
 
     def add(self, output: SegmenterOutput) -> None:
         """Take in the next frames."""
@@ -64,21 +70,20 @@ class QueryState:
         return offline_class_probs(self._refined_probs / self._frames, online)  # type: ignore[arg-type]
 
     def start_horizon(self) -> None:
-        """Forget the decided frames; identities go on."""
+        """Begin with the next frames; identities go on."""
         self._logit_sum = self._refined_probs = 0.0
         self._frames = 0
-        self.queries.clear()
-        self._tracks.clear()
-        self._present.clear()
+        self.horizon = HorizonQueries()
 
     def mask_features(self, output: SegmenterOutput) -> Tensor:
         """(T, C, h, w): what the mode's mask embeddings are multiplied with."""
         online = self.model.tracker if self.settings.mode == "online" else None
         return output.mask_features if online is None else online.mask_features(output)
 
-    def mask_embeds(self, frame: int, kept: Tensor) -> Tensor:
-        """(N, C) mask embeddings of the kept queries in a frame of the horizon."""
-        model, queries = self.model, self.queries[frame]
+    def mask_embeds(self, frame: int, kept: Tensor, horizon: HorizonQueries | None = None) -> Tensor:
+        """(N, C) mask embeddings of the kept queries in a frame of the horizon; None is the present one."""
+        horizon = horizon or self.horizon
+        model, queries = self.model, horizon.queries[frame]
         if self.settings.mode == "minvis":
             decoder = model.query_decoder
             embeds: Tensor = decoder.mask_head(decoder.heads_see(queries[kept]))
@@ -91,12 +96,8 @@ class QueryState:
         if not self._blended:
             return embeds
         # Masks are linear in their embeddings: the mean of these is the mean of the masks' logits.
-        tracked: Tensor = model.tracker.mask_head(self._tracks[frame][kept])
+        tracked: Tensor = model.tracker.mask_head(horizon.tracks[frame][kept])
         return tracked.lerp(embeds, model.config.refiner.blend)
-
-    def present(self, frame: int, kept: Tensor) -> Tensor | None:
-        """(N,) bool: which of the kept queries are there in a frame of the horizon; None where that is not judged."""
-        return self._present[frame][kept] if self._present else None
 
     @property
     def _blended(self) -> bool:
@@ -109,15 +110,14 @@ class QueryState:
 
     def _match(self, output: SegmenterOutput) -> None:
         """MinVIS: put each frame's queries in the order of the last frame's."""
-        matched_by, logits = self.model.query_decoder.matched_by, []
-        for queries, class_logits in zip(output.queries, output.class_logits, strict=True):
-            if self._last is not None:
-                order = match_direct(matched_by(self._last), matched_by(queries)).to(queries.device)
-                queries, class_logits = queries[order], class_logits[order]
-            self._last = queries
-            self.queries.append(queries)
-            logits.append(class_logits)
-        self._count(torch.stack(logits))
+        matched_by = self.model.query_decoder.matched_by
+        last = None if self._last is None else matched_by(self._last)[None]
+        orders = match_frames(matched_by(output.queries)[None], last)[0]
+        frames = zip(output.queries, orders, strict=True)
+        self.horizon.queries.extend(queries[order] for queries, order in frames)
+        self._last = self.horizon.queries[-1]
+        pairs = zip(output.class_logits, orders, strict=True)
+        self._count(torch.stack([class_logits[order] for class_logits, order in pairs]))
 
     def _track(self, output: SegmenterOutput) -> None:
         tracker = self.model.tracker
@@ -128,7 +128,7 @@ class QueryState:
         tracks, self._tracker_state = tracker(queries[None], self._tracker_state, orders)
         self._count(tracks.class_logits[0])
         if self.settings.mode == "online":
-            self.queries.extend(tracks.queries[0])
+            self.horizon.queries.extend(tracks.queries[0])
             return
         odds = odds_of_something(output.class_logits).gather(1, tracks.indices[0])
         inputs = (part[0] for part in tracker.refiner_inputs(queries[None], tracks))
@@ -155,11 +155,12 @@ class QueryState:
         tracks, memory, odds = (torch.stack(part) for part in zip(*self._recent, strict=True))
         tracks = tracks[None]
         refined: RefinedTracks = refiner(tracks, memory[None])
-        self.queries.extend(refined.queries[0, -self._unrefined :])
+        horizon, presence = self.horizon, self.model.config.refiner.presence
+        horizon.queries.extend(refined.queries[0, -self._unrefined :])
         if self._blended:
-            self._tracks.extend(tracks[0, -self._unrefined :])
-        if self.model.config.refiner.presence:
-            self._present.extend(judge_presence(odds, self.model.config.refiner.presence)[-self._unrefined :])
+            horizon.tracks.extend(tracks[0, -self._unrefined :])
+        if presence:
+            horizon.present.extend(judge_presence(odds, presence)[-self._unrefined :])
         probabilities = refined.class_logits[0].float().softmax(dim=-1)
         self._refined_probs = self._refined_probs + probabilities * self._unrefined
         self._unrefined = 0

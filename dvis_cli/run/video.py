@@ -6,15 +6,19 @@ frames -> network, a batch at a time -> (horizon full) task -> finished frames -
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dvis_cli.export.python import coco_document, masks_of
+from dvis_cli.layers.transfer import accelerated
 from dvis_cli.structures import FinishedFrame, Frame, Segment, VideoInfo, View
 from dvis_cli.threads import ahead
 from dvis_cli.video import VideoSource, open_video
@@ -24,6 +28,8 @@ from dvis_cli.writers.frame_files import frame_files
 from dvis_cli.writers.instance_picture import SHOWN_FROM
 from dvis_cli.writers.video_folder import VideoFolderWriter
 
+from .exporting import exporter
+from .horizon import FullHorizon
 from .loading import load_for
 from .model import DvisModel
 from .options import SegmentOptions
@@ -72,6 +78,18 @@ class SegmentedVideo:
             pass
         return self.task.segments
 
+    def to_coco(self, stuff: bool = False) -> dict[str, Any]:
+        """COCO's `images`, `annotations` (run lengths, `track_id`) and `categories`; runs the video
+
+        Args:
+            stuff: whether stuff is annotated, too.
+        """
+        return coco_document(self, self.info, stuff)
+
+    def masks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+        """(len(ids), height, width) bool of every frame: where each of these segments is. Runs the video."""
+        return masks_of(self, ids)
+
     def close(self) -> None:
         """Stop early and free what waits."""
         self._finished.close()
@@ -79,36 +97,44 @@ class SegmentedVideo:
     def _run(self, source: Iterator[tuple[Frame, Inputs]]) -> Generator[FinishedFrame, None, None]:
         """Frames of a decided horizon come out between the batches of the next one, to be written meanwhile."""
         horizon, budget = self.settings.horizon, self.settings.memory_budget // 4
-        finished: Iterator[FinishedFrame] = iter(())
-        waiting = WaitingFrames(budget)
+        waiting, full, pool = WaitingFrames(budget), None, self._pool()
         try:
             while batch := list(islice(source, min(self.settings.batch, horizon - len(waiting)))):
                 self.network.add([inputs for _, inputs in batch])
                 self._progress("network", batch[-1][0].index + 1)
                 for frame, _ in batch:
                     waiting.add(frame)
-                yield from islice(finished, len(batch))
+                if full:  # it began late: twice as many come out as go in
+                    yield from full.take(2 * len(batch))
                 if len(waiting) == horizon:
-                    yield from finished
-                    finished, waiting = self._decide(waiting), WaitingFrames(budget)
-            yield from finished
+                    yield from full.take() if full else ()
+                    full, waiting = self._end_horizon(waiting, pool), WaitingFrames(budget)
+            yield from full.take() if full else ()
             if len(waiting):
-                yield from self._decide(waiting)
+                full = self._end_horizon(waiting, None)
+                yield from full.take()
         finally:
+            waiting.close()
+            if full:
+                full.stop()
+            if pool:
+                pool.shutdown()
             self.network.close()
             if isinstance(source, Generator):
                 source.close()
 
+    def _pool(self) -> Executor | None:
+        """Where horizons are decided on: beside the network on a CPU; on a GPU both would wait for the same."""
+        return None if accelerated(self.model.device) else ThreadPoolExecutor(1, "dvis-decide")
+
     @torch.inference_mode()
-    def _decide(self, waiting: WaitingFrames) -> Iterator[FinishedFrame]:
-        """Decide on a horizon now; its frames are finished one at a time, when they are taken."""
-        decision = self.task.decide(self.network.tubes())
-        for index, frame in enumerate(waiting.frames):
-            self._progress("masks", frame.index + 1)
-            waiting.decide(index, decision.frame(index))
-        decision.close()
+    def _end_horizon(self, waiting: WaitingFrames, pool: Executor | None) -> FullHorizon:
+        """Have a horizon decided on, and begin with the next."""
+        tubes = self.network.tubes()
+        tell = partial(self._progress, "masks")
+        full = FullHorizon(self.task.decide(tubes), tubes, waiting, pool, tell)
         self.network.start_horizon()
-        return (decision.finish(frame, decided) for frame, decided in waiting.take())
+        return full
 
 
 def segment_video(
@@ -139,12 +165,9 @@ def segment_video(
         source = open_video(source, options.selection, folder_fps=options.folder_fps)
     if not isinstance(model, DvisModel):
         model = load_for(options if model is None else replace(options, model=str(model)))
-    settings, views, size = (
-        settings_for(model, options),
-        views_for(model, options, source.info),
-        model.config.input,
-    )
-    inputs = ((frame, preprocess_views(frame.rgb, views, size.mean, size.std)) for frame in source)
+    settings, views = settings_for(model, options), views_for(model, options, source.info)
+    norm = model.config.input.mean, model.config.input.std
+    inputs = ((frame, preprocess_views(frame.rgb, views, *norm, model.device)) for frame in source)
     prefetched, facts = ahead(inputs, PREFETCH_FRAMES, "decode"), describe(model, settings, options, views)
     return SegmentedVideo(source.info, prefetched, model, views, settings, on_progress, facts)
 
@@ -160,7 +183,7 @@ def save_video(
     on_progress: OnProgress | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Segment a video and write `OUT/<name>/`: PNG maps (or masks.jsonl), segments.json and an overlay video.
+    """Segment a video and write `OUT/<name>/`: PNG maps (or masks.jsonl), segments.json, an overlay video, exports.
 
     Args:
         source, model, options, on_progress, changes: as for `segment_video`.
@@ -178,6 +201,7 @@ def save_video(
     video = segment_video(source, model, options, on_progress=on_progress)
     target = Path(out) / (safe_name(video.info.name) if name is None else name)
     check_target(target, options.overwrite)
+    finishing = exporter(options, video.model.categories, Path(source), on_progress)
     writer = VideoFolderWriter(
         target,
         replace(video.info, path=source_path or video.info.path),
@@ -187,6 +211,7 @@ def save_video(
         audio_from=Path(source) if video.info.has_audio else None,
         files=frame_files(options.task, video.model.categories),
         shown_from=video.settings.score_threshold or SHOWN_FROM,
+        finishing=finishing,
     )
     try:
         with writer:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dvis_cli.config import VideoMTConfig
 from dvis_cli.layers.mlp import MLP
+from dvis_cli.layers.transfer import accelerated
 from dvis_cli.layers.vit import LayerNorm, ViTBlock, grid_image
 from dvis_cli.structures import SegmenterOutput
 
@@ -86,7 +87,7 @@ class VideoMT(nn.Module):
         Returns:
             queries whose rows are the same objects in every frame; its `memory` is for the next call.
         """
-        if frames.device.type == "cpu" and len(frames) > 1:
+        if len(frames) > 1 and not accelerated(frames.device):
             return self._one_by_one(frames, memory)
         height, width = (side // self.encoder.patch.stride[0] for side in frames.shape[2:])
         x, memory = self.with_queries(self.trunk(frames), memory)

@@ -15,10 +15,12 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dvis_cli.coco_masks import coco, encode, is_empty
 from dvis_cli.layers.masks import Tubes
+from dvis_cli.layers.transfer import accelerated, fetch
 from dvis_cli.structures import Category, Frame, InstanceFrame, Segment
 
 from .chosen import Chosen, SegmentList
@@ -93,6 +95,18 @@ class InstanceTask:
         return InstanceDecision(self, tubes)
 
 
+def _codes(inside: Tensor) -> list[str]:
+    """Run-length codes of (n, height, width) bool masks. From a GPU they come as bits, column by column."""
+    if not accelerated(inside.device):
+        return encode(inside.numpy())
+    count, height, width = inside.shape
+    columns = F.pad(inside.mT.flatten(1), (0, -height * width % 8)).unflatten(1, (-1, 8))
+    places = 2 ** torch.arange(7, -1, -1, device=inside.device)
+    (packed,) = fetch((columns * places).sum(2).to(torch.uint8))
+    bits = np.unpackbits(packed.numpy(), axis=1)[:, : height * width]
+    return encode(bits.reshape(count, width, height).transpose(0, 2, 1))
+
+
 class InstanceDecision:
     """One horizon: masks of the chosen tubes, frame by frame."""
 
@@ -110,8 +124,7 @@ class InstanceDecision:
         if len(self._chosen.queries):
             masks = self._tubes.masks(index, self._chosen.queries)
             for first in range(0, len(masks), QUERIES_AT_ONCE):
-                inside = masks.logits(slice(first, first + QUERIES_AT_ONCE)) > 0
-                codes += encode(inside.cpu().numpy())
+                codes += _codes(masks.logits(slice(first, first + QUERIES_AT_ONCE)) > 0)
         return np.frombuffer(_BETWEEN.join(codes).encode("ascii"), np.uint8)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import torch
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from dvis_cli.layers.cells import Cells
 from dvis_cli.layers.masks import FrameMasks, Tubes
-from dvis_cli.structures import Category, Frame, PanopticFrame, Segment
+from dvis_cli.layers.transfer import accelerated, fetch, send
+from dvis_cli.structures import Category, Frame, PanopticFrame, Segment, SoftEdges
 
 from .chosen import Chosen, SegmentList
 
 QUERIES_AT_ONCE = 8  # masks held at the output size at any moment
+DENSE_BYTES = 2**28  # of masks at the output size, on a GPU
 MAX_KEPT = 2**16 - 1  # what a winner map can number
 SURE = 0.5  # probability from which on a pixel is in a mask
 GONE = 24  # frames after which what comes back in a row is another object
@@ -56,7 +59,7 @@ class WinnerMaps:
         count = len(kept.queries)
         if count > MAX_KEPT:
             raise ValueError(f"{count} queries kept, a winner map numbers at most {MAX_KEPT}")
-        self.scores = kept.scores
+        self.scores = kept.scores  # (N,) on the CPU, from the first frame on where the masks are
         self.counts = WinnerCounts(*(np.zeros(count, np.int64) for _ in range(3)))
         self.dtype = np.uint8 if count < 256 else np.uint16
 
@@ -71,6 +74,10 @@ class WinnerMaps:
         """
         if not len(frame_masks):
             raise ValueError("a winner map needs at least one query")
+        if self.scores.device != frame_masks.device:
+            self.scores = send(self.scores, frame_masks.device)
+        if accelerated(frame_masks.device):
+            return self._dense(frame_masks)
         cells = frame_masks.cells()
         winner, sure = self._by_cells(cells) if cells is not None else self._by_pixels(frame_masks)
         count = len(frame_masks)
@@ -78,6 +85,36 @@ class WinnerMaps:
         self.counts.won += both.sum(0).cpu().numpy()
         self.counts.assigned += both[1].cpu().numpy()
         return ((winner + 1) * sure).cpu().numpy().astype(self.dtype)
+
+    def _dense(self, frame_masks: FrameMasks) -> np.ndarray:
+        """All masks at once, or as many as fit, and counts by comparison: few kernels, and one wait."""
+        scores, best, winner, own = self.scores, None, None, []
+        step = max(1, DENSE_BYTES // (4 * prod(frame_masks.size)))
+        parts = [slice(first, first + step) for first in range(0, len(frame_masks), step)]
+        for part in parts:
+            masks = frame_masks.probabilities(part)
+            own.append((masks >= SURE).flatten(1).sum(1))
+            value, index = (masks * scores[part, None, None]).max(dim=0)
+            if best is None or winner is None:
+                best, winner = value, index
+                continue
+            winner = torch.where(value > best, index + part.start, winner)
+            best = torch.maximum(best, value)
+        assert best is not None and winner is not None
+        sure = best >= SURE * scores[winner]
+        numbers = torch.arange(len(frame_masks), device=winner.device)[:, None, None]
+        won, assigned = [], []
+        for part in parts:
+            mine = winner == numbers[part]
+            won.append(mine.flatten(1).sum(1))
+            assigned.append((mine & sure).flatten(1).sum(1))
+        counts = torch.stack([torch.cat(counted) for counted in (won, own, assigned)])
+        drawn = ((winner + 1) * sure).to(torch.uint8 if self.dtype == np.uint8 else torch.int32)
+        drawn, counts = fetch(drawn, counts)
+        self.counts.won += counts[0].numpy()
+        self.counts.own += counts[1].numpy()
+        self.counts.assigned += counts[2].numpy()
+        return drawn.numpy().astype(self.dtype)  # a copy: it waits, and pinned memory should not
 
     def _by_pixels(self, frame_masks: FrameMasks) -> tuple[Tensor, Tensor]:
         """Who wins each pixel, (height, width) int32, and whether it is in the winner's mask. All masks are made."""
@@ -124,6 +161,35 @@ class WinnerMaps:
         self.counts.own += own.cpu().numpy()
         code = cells.picture(code)
         return code >> 1, (code & 1).bool()
+
+
+def rivals(frame_masks: FrameMasks, scores: Tensor) -> np.ndarray:
+    """The two queries of each pixel with the largest score times probability.
+
+    Args:
+        frame_masks: of the kept queries in this frame; at least one.
+        scores: (N,) float32 of the queries, on the CPU.
+
+    Returns:
+        (4, height, width) int32: first and second query + 1, 0 where there is none; then their mask probabilities,
+        0..255.
+    """
+    best = next_best = None
+    weights = scores.tolist()
+    for start in range(0, len(frame_masks), QUERIES_AT_ONCE):
+        for n, mask in enumerate(frame_masks.probabilities(slice(start, start + QUERIES_AT_ONCE)), start):
+            new = torch.stack(
+                (mask * weights[n], torch.full_like(mask, n + 1), mask)
+            )  # value, who, probability
+            if best is None or next_best is None:
+                best, next_best = new, torch.zeros_like(new)
+                continue
+            lower = torch.where(new[0] > best[0], best, new)
+            best = torch.where(new[0] > best[0], new, best)
+            next_best = torch.where(lower[0] > next_best[0], lower, next_best)
+    assert best is not None and next_best is not None
+    who, shares = torch.stack((best[1], next_best[1])), torch.stack((best[2], next_best[2]))
+    return torch.cat((who, (shares * 255).round())).int().cpu().numpy()
 
 
 class Identities(SegmentList):
@@ -183,6 +249,7 @@ class PanopticTask:
         size: (height, width) of the output.
         score_threshold, overlap_threshold: 0..1.
         shown: contiguous classes that get segments; None: all. They win no pixel that they would not win among all.
+        soft: whether frames come with their `SoftEdges`, for which all masks are made.
     """
 
     def __init__(
@@ -192,8 +259,9 @@ class PanopticTask:
         score_threshold: float,
         overlap_threshold: float,
         shown: Collection[int] | None = None,
+        soft: bool = False,
     ) -> None:
-        self.size, self.shown = size, shown
+        self.size, self.shown, self.soft = size, shown, soft
         self.score_threshold, self.overlap_threshold = score_threshold, overlap_threshold
         self.identities = Identities(categories)
 
@@ -219,11 +287,15 @@ class PanopticDecision:
         self._by_id: dict[int, Segment] = {}
 
     def frame(self, index: int) -> np.ndarray:
-        """(height, width): the winner map."""
+        """(height, width): the winner map; with soft edges (5, height, width), see `rivals`."""
         self._frames += 1
         if len(self._kept.queries) == 0:
             return np.zeros(self._task.size, self._maps.dtype)
-        return self._maps.frame(self._tubes.masks(index, self._kept.queries))
+        masks = self._tubes.masks(index, self._kept.queries)
+        winners = self._maps.frame(masks)
+        if not self._task.soft:
+            return winners
+        return np.concatenate((winners[None], rivals(masks, self._kept.scores).astype(winners.dtype)))
 
     def close(self) -> None:
         identities = self._task.identities
@@ -238,6 +310,12 @@ class PanopticDecision:
         self._by_id = {segment.id: segment for segment in identities.segments}
 
     def finish(self, frame: Frame, stored: np.ndarray) -> PanopticFrame:
+        soft = None
+        if stored.ndim == 3:
+            soft, stored = SoftEdges(self._table[stored[1:3]], stored[3:].astype(np.uint8)), stored[0]
         ids = self._table[stored]
-        present = {int(n): self._by_id[int(n)] for n in np.unique(ids) if n}
-        return PanopticFrame(frame.index, frame.pts, frame.rgb, ids, present, frame.name)
+        seen = (
+            np.bincount(stored.ravel(), minlength=len(self._table)) > 0
+        )  # a third of the time of `np.unique`
+        present = {int(n): self._by_id[int(n)] for n in np.unique(self._table[seen]) if n}
+        return PanopticFrame(frame.index, frame.pts, frame.rgb, ids, present, frame.name, soft)

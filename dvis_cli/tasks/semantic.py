@@ -12,11 +12,14 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dvis_cli.layers.masks import FrameMasks, Tubes
+from dvis_cli.layers.transfer import accelerated, fetch, send
 from dvis_cli.structures import Category, Frame, PanopticFrame, Segment
 
 BAND_BYTES = 64 * 2**20  # of masks and class sums at any moment
+DENSE_BYTES = 2**30  # the same on a GPU, where each band is a wait
 MAX_CLASSES = 2**16 - 1  # what a map can number
 
 
@@ -67,26 +70,33 @@ class SemanticDecision:
     def __init__(self, task: SemanticTask, tubes: Tubes) -> None:
         self._task, self._tubes = task, tubes
         self._weights = tubes.class_probs[:, :-1].float().T.contiguous()  # (K, Q)
-        self._queries = torch.arange(self._weights.shape[1], device=self._weights.device)
+        self._there: Tensor | None = None  # the same on the masks' device
+        self._queries = torch.arange(self._weights.shape[1])
 
     def frame(self, index: int) -> np.ndarray:
         """(height, width): the map, class index + 1."""
         masks = self._tubes.masks(index, self._queries)
+        if self._there is None:
+            self._there = send(self._weights, masks.device)
         height, width = self._task.size
         ids = np.empty((height, width), self._task.dtype)
-        step = max(1, BAND_BYTES // (4 * width * sum(self._weights.shape)))
+        at_once = DENSE_BYTES if accelerated(masks.device) else BAND_BYTES
+        step = max(1, at_once // (4 * width * sum(self._weights.shape)))
         for first in range(0, height, step):
             rows = slice(first, min(first + step, height))
             ids[rows] = self._band(masks, rows)
         return ids
 
     def _band(self, masks: FrameMasks, rows: slice) -> np.ndarray:
-        sums = torch.einsum("kq,qhw->khw", self._weights, masks.band(rows))
+        assert self._there is not None
+        sums = torch.einsum("kq,qhw->khw", self._there, masks.band(rows))
         best, winner = sums.max(dim=0)
-        share = (best / sums.sum(dim=0).clamp(min=1e-12)).cpu().numpy()
-        ids, task, count = winner.cpu().numpy(), self._task, len(self._weights)
+        share = best / sums.sum(dim=0).clamp(min=1e-12)
+        small = winner.to(torch.uint8) if len(self._weights) < 256 else winner.int()
+        ids, shares = (part.numpy() for part in fetch(small, share))
+        task, count = self._task, len(self._weights)
         task.pixels += np.bincount(ids.ravel(), minlength=count)
-        task.shares += np.bincount(ids.ravel(), share.ravel(), minlength=count)
+        task.shares += np.bincount(ids.ravel(), shares.ravel(), minlength=count)
         return task.values[ids]
 
     def close(self) -> None:
@@ -94,5 +104,6 @@ class SemanticDecision:
 
     def finish(self, frame: Frame, stored: np.ndarray) -> PanopticFrame:
         known = self._task.by_id
-        present = {int(id): known[int(id)] for id in np.unique(stored) if id}
+        seen = np.flatnonzero(np.bincount(stored.ravel()))
+        present = {int(id): known[int(id)] for id in seen if id}
         return PanopticFrame(frame.index, frame.pts, frame.rgb, stored.astype(np.int32), present, frame.name)

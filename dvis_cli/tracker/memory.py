@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dvis_cli.layers.masks import coarse_masks
+from dvis_cli.layers.transfer import fetch, send
 
 from .matching import assign
 
@@ -29,7 +30,7 @@ CLASS = 1.0  # weight of the agreement of classes
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the rows of the tracks held; masks on a coarse grid of P cells."""
+    """What the rows of the tracks held, on the CPU; masks on a coarse grid of P cells."""
 
     queries: Tensor  # (Q, C) running mean of unit vectors
     masks: Tensor  # (Q, P) 0..1
@@ -56,21 +57,22 @@ def orders_with_memory(
     probs = class_logits.float().softmax(-1).nan_to_num()
     masks = coarse_masks(mask_embeds, features).flatten(2).sigmoid().nan_to_num()
     orders = []
-    for frame in zip(unit, masks, probs, strict=True):
-        order, memory = _continue(Memory(*frame, held=frame[2][:, :-1].sum(1)), memory)
+    # Frame follows frame, so all of it is done on the host, for one wait.
+    for query, mask, likely in zip(*fetch(unit, masks, probs), strict=True):
+        order, memory = _continue(Memory(query, mask, likely, likely[:, :-1].sum(1)), memory)
         orders.append(order)
     assert memory is not None, "no frames"
-    return torch.stack(orders), memory
+    return send(torch.stack(orders), queries.device), memory
 
 
 def _continue(now: Memory, before: Memory | None) -> tuple[Tensor, Memory]:
     """The order (Q,) of one frame, and what is remembered after it."""
     if before is None:
-        return torch.arange(len(now.held), device=now.held.device), now
+        return torch.arange(len(now.held)), now
     cost = 1 - F.normalize(before.queries, dim=-1) @ now.queries.T
     cost -= OVERLAP * _overlap(before.masks, now.masks)
     cost -= CLASS * before.class_probs[:, :-1] @ now.class_probs[:, :-1].T
-    order = assign(cost).to(cost.device)
+    order = assign(cost)
     held = now.held[order]
     # A row that held something and finds nothing keeps what it knows.
     learns = ((held >= HELD) | (before.held <= HELD))[:, None]

@@ -9,7 +9,7 @@ from dvis_cli.config import TrackerConfig
 from dvis_cli.layers.mlp import MLP
 from dvis_cli.structures import SegmenterOutput, TrackerState, Tracks
 
-from .matching import match_direct
+from .matching import match_frames
 from .tracker import TrackerBlock
 
 
@@ -46,32 +46,32 @@ class PlusTracker(nn.Module):
             the tracks of these frames, (B, T, Q, D), and the state after them.
         """
         assert orders is None, "this tracker matches by itself"
-        references, outputs, indices = [], [], []
-        for normed, raw in zip(*(part.unbind(1) for part in split(queries)), strict=True):
-            state, reference, order = self.step(normed, raw, state)
+        references, outputs = [], []
+        normed, raw = split(queries)
+        indices = match_frames(normed, None if state is None else state.matched)
+        for frame in zip(normed.unbind(1), raw.unbind(1), indices.unbind(1), strict=True):
+            state, reference = self.step(*frame, state)
             references.append(reference)
             outputs.append(state.output)
-            indices.append(order)
         assert state is not None, "no frames"
         before_norm = torch.stack(outputs, dim=1)
         tracked = self.norm(before_norm)
         logits = self.class_head(torch.cat((torch.stack(references, dim=1), tracked), dim=-1))
-        return Tracks(tracked, logits, torch.stack(indices, dim=1), before_norm), state
+        return Tracks(tracked, logits, indices, before_norm), state
 
     def step(
-        self, normed: Tensor, raw: Tensor, state: TrackerState | None
-    ) -> tuple[TrackerState, Tensor, Tensor]:
+        self, normed: Tensor, raw: Tensor, order: Tensor, state: TrackerState | None
+    ) -> tuple[TrackerState, Tensor]:
         """One frame.
 
         Args:
             normed, raw: (B, Q, D).
+            order: (B, Q) int64, which query goes on in each row.
             state: after the last frame.
 
         Returns:
-            the new state, the reference (B, Q, D) that the class head sees, and the order (B, Q) int64.
+            the new state, and the reference (B, Q, D) that the class head sees.
         """
-        last = normed if state is None else state.matched
-        order = torch.stack([match_direct(*pair) for pair in zip(last, normed, strict=True)]).to(raw.device)
         index = order.unsqueeze(-1).expand_as(raw)
         reference = self.ref_proj(raw if state is None else state.output)
         x, query = raw.gather(1, index), reference
@@ -79,7 +79,7 @@ class PlusTracker(nn.Module):
             x = block(x, query, raw)
             if state is None:  # nobody to refer to yet: each block asks with its own input
                 query = self.ref_proj(x)
-        return TrackerState(normed.gather(1, index), x), reference, order
+        return TrackerState(normed.gather(1, index), x), reference
 
     def refiner_inputs(self, queries: Tensor, tracks: Tracks) -> tuple[Tensor, Tensor]:
         """What the refiner gets: tracks before the norm, and as its memory the raw queries; both (B, T, Q, D)."""

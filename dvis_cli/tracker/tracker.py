@@ -10,7 +10,7 @@ from dvis_cli.layers.attention import CrossAttention, FeedForward, SelfAttention
 from dvis_cli.layers.mlp import MLP
 from dvis_cli.structures import SegmenterOutput, TrackerState, Tracks
 
-from .matching import match_direct, match_published
+from .matching import match_frames
 
 
 class TrackerBlock(nn.Module):
@@ -33,7 +33,7 @@ class ReferringTracker(nn.Module):
 
     def __init__(self, config: TrackerConfig, channels: int, mask_channels: int, classes: int) -> None:
         super().__init__()
-        self.match = match_published if config.matching == "published" else match_direct
+        self.published = config.matching == "published"
         self.match_tracks = config.matching == "tracks"
         self.needs_orders = config.matching == "memory"  # somebody else matches: `orders_with_memory`
         self.blocks = nn.ModuleList(TrackerBlock(channels, config) for _ in range(config.layers))
@@ -55,6 +55,7 @@ class ReferringTracker(nn.Module):
             the tracks of these frames, and the state after them.
         """
         outputs, indices = [], []
+        orders = self._orders(queries, state) if orders is None else orders
         for frame, current in enumerate(queries.unbind(1)):
             state, order, _ = self.step(current, state, None if orders is None else orders[:, frame])
             outputs.append(state.output)
@@ -75,6 +76,7 @@ class ReferringTracker(nn.Module):
             the tracks after each block and the norm, each (B, T, Q, C), and the order (B, T, Q) int64.
         """
         state, blocks, indices = None, [], []
+        orders = self._orders(queries, state) if orders is None else orders
         for frame, current in enumerate(queries.unbind(1)):
             state, order, outputs = self.step(current, state, None if orders is None else orders[:, frame])
             blocks.append(outputs)
@@ -90,7 +92,7 @@ class ReferringTracker(nn.Module):
         Args:
             current: (B, Q, C) segmenter queries.
             state: after the last frame.
-            order: (B, Q) int64, which query goes on in each row; None: to be matched here.
+            order: (B, Q) int64, which query goes on in each row; None: matched with the last frame's tracks.
 
         Returns:
             the new state, the order (B, Q) int64, and every block's output, each (B, Q, C).
@@ -100,13 +102,17 @@ class ReferringTracker(nn.Module):
             outputs = self._denoise(current, None, current)
             return TrackerState(matched=current, output=outputs[-1]), order, outputs
         if order is None:
-            assert not self.needs_orders, "matching with a memory is not done here"
-            last_frame = self.norm(state.output) if self.match_tracks else state.matched
-            pairs = zip(last_frame, current, strict=True)
-            order = torch.stack([self.match(last, now) for last, now in pairs]).to(current.device)
+            order = match_frames(current[:, None], self.norm(state.output))[:, 0]
         matched = current.gather(1, order.unsqueeze(-1).expand_as(current))
         outputs = self._denoise(matched, state.output, current)
         return TrackerState(matched, outputs[-1]), order, outputs
+
+    def _orders(self, queries: Tensor, state: TrackerState | None) -> Tensor | None:
+        """(B, T, Q) int64 of `match_frames`; None where it takes the tracks, frame by frame."""
+        assert not self.needs_orders, "matching with a memory is not done here"
+        if self.match_tracks:
+            return None
+        return match_frames(queries, None if state is None else state.matched, self.published)
 
     def refiner_inputs(self, queries: Tensor, tracks: Tracks) -> tuple[Tensor, Tensor]:
         """What the refiner gets: tracks, and as its memory every frame as if it were the first; both (B, T, Q, C)."""

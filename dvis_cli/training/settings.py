@@ -21,7 +21,7 @@ from typing import Any
 from dvis_cli.config import ModelConfig, build_config, load_yaml, model_config
 from dvis_cli.errors import ConfigError
 
-from .clips import ClipSettings
+from .clip_settings import ClipSettings
 from .losses import PointSettings
 from .matcher import Convention, CostWeights
 from .stages import StageName

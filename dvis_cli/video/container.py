@@ -9,6 +9,7 @@ import math
 from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -143,7 +144,7 @@ class Decoder:
             times = times[:-REORDERED]
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else None
 
-    def _next(self) -> Packet | None:
+    def _next(self) -> Packet[Any] | None:
         try:
             packet = next(self._packets, None)
         except av.FFmpegError:  # the container itself is broken from here on
@@ -155,7 +156,7 @@ class Decoder:
             self._note(packet)
         return packet
 
-    def _note(self, packet: Packet) -> None:
+    def _note(self, packet: Packet[Any]) -> None:
         self.packets += 1
         self.faults += bool(packet.is_corrupt)
         stamp = packet.pts if packet.pts is not None else packet.dts

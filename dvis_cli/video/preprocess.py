@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from dvis_cli.errors import UsageError
@@ -38,6 +39,26 @@ def plan_geometry(
     resized = (max(1, int(high + 0.5)), max(1, int(wide + 0.5)))
     padded = (-(-resized[0] // divisor) * divisor, -(-resized[1] // divisor) * divisor)
     return Geometry(output=(height, width), resized=resized, padded=padded)
+
+
+def preprocess_there(
+    rgb: torch.Tensor,
+    geometry: Geometry,
+    mean: Sequence[float] = PIXEL_MEAN,
+    std: Sequence[float] = PIXEL_STD,
+) -> torch.Tensor:
+    """As `preprocess`, on the device that `rgb`, (height, width, 3) uint8, is on.
+
+    Resampled one axis after the other and rounded to 8 bits after each, as Pillow does it; a few pixels in a thousand
+    differ by one level, where its fixed-point sums round the other way.
+    """
+    height, width = geometry.resized
+    x = rgb.permute(2, 0, 1)[None].float()
+    for size in ((x.shape[2], width), (height, width)):
+        if x.shape[2:] != size:
+            x = F.interpolate(x, size, mode="bilinear", antialias=True).add_(0.5).floor_().clamp_(0, 255)
+    planes = [(plane - m) / s for plane, m, s in zip(x[0], mean, std, strict=True)]
+    return F.pad(torch.stack(planes), (0, geometry.padded[1] - width, 0, geometry.padded[0] - height))
 
 
 def preprocess(

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from dvis_cli.layers.transfer import accelerated, send
 from dvis_cli.structures import Geometry, View
 
-from .preprocess import PIXEL_MEAN, PIXEL_STD, plan_geometry, preprocess
+from .preprocess import PIXEL_MEAN, PIXEL_STD, plan_geometry, preprocess, preprocess_there
+
+CPU = torch.device("cpu")
 
 
 def plan_views(
@@ -34,10 +37,18 @@ def preprocess_views(
     views: Sequence[View],
     mean: Sequence[float] = PIXEL_MEAN,
     std: Sequence[float] = PIXEL_STD,
+    device: torch.device = CPU,
 ) -> list[torch.Tensor]:
-    """A frame as `preprocess` makes it, for every view; it is resized once for each size."""
+    """A frame as `preprocess` makes it, for every view; it is resized once for each size.
+
+    On a GPU it arrives as 8 bits a channel and is resized there.
+    """
     sizes = dict.fromkeys(view.geometry for view in views)
-    plain = {geometry: preprocess(rgb, geometry, mean, std) for geometry in sizes}
+    if accelerated(device):
+        there = send(rgb, device)
+        plain = {geometry: preprocess_there(there, geometry, mean, std) for geometry in sizes}
+    else:
+        plain = {geometry: preprocess(rgb, geometry, mean, std) for geometry in sizes}
     return [_mirror(plain[v.geometry], v.geometry) if v.mirrored else plain[v.geometry] for v in views]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import av
 
@@ -32,10 +32,10 @@ def codec_name(stream: AudioStream) -> str:
 class AudioTrack(Protocol):
     """Sound on the way into the overlay."""
 
-    def packets(self, until: float) -> Iterator[Packet]:
+    def packets(self, until: float) -> Iterator[Packet[Any]]:
         """Packets ready to be muxed that begin before `until` seconds of the overlay."""
 
-    def finish(self, end: float) -> Iterator[Packet]:
+    def finish(self, end: float) -> Iterator[Packet[Any]]:
         """The rest, up to the overlay's end in seconds."""
 
 
@@ -60,7 +60,7 @@ class AudioInput:
             self.tick = self.stream.time_base or Fraction(1, av.time_base)  # seconds
             self._seek(path, track)
             self._packets = self._container.demux(self.stream)
-            self._waiting: Packet | None = next(self._packets, None)
+            self._waiting: Packet[Any] | None = next(self._packets, None)
             if self._waiting is not None and is_encrypted(self._waiting):
                 raise ValueError("it is encrypted")
         except BaseException:
@@ -68,7 +68,7 @@ class AudioInput:
             raise
         self._clock = 0.0  # where the next packet is expected, for those without a time
 
-    def read(self, until: float) -> Iterator[tuple[float, Packet]]:
+    def read(self, until: float) -> Iterator[tuple[float, Packet[Any]]]:
         """Packets that begin before `until`, as `(seconds of the overlay, packet)`; may be called again."""
         while True:
             packet = self._waiting or next(self._packets, None)
@@ -91,7 +91,7 @@ class AudioInput:
     def close(self) -> None:
         self._container.close()
 
-    def _time(self, packet: Packet) -> float:
+    def _time(self, packet: Packet[Any]) -> float:
         ticks = packet.pts if packet.pts is not None else packet.dts
         return self._clock if ticks is None else self.seconds(ticks) - self.start
 
@@ -116,7 +116,7 @@ class CopiedAudio:
         self._shift = round(source.start / source.tick)
         self._last_dts: int | None = None
 
-    def packets(self, until: float) -> Iterator[Packet]:
+    def packets(self, until: float) -> Iterator[Packet[Any]]:
         for time, packet in self._source.read(until):
             # One packet more than is heard goes in, before time 0: a decoder needs it to start cleanly,
             # and the file's edit list keeps it silent.
@@ -131,7 +131,7 @@ class CopiedAudio:
             packet.stream = self._stream
             yield packet
 
-    def finish(self, end: float) -> Iterator[Packet]:
+    def finish(self, end: float) -> Iterator[Packet[Any]]:
         last = round(end / self._source.tick)
         for packet in self.packets(end):
             # The sound is not cut inside a packet, but the file is not longer than its picture.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -42,7 +42,7 @@ class RecodedAudio:
         self._queue = np.zeros((self._channels, 0), np.float32)  # samples not yet encoded, under one frame
         self._sent = 0  # samples encoded
 
-    def packets(self, until: float) -> Iterator[Packet]:
+    def packets(self, until: float) -> Iterator[Packet[Any]]:
         """Packets of all sound that begins before `until` seconds of the overlay."""
         for time, packet in self._source.read(until):
             if time < -_RUN_UP:
@@ -54,7 +54,7 @@ class RecodedAudio:
             for frame in frames:
                 yield from self._take(self._resample(frame))
 
-    def finish(self, end: float) -> Iterator[Packet]:
+    def finish(self, end: float) -> Iterator[Packet[Any]]:
         """The rest, cut at `end` seconds."""
         yield from self.packets(end)
         for frame in self._decoder.decode(None):
@@ -75,7 +75,7 @@ class RecodedAudio:
             self._resampler = self._new_resampler()
             return self._resampler.resample(frame)
 
-    def _take(self, frames: Sequence[AudioFrame | None]) -> Iterator[Packet]:
+    def _take(self, frames: Sequence[AudioFrame | None]) -> Iterator[Packet[Any]]:
         for frame in frames:
             if frame is None:  # a resampler that had nothing to do says so at the end
                 continue
@@ -91,19 +91,19 @@ class RecodedAudio:
                 yield from self._push_silence(late)
             yield from self._push(samples)
 
-    def _push_silence(self, count: int) -> Iterator[Packet]:
+    def _push_silence(self, count: int) -> Iterator[Packet[Any]]:
         # A second at a time: a source may be silent for hours.
         for first in range(0, count, self._rate):
             yield from self._push(np.zeros((self._channels, min(self._rate, count - first)), np.float32))
 
-    def _push(self, samples: np.ndarray) -> Iterator[Packet]:
+    def _push(self, samples: np.ndarray) -> Iterator[Packet[Any]]:
         self._queue = np.concatenate((self._queue, samples), axis=1)
         size = self._stream.codec_context.frame_size or 1024
         while self._queue.shape[1] >= size:
             yield from self._encode(self._queue[:, :size])
             self._queue = self._queue[:, size:]
 
-    def _encode(self, samples: np.ndarray) -> list[Packet]:
+    def _encode(self, samples: np.ndarray) -> list[Packet[Any]]:
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)
         frame.sample_rate = self._rate
         frame.time_base = self._stream.codec_context.time_base

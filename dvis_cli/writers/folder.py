@@ -18,9 +18,22 @@ from dvis_cli.errors import OutputError
 from dvis_cli.files import abandoned, output_errors, partial_path
 
 # What this package puts in an output folder. A folder with anything else in it is never deleted.
+EXPORTS_FOLDER = "exports"
 PANOPTIC_FOLDER, SEMANTIC_FOLDER, MASKS_NAME = "panoptic", "semantic", "masks.jsonl"  # one for each task
+REPORT_PAGE, REPORT_FILM, REPORT_THUMBNAIL = "report.html", "report.mp4", "report.jpg"
 OUTPUT_NAMES = frozenset(
-    {PANOPTIC_FOLDER, SEMANTIC_FOLDER, MASKS_NAME, "segments.json", "overlay.mp4", "batch.json"}
+    {
+        PANOPTIC_FOLDER,
+        SEMANTIC_FOLDER,
+        MASKS_NAME,
+        "segments.json",
+        "overlay.mp4",
+        "batch.json",
+        EXPORTS_FOLDER,
+        REPORT_PAGE,
+        REPORT_FILM,
+        REPORT_THUMBNAIL,
+    }
 )
 _HARMLESS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers leave these behind
 

@@ -26,6 +26,7 @@ def draw_overlay(
     style: OverlayStyle = "blend",
     anchors: Anchors | None = None,
     numbered: bool = True,
+    labelled: bool = True,
 ) -> np.ndarray:
     """Draw segments over a frame.
 
@@ -38,6 +39,7 @@ def draw_overlay(
         anchors: where the last frame's labels were, updated in place; hand the same dictionary in for
             every frame of a video and labels do not jump.
         numbered: labels of things have their ids.
+        labelled: write names at all.
 
     Returns:
         (height, width, 3) uint8 RGB, twice as wide for `side-by-side`.
@@ -54,7 +56,8 @@ def draw_overlay(
     colors = np.zeros((len(present) + 1, 3), np.float32)
     colors[1:] = [segment_color(segment) for segment in present] if present else 0
     picture = _masks(index, colors) if style == "masks" else _blend(rgb, index, colors, present)
-    draw_labels(picture, index, present, anchors, numbered)
+    if labelled:
+        draw_labels(picture, index, present, anchors, numbered)
     return np.hstack((rgb, picture)) if style == "side-by-side" else picture
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
 import numpy as np
 
 from dvis_cli.demux import address, open_media, ranked_tracks
-from dvis_cli.errors import DvisWarning, OutputError
-from dvis_cli.files import output_errors
+from dvis_cli.errors import DvisWarning
 from dvis_cli.structures import FinishedFrame, InstanceFrame, VideoInfo
 from dvis_cli.writers.audio import (
     AUDIO_FAULTS,
@@ -28,14 +27,15 @@ from dvis_cli.writers.audio_recode import RecodedAudio
 from dvis_cli.writers.instance_picture import SHOWN_FROM, instance_map
 from dvis_cli.writers.labels import Anchors
 from dvis_cli.writers.overlay import OverlayStyle, draw_overlay
-from dvis_cli.writers.video_encoder import VideoEncoder
+from dvis_cli.writers.video_encoder import VideoEncoder, encoding_errors
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.packet import Packet
 
 
-def _warn(message: str) -> None:
+def tell(message: str) -> None:
+    """Warn with a `DvisWarning`."""
     warnings.warn(message, DvisWarning, stacklevel=3)
 
 
@@ -57,13 +57,15 @@ class OverlayVideo:
         shown_from: of instances: the least score of what is drawn.
     """
 
+    encoding: Mapping[str, str] = {}  # options of the encoder that differ from its own
+
     def __init__(
         self,
         path: Path,
         info: VideoInfo,
         style: OverlayStyle = "blend",
         audio_from: Path | None = None,
-        warn: Callable[[str], None] = _warn,
+        warn: Callable[[str], None] = tell,
         *,
         numbered: bool = True,
         shown_from: float = SHOWN_FROM,
@@ -84,21 +86,28 @@ class OverlayVideo:
         self._frame_seconds = 1.0 / fps
 
     def add(self, frame: FinishedFrame) -> None:
-        """Draw and encode one frame; frames come in order.
+        """Draw and encode one frame; frames come in order. Raises what `encode` does."""
+        self.encode(self.draw(frame), frame.pts)
 
-        Raises:
-            OutputError: no encoder can write this size, or the file cannot be written.
-        """
+    def draw(self, frame: FinishedFrame) -> np.ndarray:
+        """The picture of a frame, (height, width, 3) uint8 RGB; in order. Another thread may be encoding meanwhile."""
         if isinstance(frame, InstanceFrame):
             ids, segments = instance_map(frame, self._shown_from)
         else:
             ids, segments = frame.ids, frame.segments
-        picture = draw_overlay(frame.rgb, ids, segments, self._style, self._anchors, self._numbered)
-        with _encoding_errors(self.path):
+        return draw_overlay(frame.rgb, ids, segments, self._style, self._anchors, self._numbered)
+
+    def encode(self, picture: np.ndarray, pts: float) -> None:
+        """Encode a drawn picture, (height, width, 3) uint8 RGB, shown from `pts` seconds on.
+
+        Raises:
+            OutputError: no encoder can write this size, or the file cannot be written.
+        """
+        with encoding_errors(self.path):
             if self._encoder is None:
-                self._open(picture, frame.pts)
+                self._open(picture, pts)
             assert self._encoder is not None
-            self._mux_video(self._encoder.encode(picture, frame.pts - self._start))
+            self._mux_video(self._encoder.encode(picture, pts - self._start))
 
     def close(self) -> None:
         """Write what is still under way and complete the file; without any frame there is none.
@@ -109,7 +118,7 @@ class OverlayVideo:
         if self._encoder is None or self._output is None:
             return
         try:
-            with _encoding_errors(self.path):
+            with encoding_errors(self.path):
                 self._mux_video(self._encoder.flush())
                 if self._audio is not None:
                     self._mux_audio(self._audio.finish(self._encoder.end))
@@ -184,13 +193,13 @@ class OverlayVideo:
             self._audio_input = AudioInput(self._audio_from, self._start, number)
         # The index in front lets a browser play the file while it loads.
         self._output = av.open(address(self.path), "w", format="mp4", options={"movflags": "+faststart"})
-        encoder = VideoEncoder(self._output, width, height, self._frame_seconds)
+        encoder = VideoEncoder(self._output, width, height, self._frame_seconds, self.encoding)
         if way is not None and self._audio_input is not None:
             self._audio = way(self._audio_input, self._output)
         self._output.start_encoding()
         self._encoder = encoder
 
-    def _mux_video(self, packets: Iterable[Packet]) -> None:
+    def _mux_video(self, packets: Iterable[Packet[Any]]) -> None:
         """Write video packets, each followed by the sound up to it: the muxer need not hold back much."""
         assert self._output is not None
         for packet in packets:
@@ -199,7 +208,7 @@ class OverlayVideo:
             if self._audio is not None:
                 self._mux_audio(self._audio.packets(time))
 
-    def _mux_audio(self, packets: Iterator[Packet]) -> None:
+    def _mux_audio(self, packets: Iterator[Packet[Any]]) -> None:
         assert self._output is not None
         while True:
             try:
@@ -232,18 +241,3 @@ class OverlayVideo:
             with suppress(Exception):
                 self._output.close()  # does nothing when it is closed
         self._audio = self._audio_input = self._output = self._encoder = None
-
-
-@contextmanager
-def _encoding_errors(path: Path) -> Iterator[None]:
-    """Turn what FFmpeg and the operating system raise into an `OutputError`."""
-    with output_errors(path):
-        try:
-            yield
-        except av.FFmpegError as error:
-            if isinstance(error, OSError):
-                raise
-            reason = error.strerror or type(error).__name__
-            raise OutputError(
-                f"cannot encode {path}: {reason}; turn the overlay off to go on without"
-            ) from error

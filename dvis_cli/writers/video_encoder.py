@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 import cv2
 import numpy as np
 
 from dvis_cli.errors import OutputError
+from dvis_cli.files import output_errors
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -51,18 +55,28 @@ class VideoEncoder:
         output: the file; its header is not written yet.
         width, height: pixels of the pictures; odd ones are padded to even.
         frame_seconds: how long a frame is shown, on average; the last one is shown this long.
+        changes: options of the encoder that differ from ours.
 
     Raises:
         OutputError: no encoder takes this size.
     """
 
-    def __init__(self, output: OutputContainer, width: int, height: int, frame_seconds: float) -> None:
+    def __init__(
+        self,
+        output: OutputContainer,
+        width: int,
+        height: int,
+        frame_seconds: float,
+        changes: Mapping[str, str] | None = None,
+    ) -> None:
         self._size = (width + width % 2, height + height % 2)
         rate = Fraction(1 / frame_seconds).limit_denominator(1001)
         rate = min(max(rate, Fraction(1, 1000)), Fraction(1000))
         self._encoder = _choose(*self._size, rate)
         self._clock = Fraction(1, self._encoder.clock)
-        stream = output.add_stream(self._encoder.name, rate=rate, options=dict(self._encoder.options))
+        stream = output.add_stream(
+            self._encoder.name, rate=rate, options={**self._encoder.options, **(changes or {})}
+        )
         self._stream = cast("VideoStream", stream)
         _configure(self._stream.codec_context, self._encoder, *self._size, rate)
         self._stream.time_base = self._clock
@@ -70,11 +84,16 @@ class VideoEncoder:
         self._last = -1  # ticks of the latest frame
 
     @property
+    def plays_in_browsers(self) -> bool:
+        """Whether browsers know what is written: they know H.264, not MPEG-4."""
+        return self._encoder.name != "mpeg4"
+
+    @property
     def end(self) -> float:
         """Seconds at which the latest frame stops being shown."""
         return float((self._last + self._frame_ticks) * self._clock) if self._last >= 0 else 0.0
 
-    def encode(self, picture: np.ndarray, seconds: float) -> list[Packet]:
+    def encode(self, picture: np.ndarray, seconds: float) -> list[Packet[Any]]:
         """Packets that are ready after one more picture.
 
         Args:
@@ -87,11 +106,11 @@ class VideoEncoder:
         frame.pts, frame.time_base = self._last, self._clock
         return self._timed(self._stream.encode(frame))
 
-    def flush(self) -> list[Packet]:
+    def flush(self) -> list[Packet[Any]]:
         """The packets still under way."""
         return self._timed(self._stream.encode(None))
 
-    def _timed(self, packets: list[Packet]) -> list[Packet]:
+    def _timed(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
         for packet in packets:
             packet.duration = (
                 self._frame_ticks
@@ -137,3 +156,17 @@ def _configure(
     context.thread_count = 1  # by default a slice for each core: other bytes on other machines
     if encoder.rate_control:
         context.bit_rate = max(200_000, round(width * height * float(rate) * _BITS_PER_PIXEL))
+
+
+@contextmanager
+def encoding_errors(path: Path, instead: str = "turn the overlay off to go on without") -> Iterator[None]:
+    """Turn what FFmpeg and the operating system raise into an `OutputError`; `instead` is what to do."""
+    with output_errors(path):
+        try:
+            yield
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            raise OutputError(
+                f"cannot encode {path}: {error.strerror or type(error).__name__}; {instead}"
+            ) from error

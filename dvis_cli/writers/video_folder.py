@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from dvis_cli.errors import DvisWarning, UsageError
-from dvis_cli.structures import FinishedFrame, Segment, VideoInfo
+from dvis_cli.structures import FinishedFrame, PanopticFrame, Segment, VideoInfo
 from dvis_cli.threads import BoundedThread
 from dvis_cli.writers.folder import AtomicFolder
 from dvis_cli.writers.frame_files import FrameFiles, PanopticFiles
 from dvis_cli.writers.instance_picture import SHOWN_FROM
 from dvis_cli.writers.overlay import OVERLAY_STYLES
 from dvis_cli.writers.overlay_video import OverlayVideo
+from dvis_cli.writers.report import ReportPage
 from dvis_cli.writers.segments_json import SegmentStatistics, segments_document, without_frames, write_json
+from dvis_cli.writers.soft_edges import SOFT_FOLDER, write_soft
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Outputs:
     panoptic: bool = True  # the maps: panoptic/000000.png ..., semantic/000000.png ... or masks.jsonl
     segments: bool = True  # segments.json
     overlay: str | None = "blend"  # overlay.mp4 in this style; None = off
+    report: bool = False  # report.html, and the film it plays
 
     def __post_init__(self) -> None:
         if self.overlay is not None and self.overlay not in OVERLAY_STYLES:
@@ -36,8 +40,8 @@ class Outputs:
 class VideoFolderWriter:
     """Context manager for `OUT/<name>/`: hand it frames, then `finish`; it appears whole or not at all.
 
-    Maps (with the statistics) and the overlay are made by one thread each. A frame waits in a bounded queue
-    until both have had it, so a slow disk slows the caller down and memory stays flat. Frames must not be
+    Maps (with the statistics) are made by one thread, the overlay by two: one draws, one encodes. A frame waits in
+    bounded queues until all have had it, so a slow disk slows the caller down and memory stays flat. Frames must not be
     changed after they were handed over. Leaving the block without `finish` removes everything.
 
     Args:
@@ -50,6 +54,7 @@ class VideoFolderWriter:
         queue_frames: frames that may wait, 1 or more.
         files: what is written of a frame; None is panoptic PNGs.
         shown_from: of instances: the least score of what the overlay shows.
+        finishing: called with the folder when all is in it, before it gets its name.
 
     Raises:
         OutputError: on entry, the target cannot be written (see `check_target`).
@@ -67,7 +72,9 @@ class VideoFolderWriter:
         queue_frames: int = 8,
         files: FrameFiles | None = None,
         shown_from: float = SHOWN_FROM,
+        finishing: Callable[[Path], object] | None = None,
     ) -> None:
+        self._finishing = finishing
         self._folder = AtomicFolder(target, overwrite)
         self._info, self._outputs, self._run = info, outputs, run
         self._audio_from = audio_from
@@ -76,7 +83,9 @@ class VideoFolderWriter:
         self._shown_from = shown_from
         self._statistics = SegmentStatistics()
         self._overlay: OverlayVideo | None = None
-        self._workers: list[BoundedThread[FinishedFrame]] = []
+        self._report: ReportPage | None = None
+        self._takers: list[BoundedThread[FinishedFrame]] = []
+        self._workers: list[BoundedThread[Any]] = []  # those, and who works for them, after them
         self._warnings: list[str] = []
         self._done = False
 
@@ -85,7 +94,8 @@ class VideoFolderWriter:
         try:
             if self._outputs.panoptic:
                 self._files.open(self._folder.path)
-            self._workers.append(BoundedThread("maps", self._write_frame, self._queue_frames))
+            self._takers.append(BoundedThread("maps", self._write_frame, self._queue_frames))
+            self._workers += self._takers
             if self._outputs.overlay is not None:
                 path = self._folder.path / "overlay.mp4"
                 style: Any = self._outputs.overlay
@@ -98,7 +108,19 @@ class VideoFolderWriter:
                     numbered=self._run.get("task") != "semantic",  # there, an id is a class
                     shown_from=self._shown_from,
                 )
-                self._workers.append(BoundedThread("overlay", self._overlay.add, self._queue_frames))
+                self._start_overlay(self._overlay)
+            if self._outputs.report:
+                told = self._overlay is not None  # of the sound
+                self._report = ReportPage(
+                    self._folder.path,
+                    self._info,
+                    self._run,
+                    audio_from=self._audio_from,
+                    warn=(lambda text: None) if told else self._warnings.append,
+                    shown_from=self._shown_from,
+                )
+                self._takers.append(BoundedThread("report", self._report.add, self._queue_frames))
+                self._workers.append(self._takers[-1])
         except BaseException:
             self._abort()
             raise
@@ -116,8 +138,8 @@ class VideoFolderWriter:
         Raises:
             OutputError: a file could not be written; of this frame or, found out now, of an earlier one.
         """
-        for worker in self._workers:
-            worker.put(frame)
+        for taker in self._takers:
+            taker.put(frame)
         self._pass_on_warnings()
 
     def finish(self, segments: list[Segment]) -> dict[str, Any]:
@@ -137,16 +159,31 @@ class VideoFolderWriter:
         self._files.close()
         if self._overlay is not None:
             self._overlay.close()
+        if self._report is not None:
+            self._report.finish({segment.id: segment.score for segment in segments})
         if self._outputs.segments:
             write_json(self._folder.path / "segments.json", document)
+        if self._finishing is not None:
+            self._finishing(self._folder.path)
+        shutil.rmtree(self._folder.path / SOFT_FOLDER, ignore_errors=True)
         self._folder.commit()
         self._done = True
         self._pass_on_warnings()
         return without_frames(document)
 
+    def _start_overlay(self, overlay: OverlayVideo) -> None:
+        encoding = BoundedThread[Any]("encode", lambda drawn: overlay.encode(*drawn), 2)
+        drawing = BoundedThread[FinishedFrame](
+            "overlay", lambda frame: encoding.put((overlay.draw(frame), frame.pts)), self._queue_frames
+        )
+        self._takers.append(drawing)
+        self._workers += (drawing, encoding)
+
     def _write_frame(self, frame: FinishedFrame) -> None:
         if self._outputs.panoptic:
             self._files.add(frame)
+        if isinstance(frame, PanopticFrame) and frame.soft is not None:
+            write_soft(self._folder.path / SOFT_FOLDER, frame.index, frame.soft)
         self._statistics.add(frame)
 
     def _pass_on_warnings(self) -> None:
@@ -160,5 +197,7 @@ class VideoFolderWriter:
         self._files.abort()
         if self._overlay is not None:
             self._overlay.abort()
+        if self._report is not None:
+            self._report.abort()
         self._folder.discard()
         self._done = True

@@ -1,0 +1,221 @@
+"""COCO: panoptic and instances of frames (`coco`), and tracks of a video as YouTube-VIS has them (`coco-video`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from dvis_cli.coco_masks import rle
+from dvis_cli.files import output_errors
+from dvis_cli.structures import Category, FinishedFrame, InstanceFrame, Segment
+from dvis_cli.writers.panoptic_png import write_panoptic_png
+
+from .job import ByObject, Job, Writer, write_jpeg
+from .seen import Seen, seen_in
+
+
+class CocoFrames(Writer):
+    """`panoptic.json` with `panoptic/000000.png`, `instances.json` of the things, and `images/` where they are wanted.
+
+    Masks of `--task instance` may overlap, which a panoptic map cannot show: there are instances only.
+    """
+
+    def __init__(self, path: Path, job: Job) -> None:
+        super().__init__(path, job)
+        self.folder()
+        self._images = self.folder("images") if job.images else None
+        self._instances = _AnnotationFile(path / "instances.json", job)
+        self._panoptic: _AnnotationFile | None = None
+        self._annotations = 0
+
+    def add(self, frame: FinishedFrame) -> None:
+        found = list(seen_in(frame, self.job.chosen))
+        for one in found:
+            if one.segment.category.isthing or isinstance(frame, InstanceFrame):
+                self._annotations += 1
+                self._instances.put(instance_entry(self._annotations, frame.index, one, self.job))
+        if not isinstance(frame, InstanceFrame):
+            self._add_map(frame.index, found)
+        if self._images is not None:
+            write_jpeg(self._images / f"{self.job.names[frame.index]}.jpg", frame)
+
+    def close(self) -> None:
+        self._instances.close()
+        if self._panoptic is not None:
+            self._panoptic.close()
+
+    def abort(self) -> None:
+        self._instances.abort()
+        if self._panoptic is not None:
+            self._panoptic.abort()
+
+    def _add_map(self, index: int, found: list[Seen]) -> None:
+        if self._panoptic is None:
+            self.folder("panoptic")
+            self._panoptic = _AnnotationFile(self.path / "panoptic.json", self.job)
+        ids = np.zeros(self.job.size, np.int32)
+        for one in found:
+            x, y, width, height = one.box
+            ids[y : y + height, x : x + width][one.inside] = one.segment.id
+        name = f"{self.job.names[index]}.png"
+        write_panoptic_png(self.path / "panoptic" / name, ids)
+        infos = [
+            {
+                "id": s.segment.id,
+                "category_id": s.segment.category.id,
+                "iscrowd": 0,
+                "bbox": s.box,
+                "area": s.area,
+            }
+            for s in found
+        ]
+        self._panoptic.put({"image_id": index + 1, "file_name": name, "segments_info": infos})
+
+
+class CocoVideo(Writer):
+    """One json: `videos`, `categories`, and an annotation an object with a run-length code or null for each frame."""
+
+    def __init__(self, path: Path, job: Job) -> None:
+        super().__init__(path, job)
+        self._masks = ByObject()
+
+    def add(self, frame: FinishedFrame) -> None:
+        for one in seen_in(frame, self.job.chosen):
+            text = json.dumps({"counts": one.counts, "area": one.area, "bbox": one.box})
+            self._masks.put(one.segment.id, frame.index, text)
+
+    def close(self) -> None:
+        job = self.job
+        video = {
+            "id": 1,
+            "name": job.info.name,
+            "width": job.info.width,
+            "height": job.info.height,
+            "length": len(job.names),
+            "fps": job.info.fps,
+            "file_names": [f"{job.info.name}/{name}.jpg" for name in job.names],
+        }
+        head = {
+            "info": _about(job),
+            "licenses": [],
+            "videos": [video],
+            "categories": categories(job.categories()),
+        }
+        seen = (entry for segment in job.segments if (entry := self._track(segment)))
+        with output_errors(self.path), self.path.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "annotations": [\n')
+            _write_list(file, seen)
+            file.write("]}\n")
+        self._masks.close()
+
+    def abort(self) -> None:
+        self._masks.close()
+
+    def _track(self, segment: Segment) -> dict[str, Any]:
+        """The annotation of one object; empty where no pixel of it is seen."""
+        job, count = self.job, len(self.job.names)
+        masks: list[Any] = [None] * count
+        boxes, areas = masks.copy(), masks.copy()
+        for frame, text in self._masks.of(segment.id):
+            row = json.loads(text)
+            masks[frame], boxes[frame], areas[frame] = rle(row["counts"], job.size), row["bbox"], row["area"]
+        return {
+            "id": job.number(segment),
+            "video_id": 1,
+            "category_id": segment.category.id,
+            "score": round(float(segment.score), 6),
+            "iscrowd": 0,
+            "width": job.info.width,
+            "height": job.info.height,
+            "length": count,
+            "segmentations": masks,
+            "bboxes": boxes,
+            "areas": areas,
+        } if any(masks) else {}  # fmt: skip
+
+
+class _AnnotationFile:
+    """A COCO json whose annotations are written as they come."""
+
+    def __init__(self, path: Path, job: Job) -> None:
+        self._path, self._first = path, True
+        head = {
+            "info": _about(job),
+            "licenses": [],
+            "images": [image_entry(index, job) for index in range(len(job.names))],
+            "categories": categories(job.categories()),
+        }
+        with output_errors(path):
+            self._file = path.open("w", encoding="utf-8")
+            self._file.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "annotations": [\n')
+
+    def put(self, entry: dict[str, Any]) -> None:
+        with output_errors(self._path):
+            self._file.write(("" if self._first else ",\n") + json.dumps(entry, ensure_ascii=False))
+        self._first = False
+
+    def close(self) -> None:
+        with output_errors(self._path):
+            self._file.write("]}\n")
+            self._file.close()
+
+    def abort(self) -> None:
+        try:
+            self._file.close()
+        except OSError:  # what waits to be written does not matter any more
+            self._first = False
+
+
+def image_entry(index: int, job: Job) -> dict[str, Any]:
+    """A frame in `images`."""
+    return {
+        "id": index + 1,
+        "file_name": f"{job.names[index]}.jpg",
+        "width": job.info.width,
+        "height": job.info.height,
+        "frame": index,
+        "time": round(job.pts[index], 6),
+    }
+
+
+def instance_entry(id: int, index: int, one: Seen, job: Job) -> dict[str, Any]:
+    """An object in a frame in `annotations`; `track_id` is its id in the result."""
+    return {
+        "id": id,
+        "image_id": index + 1,
+        "category_id": one.segment.category.id,
+        "track_id": job.number(one.segment),
+        "segmentation": rle(one.counts, one.size),
+        "area": one.area,
+        "bbox": one.box,
+        "iscrowd": 0,
+        "score": round(float(one.segment.score), 6),
+        "attributes": {"track_id": job.number(one.segment)},  # where CVAT and Datumaro look for it
+    }
+
+
+def categories(found: Iterable[Category]) -> list[dict[str, Any]]:
+    """`categories` of COCO's panoptic files, which the others take as well."""
+    return [
+        {
+            "id": one.id,
+            "name": one.name,
+            "supercategory": "",
+            "isthing": int(one.isthing),
+            "color": list(one.color),
+        }
+        for one in found
+    ]
+
+
+def _about(job: Job) -> dict[str, Any]:
+    return {"description": f"{job.info.name}, segmented by dvis", "fps": job.info.fps}
+
+
+def _write_list(file: IO[str], entries: Iterator[dict[str, Any]]) -> None:
+    for place, entry in enumerate(entries):
+        file.write((",\n" if place else "") + json.dumps(entry, ensure_ascii=False))
