@@ -272,7 +272,7 @@ def main() -> None:
     model = load_model(given.model)
     remember(model)
     for mode in given.modes.split(",") if given.modes else []:
-        best = model.config.mode if mode == "tta" else mode
+        best = model.check_mode(None) if mode == "tta" else mode
         scores, began = Scores(), time.process_time()
         for video in chosen:
             options = {"mode": best, "tta": mode == "tta", **more}
