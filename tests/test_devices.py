@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from unittest.mock import patch
 
 import numpy as np
@@ -60,9 +61,11 @@ def model_there(config: ModelConfig, precision: str) -> DvisModel:
     return model.eval().requires_grad_(False)
 
 
-def run(model: DvisModel, geometry: Geometry, settings: RunSettings, horizons: int = 2) -> int:
+def run(
+    model: DvisModel, geometry: Geometry, settings: RunSettings, horizons: int = 2, more: Sequence[View] = ()
+) -> int:
     """Segment, decide and finish; returns the number of frames."""
-    seen = [View(geometry)]
+    seen = [View(geometry), *more]
     scales, task = Scales(model, seen, settings), task_for(model, settings, geometry.output)
     rgb = np.zeros((*geometry.output, 3), np.uint8)
     for _ in range(horizons):
@@ -97,6 +100,21 @@ def test_networks_and_decisions_stay_on_the_device(
     assert not traffic.uncounted
 
 
+def test_several_views_stay_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    geometry = Geometry(output=(90, 150), resized=(96, 160), padded=(96, 160))
+    more = [View(geometry, mirrored=True), View(Geometry((90, 150), (58, 96), (64, 96)))]
+    with pretended_gpu(monkeypatch) as traffic:
+        model = model_there(known_model("tiny").config, "bf16")
+        settings = RunSettings(
+            model.config.mode, window=2, horizon=2, batch=2, device_budget=2**40, score_threshold=0.5
+        )
+        run(model, geometry, settings, horizons=1, more=more)
+        traffic.clear()
+        for task in ("panoptic", "instance", "semantic"):
+            run(model, geometry, dataclasses.replace(settings, task=task), horizons=1, more=more)
+    assert not traffic.uncounted
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_waits_and_copies_of_a_frame(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """R50 at 720p with its mask features on the device, offline: everything between two decoded and finished frames."""
@@ -115,10 +133,17 @@ def test_waits_and_copies_of_a_frame(precision: str, monkeypatch: pytest.MonkeyP
     assert traffic.bytes / frames > 720 * 1280 * (3 + 1), "the picture goes up, and a map comes down"
 
 
+@pytest.fixture
+def exact_products() -> Iterator[None]:
+    """As `--precision fp32` sets it. Not by `monkeypatch`, which takes it for an attribute."""
+    before, torch.backends.cuda.matmul.fp32_precision = torch.backends.cuda.matmul.fp32_precision, "ieee"
+    yield
+    torch.backends.cuda.matmul.fp32_precision = before
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_tf32_is_for_bf16_alone(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_is_for_bf16_alone(precision: str, exact_products, monkeypatch: pytest.MonkeyPatch) -> None:
     product, seen = torch.backends.cuda.matmul, []
-    monkeypatch.setattr(product, "fp32_precision", "ieee")
     with pretended_gpu(monkeypatch):
         model = model_there(known_model("tiny").config, precision)
         model.segmenter.pixel_decoder.register_forward_pre_hook(

@@ -43,6 +43,11 @@ def test_the_wheel_has_types_notices_and_the_model(built: Path) -> None:
         "dvis_cli/py.typed",
         "dvis_cli/bundled/dvis-lite.safetensors",
         "dvis_cli/bundled/street.mp4",
+        *(
+            f"dvis_cli/writers/report/{name}"
+            for name in ("page.html", "page.css", "maps.js", "picture.js", "page.js", "table.js")
+        ),
+        *(f"dvis_cli/batch/index.{kind}" for kind in ("html", "css", "js")),
     } <= names
     assert {Path(n).name for n in names if "/licenses/" in n} == {"LICENSE", "NOTICE"}
     assert {"Typing :: Typed", "Programming Language :: Python :: 3.10"} <= set(

@@ -22,6 +22,7 @@ from dvis_cli.run.spool import WaitingFrames
 from dvis_cli.tasks.instance import InstanceDecision
 from dvis_cli.tasks.panoptic import PanopticDecision
 from dvis_cli.tasks.semantic import SemanticDecision
+from dvis_cli.threads import ahead
 from dvis_cli.video.image_files import ImageFiles
 from dvis_cli.video.video_file import VideoFile
 from dvis_cli.writers.frame_files import InstanceFiles, PanopticFiles, SemanticFiles
@@ -108,7 +109,6 @@ def trace_files(model: DvisModel, film: Path, options: SegmentOptions) -> dict[s
 
 @contextmanager
 def _stations(watch: Stopwatch) -> Iterator[None]:
-    ahead = video.ahead
     changes = [
         (owner, name, watch.wrap(stage, vars(owner)[name]))
         for owner, name, stage in STATIONS

@@ -37,7 +37,7 @@ def measure_network(model: DvisModel, film: Path, options: SegmentOptions) -> di
     watch = Stopwatch(wait)
     with _staged(model, watch):
         watch.counting = True
-        run.add(run.first)
+        run.add(run.first).close()
         watch.counting = False
         run.warm_up()
         whole = run.seconds(wait, watch)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dvis_cli.layers.transfer import send
+from dvis_cli.layers.transfer import fetch, send
 from dvis_cli.structures import View
 
 CELLS = 160  # along the longer side of the picture
@@ -80,7 +80,8 @@ class OverlapSums:
     def add(self, masks: Sequence[Tensor]) -> None:
         """Take in one frame: (N_s, cells) of every view."""
         together = torch.cat(tuple(masks))
-        self.products += (together @ together.T).cpu().double()
+        (product,) = fetch(together @ together.T)
+        self.products += product.double()
 
 
 def soft_iou(products: Tensor) -> Tensor:

@@ -227,7 +227,7 @@ class Scales:
         rows = (class_probs[:, :-1].amax(dim=1) > bar).nonzero().squeeze(1)
         there = send(rows, scale.model.device)
         embeds = torch.stack([queries[there].float() for queries in scale.state.horizon.queries]).mean(dim=0)
-        return Candidates(rows, class_probs[rows], embeds.cpu())
+        return Candidates(rows, class_probs[rows], *fetch(embeds))
 
     def _overlaps(self, candidates: Sequence[Candidates]) -> Tensor:
         """(N, N): sums over the horizon for any two candidates, one frame's masks at a time."""

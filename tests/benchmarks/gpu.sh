@@ -6,7 +6,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-gpu-results}
 mkdir -p "$out"
-limit=420 # seconds after which no further measurement begins
+limit=370 # seconds after which no further measurement begins
 SECONDS=0
 
 python -c 'import torch; assert torch.cuda.is_available(), "no CUDA device"; print(torch.cuda.get_device_name())' || exit 1
@@ -19,7 +19,7 @@ measure() { # NAME ARGUMENTS...
     echo "$1: left out after $SECONDS s"
     return
   fi
-  timeout 75 python -m dvis_cli bench --json "${@:2}" > "$out/$1.json" 2> "$out/$1.txt"
+  timeout 100 python -m dvis_cli bench --json "${@:2}" > "$out/$1.json" 2> "$out/$1.txt"
   local code=$?
   echo "$1: exit $code after $SECONDS s"
   ((code == 0)) || tail -3 "$out/$1.txt"
