@@ -170,6 +170,7 @@ class InputConfig:
 class DecisionConfig:
     """From queries to segments (docs/method.md)."""
 
+    mode: Mode | None = None  # that is run unless options differ; None: the most that the model can do
     score_threshold: float = 0.8  # a query below this class probability is dropped
     overlap_threshold: float = 0.8  # a query that wins less than this share of its own mask is dropped
     # Frames that are refined and decided together unless options differ; 300 is the official demo's. A track that is

@@ -30,6 +30,9 @@ def test_it_is_small_and_says_what_it_is() -> None:
     assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float16}
     known = known_model("dvis-lite")
     assert known.bundled and known.ready and known.config.mode == "offline"
+    model = load_model(LITE, device="cpu")
+    assert model.check_mode(None) == "online" and model.check_mode("offline") == "offline"
+    assert load_model(LITE, device="cpu", mode="minvis").check_mode(None) == "minvis"
     names = [category["name"] for category in json.loads(metadata["dvis_categories"])]
     assert {"person", "car", "road", "wall"} <= set(names) and len(names) == known.config.num_classes
 

@@ -75,10 +75,13 @@ class DvisModel(nn.Module):
         return self.segmenter.query_decoder
 
     def check_mode(self, mode: Mode | None) -> Mode:
-        """The mode to run in: `mode`, or the most that the model can do. Raises `UsageError`."""
+        """The mode to run in: `mode`, the model's own, or the most that it can do. Raises `UsageError`."""
         if mode is not None:
             refuse_missing_parts(mode, self.config, f"model {self.config.name!r}")
-        return mode or self.config.mode
+            return mode
+        most = self.config.mode
+        own: Mode = self.config.decision.mode or most
+        return own if MODES.index(own) < MODES.index(most) else most
 
     def segment(self, frames: Tensor, memory: Tensor | None = None) -> SegmenterOutput:
         """Run the segmenter on (T, 3, H, W) preprocessed frames, in the model's precision.

@@ -67,7 +67,8 @@ class SegmentOptions:
         None, "Class list of weights that do not say theirs: vipseg, youtube_vis_2021, ...", metavar="NAME"
     )
     mode: Mode | None = option(
-        None, "offline refines tracks with the whole clip in view. Default: all the model can do."
+        None,
+        "offline refines tracks with the whole clip in view. Default: the model's own, else all it can do.",
     )
     task: TaskName = option(
         "panoptic", "Objects and stuff, objects with masks that overlap, or classes only."

@@ -10,9 +10,14 @@ from torch import Tensor, nn
 
 from dvis_cli.config import PixelDecoderConfig
 from dvis_cli.layers.deformable import DeformableAttention, Size
-from dvis_cli.layers.position import cell_centers, sine_position
+from dvis_cli.layers.position import cell_centers, pixel_waves, sine_position, waves
 
 LEVELS = 3  # res5, res4, res3
+CORNERS = (
+    256,
+    512,
+)  # y and x in pixels up to which training moves the corner: pictures may be larger than its crops
+STRIDES = (32, 16, 8, 4)  # of the levels, coarse first, and of the mask features
 GROUPS = 32  # of every GroupNorm
 
 
@@ -54,17 +59,20 @@ class EncoderLayer(nn.Module):
 
 
 class Place(nn.Linear):
-    """A learned share of the position code, begun at nothing."""
+    """A learned share of the position: of the sine code, begun at nothing, and of `pixel_waves`."""
 
-    def __init__(self, channels: int, outputs: int) -> None:
-        super().__init__(channels, outputs, bias=False)
-        nn.init.zeros_(self.weight)
+    def __init__(self, channels: int, outputs: int, stride: int) -> None:
+        super().__init__(channels + 4 * len(waves(stride)), outputs, bias=False)
+        self.channels, self.stride = channels, stride
+        nn.init.normal_(self.weight, std=0.05)
+        nn.init.zeros_(self.weight[:, :channels])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(C, h, w): what is added to every frame of x (T, C, h, w)."""
+    def forward(self, x: Tensor, corner: tuple[int, int] = (0, 0)) -> Tensor:
+        """(C, h, w): what is added to every frame of x (T, C, h, w). `corner`: y and x of the first pixel."""
         height, width = x.shape[-2:]
-        code = super().forward(sine_position(height, width, self.in_features, x.device))
-        return code.T.unflatten(1, (height, width))
+        sine = sine_position(height, width, self.channels, x.device)
+        pixels = pixel_waves(height, width, self.stride, corner, x.device)
+        return super().forward(torch.cat((sine, pixels), dim=1)).T.unflatten(1, (height, width))
 
 
 class PixelDecoder(nn.Module):
@@ -87,7 +95,9 @@ class PixelDecoder(nn.Module):
         self.mask_features = nn.Conv2d(channels, config.mask_channels, 1)
         # Of the three levels, coarse first, and of the mask features.
         outputs = (*(channels,) * LEVELS, config.mask_channels) if config.located else ()
-        self.place = nn.ModuleList(Place(channels, count) for count in outputs)
+        self.place = nn.ModuleList(
+            Place(channels, count, stride) for count, stride in zip(outputs, STRIDES, strict=False)
+        )
 
     def forward(self, features: list[Tensor]) -> PixelFeatures:
         """features: res2..res5 of T frames."""
@@ -97,8 +107,9 @@ class PixelDecoder(nn.Module):
         fused = F.relu(self.output_norm(self.output(lateral + up)))
         mask_features = self.mask_features(fused)
         if self.place:
+            corner = tuple(int(torch.randint(most, ())) for most in CORNERS) if self.training else (0, 0)
             *levels, mask_features = (
-                x + place(x) for x, place in zip((*levels, mask_features), self.place, strict=True)
+                x + place(x, corner) for x, place in zip((*levels, mask_features), self.place, strict=True)
             )
         return PixelFeatures(mask_features, levels)
 

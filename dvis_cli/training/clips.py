@@ -26,9 +26,11 @@ from dvis_cli.video.preprocess import plan_geometry
 
 from .clip_settings import ClipSettings
 from .clip_sources import ClipSource, Mixture, check_source, nothing_usable
+from .paste import Cutout, cut_out, paste
 from .targets import ClipBatch, ClipTargets, FrozenFeatures
 
 DRAWS = 100  # of one clip, before a dataset counts as unusable
+DONORS = 300  # pictures whose objects are pasted
 UNREADABLE_IMAGE, UNREADABLE_MASK = "unreadable image", "unreadable mask"
 MIXED_SIZES, EMPTY = "frames of different sizes", "no object in the clip"
 
@@ -95,6 +97,7 @@ class ClipDataset(Dataset[ClipSample]):
         self._until = np.cumsum(weights)[:-1] / np.sum(weights)  # of 0..1, where a source's share ends
         self.length = sum(len(r.usable) for r in self.reports) if length is None else length
         self._lookup: npt.NDArray[np.int16] | None = None
+        self._cutouts: list[Cutout] | None = None  # what is pasted
 
     def __len__(self) -> int:
         return self.length
@@ -137,6 +140,10 @@ class ClipDataset(Dataset[ClipSample]):
         else:
             clip = np.stack([augment.resize_picture(frame, size) for frame in frames])
             maps = np.stack([augment.resize_ids(one, size) for one in ids])
+        if settings.crop is not None:
+            clip, maps = augment.random_crop(clip, maps, (settings.crop[0], settings.crop[1]), rng)
+        if settings.paste and rng.random() < settings.paste:
+            clip, maps, objects = self._pasted(clip, maps, objects, rng)
         clip, maps, backwards = self._augmented(clip, maps, rng)
         targets = numbered_targets(maps, objects)
         if not len(targets.classes):
@@ -186,12 +193,42 @@ class ClipDataset(Dataset[ClipSample]):
         finally:
             table[numbers] = 0
 
+    def _pasted(
+        self, clip: augment.Frames, maps: augment.Ids, objects: list[int], rng: np.random.Generator
+    ) -> tuple[augment.Frames, augment.Ids, list[int]]:
+        """One or two groups of objects of one class each."""
+        if self._cutouts is None:
+            self._cutouts = self._collected()
+        rgb, ids = clip[0], maps[0]
+        for _ in range(int(rng.integers(1, 3)) if self._cutouts else 0):
+            label = self._cutouts[int(rng.integers(len(self._cutouts)))].label
+            rgb, ids, objects = paste(rgb, ids, objects, [c for c in self._cutouts if c.label == label], rng)
+        return rgb[None], ids[None], objects
+
+    def _collected(self) -> list[Cutout]:
+        """The whole things of some pictures: the same of every worker, for they are read but once."""
+        rng, found = np.random.default_rng((self.seed, self.length)), []
+        for _ in range(DONORS):
+            part, number = self._choose(rng)
+            source: Any = self.sources[part]
+            video, classes = source.videos[number], self.reports[part].classes
+            frame = video.frames[int(rng.integers(len(video.frames)))]
+            things = {c.id for c in source.categories if c.isthing and c.id in classes}
+            if self.settings.pasted:
+                things &= {c.id for c in source.categories if c.name in self.settings.pasted}
+            segments = [s for s in frame.segments if s["category_id"] in things and not s.get("iscrowd")]
+            try:
+                truth = self._numbered(source.read_ids(video, frame), [s["id"] for s in segments], [])
+                picture = source.read_picture(video, frame)
+            except DatasetError:
+                continue  # where it is drawn as a clip it is reported
+            found += cut_out(picture, truth, [classes[s["category_id"]] for s in segments])
+        return found
+
     def _augmented(
         self, clip: augment.Frames, maps: augment.Ids, rng: np.random.Generator
     ) -> tuple[augment.Frames, augment.Ids, bool]:
         settings = self.settings
-        if settings.crop is not None:
-            clip, maps = augment.random_crop(clip, maps, (settings.crop[0], settings.crop[1]), rng)
         if settings.flip and rng.random() < 0.5:
             clip, maps = augment.flip(clip, maps)
         backwards = settings.reverse and rng.random() < 0.5
@@ -202,8 +239,8 @@ class ClipDataset(Dataset[ClipSample]):
         return clip, maps, backwards
 
     def __getstate__(self) -> dict[str, object]:
-        """Without the table: a worker makes its own."""
-        return {**self.__dict__, "_lookup": None}
+        """Without the table and the cut-outs: a worker makes its own."""
+        return {**self.__dict__, "_lookup": None, "_cutouts": None}
 
 
 def draw_frames(available: int, frames: int, rng: np.random.Generator) -> slice:

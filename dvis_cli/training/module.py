@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dvis_cli.errors import TrainingError
 from dvis_cli.run.model import DvisModel
 
-from .dense import DenseHead
+from .dense import ApartHead, DenseHead
 from .losses import Criterion, Losses
 from .matcher import Matcher, MatchingRule
 from .points import Draw, uniform_draw
@@ -56,8 +56,15 @@ class StageModule(lightning.LightningModule):
         self.trained.requires_grad_(True)
         if stage == "segmenter" and not settings.optimizer.backbone_lr:
             network.segmenter.backbone.requires_grad_(False)
-        self.dense = DenseHead(network, settings.dense) if stage == "segmenter" and settings.dense else None
-        self.compared.dense = self.dense
+        for name, parameter in self.trained.named_parameters():
+            if name.startswith(settings.optimizer.frozen):
+                parameter.requires_grad_(False)
+        kinds = {"dense": DenseHead, "apart": ApartHead} if stage == "segmenter" else {}
+        weights = {name: getattr(settings, name) for name in kinds}
+        self.helpers = nn.ModuleDict(
+            {n: kinds[n](network, weight) for n, weight in weights.items() if weight}
+        )
+        self.compared.helpers = dict(self.helpers.items())
 
     @property
     def trained(self) -> nn.Module:
@@ -68,7 +75,7 @@ class StageModule(lightning.LightningModule):
     @property
     def learning(self) -> nn.ModuleDict:
         """All that the optimizer changes: the part, and heads that only help it learn."""
-        return nn.ModuleDict({"part": self.trained} | ({"dense": self.dense} if self.dense else {}))
+        return nn.ModuleDict({"part": self.trained, "helpers": self.helpers})
 
     def on_fit_start(self) -> None:
         self.network.eval()

@@ -43,6 +43,9 @@ class OptimizerSettings:
     lr: float = 1e-4
     weight_decay: float = 0.05  # 0 for norms, embeddings and relative position biases
     backbone_lr: float = 0.1  # times lr; 0: the backbone is left as it is
+    frozen: tuple[
+        str, ...
+    ] = ()  # beginnings of the names of what else is left as it is, e.g. backbone.trunks.0
     clip_norm: float = 0.01  # largest norm of the whole gradient
     warmup: int = 10  # iterations in which the rate rises from near zero
     steps: tuple[float, ...] = (0.7,)  # shares of the iterations after which the rate falls
@@ -67,6 +70,9 @@ class TrainSettings:
     appearance: float = 0.0  # share of its largest area that matches an object to a track; 0: any pixel
     patience: int | None = None  # frames a track may miss its object before another takes over; None: all
     dense: float = 0.0  # weight of a class loss of every pixel on the mask features; its head is not kept
+    apart: float = (
+        0.0  # weight of a loss that tells a picture's segments apart on the mask features; likewise
+    )
     ema: float = (
         0.0  # decay per iteration of the average of the weights that is kept; 0: the last weights are
     )

@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dvis_cli.run.model import DvisModel
 from dvis_cli.segmenter.query_decoder import QueryDecoder
@@ -27,7 +27,6 @@ from dvis_cli.segmenter.videomt import VideoMT
 from dvis_cli.tracker.memory import orders_with_memory
 from dvis_cli.tracker.tracker import ReferringTracker
 
-from .dense import DenseHead
 from .losses import Criterion, Losses, MatchedMasks
 from .matcher import Assignment, ClipAssignment, Matcher, MatchingRule, Predicted
 from .ownership import handed_over
@@ -59,7 +58,7 @@ class Stage(ABC):
 
     def __init__(self, network: DvisModel, matcher: Matcher, criterion: Criterion) -> None:
         self.network, self.matcher, self.criterion = network, matcher, criterion
-        self.dense: DenseHead | None = None  # of the segmenter, where it is wanted
+        self.helpers: dict[str, nn.Module] = {}  # losses on the mask features of the segmenter
 
     def losses(
         self,
@@ -88,8 +87,8 @@ class Stage(ABC):
                 assigned = guide or self._match(layer, features, targets, draws, rule)
                 parts = self._compare(layer, features, assigned, targets, draws)
                 losses |= {f"loss_{name}{suffix}": part for name, part in parts.items()}
-            if self.dense is not None:
-                losses["loss_dense"] = self.dense(features, targets)
+            for name, helper in self.helpers.items():
+                losses[f"loss_{name}"] = helper(features, targets)
         return losses
 
     @abstractmethod

@@ -180,7 +180,7 @@ def remember(model: Any) -> None:
     """Let the segmenter see each frame once: the modes differ only in what comes after it."""
     whole, kept = model.segmenter.forward, {}
 
-    def forward(frames: torch.Tensor) -> Any:
+    def forward(frames: torch.Tensor, *memory: None) -> Any:
         key = hashlib.sha256(frames.numpy().tobytes()).digest()
         if key not in kept:
             kept[key] = whole(frames)
@@ -272,7 +272,7 @@ def main() -> None:
     model = load_model(given.model)
     remember(model)
     for mode in given.modes.split(",") if given.modes else []:
-        best = model.config.mode if mode == "tta" else mode
+        best = model.check_mode(None) if mode == "tta" else mode
         scores, began = Scores(), time.process_time()
         for video in chosen:
             options = {"mode": best, "tta": mode == "tta", **more}
