@@ -153,7 +153,7 @@ class LiveSource:
                 now = time.monotonic()
                 if self.counts.received > before:
                     heard, wait = now, RETRY[0]
-                if now - heard > self.patience:
+                if now - heard >= self.patience:
                     self._failure = VideoError(f"no frame came for {self.patience:g} s")
                     break
                 time.sleep(wait)
