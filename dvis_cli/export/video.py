@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -24,8 +25,8 @@ from .job import Job, Writer
 from .seen import union_of
 
 BLUR = 24  # the background's blur is the short side divided by this, in pixels
+SMALLER = 4  # the blur is made at this part of the size
 INSTEAD = "take PNGs: masks:png, matte:png"
-SMALLER = 4  # it is made at this part of the size
 
 
 class _Codec(NamedTuple):
@@ -45,17 +46,17 @@ _WITH_ALPHA = {
 }  # fmt: skip
 
 
-class Pictures:
+class Pictures(ABC):
     """Where pictures go, one after the other: `put`, then `close`; or `abort`."""
 
+    @abstractmethod
     def put(self, picture: np.ndarray, index: int, pts: float) -> None:
         """Take a picture, (height, width) uint8 or 3 or 4 channels of RGB and alpha; `pts` in seconds."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - a folder has nothing to complete
         """Complete the file."""
 
-    def abort(self) -> None:
+    def abort(self) -> None:  # noqa: B027
         """Let go of it. Never raises."""
 
 
@@ -103,11 +104,13 @@ class VideoOut(Pictures):
         with suppress(Exception):
             self._output.close()
 
+    @abstractmethod
     def _begin(self, width: int, height: int) -> None:
-        raise NotImplementedError
+        """Make the stream, now that the size is known."""
 
+    @abstractmethod
     def _packets(self, picture: np.ndarray | None, seconds: float) -> list[Any]:
-        raise NotImplementedError
+        """Encode a picture; None: what is left."""
 
 
 class Mp4(VideoOut):
@@ -167,9 +170,9 @@ class _Drawn(Writer):
     needs_pictures = True
     out: Pictures
 
+    @abstractmethod
     def picture(self, frame: FinishedFrame) -> np.ndarray:
         """What to show of a frame."""
-        raise NotImplementedError
 
     def add(self, frame: FinishedFrame) -> None:
         self.out.put(self.picture(frame), frame.index, frame.pts)

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 TEMPERATURE = 10000.0
-WAVES = tuple(
-    1024 >> octave for octave in range(7)
-)  # wavelengths in pixels of the network's input, 1024 to 16
+WAVES = tuple(1024 >> octave for octave in range(7))  # wavelengths in pixels of the input, 1024 to 16
 
 
 @lru_cache(maxsize=32)
@@ -19,7 +17,7 @@ def sine_position(height: int, width: int, channels: int, device: torch.device) 
     """Code each cell's place: the first half of the channels tells y, the second x.
 
     Coordinates run from 1 to the side, normalised to 2 pi; frequencies fall by powers of `TEMPERATURE`, and
-    sine and cosine of one frequency stand side by side (spec section 2, pixel decoder).
+    sine and cosine of one frequency stand side by side.
 
     Returns:
         (height * width, channels) float32 in -1..1, row-major. Shared between calls: do not write to it.

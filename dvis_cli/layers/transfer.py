@@ -26,9 +26,8 @@ def send(values: Tensor | np.ndarray, device: torch.device) -> Tensor:
 
 def _to_host(tensors: tuple[Tensor, ...]) -> list[Tensor]:
     cuda = all(tensor.device.type == "cuda" for tensor in tensors)
-    copies = [
-        tensor.to("cpu", non_blocking=cuda) for tensor in tensors
-    ]  # into pinned memory, where that is not
+    # On CUDA into pinned memory, all under way at once.
+    copies = [tensor.to("cpu", non_blocking=cuda) for tensor in tensors]
     if cuda:
         torch.cuda.current_stream(tensors[0].device).synchronize()
     return copies

@@ -152,9 +152,8 @@ class Scales:
         on_fused: Callable[[int], None] = lambda frames: None,
         fusion: FusionSettings = DEFAULTS,
     ) -> None:
-        budget = (
-            settings.memory_budget // 2 // len(views)
-        )  # the other half is for what waits in `WaitingFrames`
+        # The other half is for what waits in `WaitingFrames`.
+        budget = settings.memory_budget // 2 // len(views)
         on_device, batch = settings.device_budget // len(views), BatchSize(settings.batch)
         self.scales = [Scale(model, view, settings, (on_device, budget), batch) for view in views]
         # Where sums over queries decide, as they do for semantic maps, what is there twice must count twice.

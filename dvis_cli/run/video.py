@@ -81,7 +81,7 @@ class SegmentedVideo:
         return self.task.segments
 
     def to_coco(self, stuff: bool = False) -> dict[str, Any]:
-        """COCO's `images`, `annotations` (run lengths, `track_id`) and `categories`; runs the video
+        """COCO's `images`, `annotations` (run lengths, `track_id`) and `categories`. Runs the video.
 
         Args:
             stuff: whether stuff is annotated, too.
@@ -174,9 +174,8 @@ def segment_video(
     norm = model.config.input.mean, model.config.input.std
     inputs = ((frame, preprocess_views(frame.rgb, views, *norm, model.device)) for frame in source)
     prefetched: Iterable[tuple[Frame, Inputs]] = inputs
-    if isinstance(
-        source, LiveSource
-    ):  # it has a thread of its own, and what waits in another one would be delay
+    # A live source has a thread of its own; what waits in another one would be delay.
+    if isinstance(source, LiveSource):
         settings = replace(settings, class_memory=LIVE_MEMORY)
     else:
         prefetched = ahead(inputs, PREFETCH_FRAMES, "decode")

@@ -76,7 +76,7 @@ class Place(nn.Linear):
 
 
 class PixelDecoder(nn.Module):
-    """Multi-scale deformable attention pixel decoder of Mask2Former (spec, section 2)."""
+    """Multi-scale deformable attention pixel decoder of Mask2Former."""
 
     def __init__(self, config: PixelDecoderConfig, inputs: tuple[int, ...]) -> None:
         """`inputs`: channels of res2..res5."""

@@ -2,7 +2,7 @@
 
 torchvision's Swin computes something else where a map is smaller than a window (it then leaves the shift
 out) and has no norm on the four outputs, so only its patch merging is used here; published checkpoints were
-trained with the shift always on (spec, section 2).
+trained with the shift always on.
 """
 
 from __future__ import annotations

@@ -71,8 +71,6 @@ class InstanceTask:
         top_k: tubes to keep of a horizon.
         score_threshold: 0..1; tubes that are not likelier are dropped.
         shown: contiguous classes to choose from; None: all.
-
-    Raises:
     """
 
     def __init__(

@@ -178,9 +178,8 @@ def rivals(frame_masks: FrameMasks, scores: Tensor) -> np.ndarray:
     weights = scores.tolist()
     for start in range(0, len(frame_masks), QUERIES_AT_ONCE):
         for n, mask in enumerate(frame_masks.probabilities(slice(start, start + QUERIES_AT_ONCE)), start):
-            new = torch.stack(
-                (mask * weights[n], torch.full_like(mask, n + 1), mask)
-            )  # value, who, probability
+            # Value, who, probability.
+            new = torch.stack((mask * weights[n], torch.full_like(mask, n + 1), mask))
             if best is None or next_best is None:
                 best, next_best = new, torch.zeros_like(new)
                 continue
@@ -314,8 +313,7 @@ class PanopticDecision:
         if stored.ndim == 3:
             soft, stored = SoftEdges(self._table[stored[1:3]], stored[3:].astype(np.uint8)), stored[0]
         ids = self._table[stored]
-        seen = (
-            np.bincount(stored.ravel(), minlength=len(self._table)) > 0
-        )  # a third of the time of `np.unique`
+        # A third of the time of `np.unique`.
+        seen = np.bincount(stored.ravel(), minlength=len(self._table)) > 0
         present = {int(n): self._by_id[int(n)] for n in np.unique(self._table[seen]) if n}
         return PanopticFrame(frame.index, frame.pts, frame.rgb, ids, present, frame.name, soft)

@@ -70,12 +70,8 @@ class TrainSettings:
     appearance: float = 0.0  # share of its largest area that matches an object to a track; 0: any pixel
     patience: int | None = None  # frames a track may miss its object before another takes over; None: all
     dense: float = 0.0  # weight of a class loss of every pixel on the mask features; its head is not kept
-    apart: float = (
-        0.0  # weight of a loss that tells a picture's segments apart on the mask features; likewise
-    )
-    ema: float = (
-        0.0  # decay per iteration of the average of the weights that is kept; 0: the last weights are
-    )
+    apart: float = 0.0  # weight of a loss that tells a picture's segments apart; its head is not kept, either
+    ema: float = 0.0  # decay an iteration of the average of the weights that is kept; 0: the last ones are
     checkpoint_every: int = 500  # iterations
     validate_every: int = 5000  # iterations; 0 never
     validate_videos: int = 20  # of the validation split at most

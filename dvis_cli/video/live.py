@@ -82,9 +82,8 @@ class LiveSource:
         self.name, self.every, self.max_frames, self.patience = name, every, max_frames, patience
         self.realtime = name != PIPE if realtime is None else realtime
         self.counts = LiveCounts()
-        self.arrived: dict[
-            int, float
-        ] = {}  # frame index -> time.monotonic() when it was decoded; `forget` it
+        # Frame index -> time.monotonic() when it was decoded; `delay` forgets it.
+        self.arrived: dict[int, float] = {}
         self._waiting: deque[tuple[float, float, Any]] = deque()  # arrival, pts, picture
         self._changed = threading.Condition()
         self._stopped = self._ended = self._enough = False
