@@ -43,6 +43,21 @@ def test_one_of_many_gets_a_video(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_claim_that_was_just_created_gets_its_owners_name(tmp_path: Path) -> None:
+    path = claim_file(tmp_path, "a")
+    path.touch()  # what another run sees between the creation of a claim and its first byte
+    with ThreadPoolExecutor(1) as other:
+        holder = other.submit(claims(tmp_path).take, "a")
+        path.write_bytes(claims(tmp_path)._me)
+        assert f"process {os.getpid()} on" in str(holder.result())
+
+
+def test_an_empty_claim_is_anothers_until_it_is_stale(tmp_path: Path) -> None:
+    claim_file(tmp_path, "a").touch()
+    assert claims(tmp_path).take("a") == "process ? on ?"
+    assert claims(tmp_path, stale=0.0).take("a") is None
+
+
 def test_a_killed_runs_claim_is_taken_over_by_one(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from dvis_cli.batch.claims import Claims\n"

@@ -23,6 +23,7 @@ from .options import os_bytes
 from .output import STATE, Output, parse
 
 _BEATS = 10  # signs of life in the time after which a claim is void
+_TRIES = 50  # to read a claim that is still empty
 
 
 class Claims:
@@ -74,7 +75,11 @@ class Claims:
     def _take(self, digest: str) -> str | None:
         number = 0
         while not self._output.create(name := f"{STATE}/{digest}.{number}", self._me):
-            data, newer = self._output.read([name, f"{STATE}/{digest}.{number + 1}"])
+            for _ in range(_TRIES):
+                data, newer = self._output.read([name, f"{STATE}/{digest}.{number + 1}"])
+                if data != b"":
+                    break
+                time.sleep(0.01)  # just created: its owner is about to write its name into it
             if newer is None and data is not None and self._lives(name, holder := parse(data)):
                 return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
             number += 1
