@@ -132,7 +132,7 @@ class Worker:
 
     def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
         """Make `folder`/result; returns what is in segments.json."""
-        from dvis_cli.run.video import save_video
+        from dvis_cli.run.saving import save_video
         from dvis_cli.video import open_video
 
         options = self._options

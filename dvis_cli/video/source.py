@@ -88,6 +88,9 @@ class Selection:
 class VideoSource(Protocol):
     """Frames of a file or of a folder. Iterating starts at the first selected frame, every time."""
 
+    prefetch: bool  # frames may be decoded ahead of the network
+    class_memory: float  # 0..1: how much the classes of a horizon count in the next one
+
     @property
     def info(self) -> VideoInfo:
         """What is known without reading the frames."""
