@@ -21,8 +21,10 @@ from dvis_cli.challenge.problems import Problem, ValidationReport
 from dvis_cli.challenge.writing import VideoWriter
 from dvis_cli.config import TaskName
 from dvis_cli.datasets.id_map import HEADER_BYTES, PngHeader
+from dvis_cli.datasets.names import safe_name
 from dvis_cli.datasets.parallel import parallel_map
 from dvis_cli.errors import DatasetError, OutputError
+from dvis_cli.export.result import find_results
 
 Truth = TypeVar("Truth")
 OnVideo = Callable[[str], None]
@@ -170,6 +172,11 @@ class Format(ABC, Generic[Truth]):
 
 def _problems_of(check: Check) -> list[Problem]:
     return check.problems()
+
+
+def results_in(run: Path) -> dict[str, Path]:
+    """The result folders of `dvis segment` that a path names, by name. Raises `DatasetError` for an unsafe one."""
+    return {safe_name(folder.name, "output folder"): folder for folder in find_results(run.resolve())}
 
 
 V = TypeVar("V", bound=Named)

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from dvis_cli.challenge.archive import Archive, ZipWriter, open_archive
-from dvis_cli.challenge.format import ExportFrame, PngFormat
+from dvis_cli.challenge.format import ExportFrame, PngFormat, results_in
 from dvis_cli.challenge.metrics import STQ, VPQ, FrameOverlap, frame_overlap
-from dvis_cli.challenge.outputs import OUTPUT_JSON, output_folders, read_output
 from dvis_cli.challenge.problems import UNSCORED, Problem
 from dvis_cli.challenge.vipseg_checks import (
     JSON_NAME,
@@ -32,6 +31,7 @@ from dvis_cli.datasets.id_map import LARGEST_SIDE, PngHeader, decode_ids, read_i
 from dvis_cli.datasets.names import safe_name, stem_of
 from dvis_cli.datasets.vipseg import VIPSeg, VIPSegVideo, mask_path
 from dvis_cli.errors import DatasetError, UsageError
+from dvis_cli.export.result import SEGMENTS_NAME, open_result
 from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment
 from dvis_cli.writers.panoptic_png import write_panoptic_png
 from dvis_cli.writers.segments_json import measure_segments
@@ -91,10 +91,10 @@ class _RunVideo:
     def load(self) -> tuple[list[ExportFrame], bool]:
         archive = open_archive(self.place)
         if self.frames is None:
-            output = read_output(self.place, "panoptic")
-            categories = {segment["id"]: segment["category_id"] for segment in output.segments}
-            files = zip(output.stems, output.pngs(), strict=True)
-            return [_annotated(stem, archive.read(file), categories) for stem, file in files], output.named
+            result = open_result(self.place, "panoptic")
+            categories = {segment.id: segment.category.id for segment in result.segments}
+            files = zip(result.stems, result.pngs, strict=True)
+            return [_annotated(stem, archive.read(file), categories) for stem, file in files], result.named
         found = []
         try:
             for frame in self.frames:
@@ -175,10 +175,10 @@ class VIPSegFormat(PngFormat[VIPSeg]):
                 name = safe_name(entry.get("video_id"), f"{run}: video_id")
                 found.append(_RunVideo(name, run.resolve(), entry.get("annotations") or []))
         else:
-            found = [_RunVideo(safe_name(f.name, "output folder"), f) for f in output_folders(run)]
+            found = [_RunVideo(name, folder) for name, folder in results_in(run).items()]
         if not found:
             raise DatasetError(
-                f"{run} holds no results: expected {OUTPUT_JSON} in it or in its folders, or {JSON_NAME}"
+                f"{run} holds no results: expected {SEGMENTS_NAME} in it or in its folders, or {JSON_NAME}"
             )
         yield from found
 

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from dvis_cli.challenge.archive import open_archive
-from dvis_cli.challenge.format import ExportFrame, PngFormat, PngVideo
+from dvis_cli.challenge.format import ExportFrame, PngFormat, PngVideo, results_in
 from dvis_cli.challenge.metrics import Semantics
-from dvis_cli.challenge.outputs import output_folders, read_output
 from dvis_cli.challenge.problems import Problem
 from dvis_cli.challenge.vspw_truth import (
     IGNORE,
@@ -27,6 +26,7 @@ from dvis_cli.challenge.writing import VideoWriter
 from dvis_cli.datasets.id_map import PngHeader
 from dvis_cli.datasets.names import stem_of
 from dvis_cli.errors import DatasetError, OutputError
+from dvis_cli.export.result import open_result
 from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment
 from dvis_cli.writers.semantic_png import write_class_png
 
@@ -79,12 +79,11 @@ def find_maps(path: Path) -> dict[str, _PredictedMaps]:
     Raises:
         DatasetError: there is nothing of the kind.
     """
-    outputs = output_folders(path) if path.is_dir() else []
     found = {}
-    for folder in outputs:
-        output = read_output(folder, "semantic")
-        found[folder.name] = _PredictedMaps(folder, folder.name, output.stems, output.pngs(), output.named)
-    if not outputs:
+    for name, folder in results_in(path).items():
+        result = open_result(folder, "semantic")
+        found[name] = _PredictedMaps(folder, name, result.stems, tuple(result.pngs), result.named)
+    if not found:
         archive = open_archive(path, "a folder or zip with <video>/<stem>.png")
         for name in sorted(archive.folders()):
             files = sorted(file for file in archive.names(name) if file.endswith(".png"))
