@@ -36,11 +36,18 @@ class Option:
     flags: tuple[str, ...] = ()  # () is `--name`, and for a switch `--name/--no-name`
     parse: Callable[[str | None, str], Any] | None = None  # from (text or None, "--name") to the value
     panel: str | None = None
+    min: int | None = None  # the least value that is taken
+    argument: bool = False  # comes without a name
     changes_result: bool = True  # False: how fast a result is made, or whether it may be, but no byte of it
 
 
 def option(default: Any, help: str, **look: Any) -> Any:
-    """A dataclass field that is an option of the command line, too. `look`: the other fields of `Option`."""
+    """A dataclass field that is an option of the command line, too.
+
+    Args:
+        default: MISSING: it must be given.
+        look: the other fields of `Option`.
+    """
     return field(default=default, metadata={"option": Option(help, **look)})
 
 

@@ -24,7 +24,7 @@ from dvis_cli.errors import ConfigError
 from .clip_settings import ClipSettings
 from .losses import PointSettings
 from .matcher import Convention, CostWeights
-from .stages import StageName
+from .options import StageName
 
 STAGES: tuple[StageName, ...] = ("segmenter", "tracker", "refiner")
 SECTIONS = ("model", "common", *STAGES)
