@@ -127,6 +127,11 @@ def test_files_stay_readable(path: Path) -> None:
     assert not text.strip() or ast.get_docstring(ast.parse(text)), "say in one line what the file is for"
 
 
+def test_tests_stay_readable() -> None:
+    for path in Path(__file__).parent.glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 400, f"{path.name}: split it by subject"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["segment", "--help"]])
 def test_help_is_light(arguments: list[str]) -> None:
     code = (

@@ -42,14 +42,13 @@ class Worker:
 
     def __init__(self, number: int, options: SegmentOptions) -> None:
         """Load the model. Raises `DvisError` when it cannot be loaded."""
-        from dvis_cli.run.loading import load_model
+        from dvis_cli.run.loading import load_for
         from dvis_cli.run.placement import prepare_process
 
         began = time.monotonic()
         prepare_process(options.threads)
         self.number, self._options = number, options
-        names = ("config", "mode", "device", "precision")
-        self._model: DvisModel = load_model(options.model, **{name: getattr(options, name) for name in names})
+        self._model: DvisModel = load_for(options)
         untrained = self._model.weights is None
         self.ready = Ready(number, time.monotonic() - began, self._model.config.name, untrained)
 
