@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import tempfile
 from array import array
@@ -11,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import IO, Any, NamedTuple
 
 import cv2
@@ -26,6 +24,7 @@ from dvis_cli.writers.overlay import draw_overlay
 from dvis_cli.writers.overlay_video import OverlayVideo, tell
 from dvis_cli.writers.palette import segment_color
 from dvis_cli.writers.report.coding import LARGEST_LABEL, LEVELS, MapCoder
+from dvis_cli.writers.report.template import fill_page
 
 THUMBNAIL_SIDE = 320  # pixels, the longer one
 _FILM_SIDE = 720  # pixels, the shorter one, at the most
@@ -254,18 +253,14 @@ def _row(seen: _Seen, task: str, scores: Mapping[int, float]) -> dict[str, Any]:
 
 
 def _write_page(path: Path, document: Mapping[str, Any], maps: IO[str], chunks: int) -> None:
-    script = "\n".join(_part(name) for name in ("maps.js", "picture.js", "page.js", "table.js"))
-    style = _part("page.css")
-    # Nothing runs in the page but this script, whatever the names in it are; and nothing is fetched but the film.
-    policy = (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; media-src 'self' file: blob:; "
-        "img-src 'self' file:; base-uri 'none'; form-action 'none'"
-    )
-    data = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        data = data.replace(character, f"\\u{ord(character):04x}")
-    filled = Template(_part("page.html")).substitute(
-        POLICY=policy, TITLE=escape(document["name"]), STYLE=style, SCRIPT=script, DATA=data, MAPS="\0"
+    # Nothing is fetched but the film.
+    filled = fill_page(
+        Path(__file__).with_name("page.html"),
+        ("maps.js", "picture.js", "page.js", "table.js"),
+        json.dumps(document, ensure_ascii=False, separators=(",", ":")),
+        "media-src 'self' file: blob:; ",
+        TITLE=escape(document["name"]),
+        MAPS="\0",
     )
     before, after = filled.split("\0")
     with atomic_open(path) as file:
@@ -274,14 +269,6 @@ def _write_page(path: Path, document: Mapping[str, Any], maps: IO[str], chunks: 
         for number in range(chunks):
             file.write(f'<script type="text/plain" id="maps-{number}">{maps.readline().strip()}</script>\n')
         file.write(after)
-
-
-def _part(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _thumbnail(rgb: np.ndarray, ids: np.ndarray, segments: dict[int, Segment]) -> np.ndarray:
