@@ -14,13 +14,11 @@ from dvis_cli.challenge.archive import (
     FolderWriter,
     ZipWriter,
     folder_writer,
-    open_archive,
     zip_writer,
 )
 from dvis_cli.challenge.problems import Problem, ValidationReport
 from dvis_cli.challenge.writing import VideoWriter
 from dvis_cli.config import TaskName
-from dvis_cli.datasets.id_map import HEADER_BYTES, PngHeader
 from dvis_cli.datasets.names import safe_name
 from dvis_cli.datasets.parallel import parallel_map
 from dvis_cli.errors import DatasetError, OutputError
@@ -213,25 +211,6 @@ class RunVideo(Named, Protocol):
     def load(self) -> tuple[list[ExportFrame], bool]:
         """Its frames, and whether these have names of their own. Raises `DatasetError`."""
         ...
-
-
-@dataclass(frozen=True)
-class PngVideo:
-    """The predicted PNGs of one video."""
-
-    place: Path  # a result folder, or a submission, folder or zip
-    name: str
-    stems: tuple[str, ...]
-    files: tuple[str, ...]  # paths in `place`
-    named: bool = True  # the stems are the source's, not numbers
-
-    def read(self, position: int) -> bytes:
-        """The PNG of a frame. Raises `DatasetError`."""
-        return open_archive(self.place).read(self.files[position])
-
-    def header(self, position: int) -> PngHeader:
-        """Its header. Raises `DatasetError`."""
-        return PngHeader.parse(open_archive(self.place).read(self.files[position], head=HEADER_BYTES))
 
 
 class PngFormat(Format[Truth]):

@@ -11,7 +11,8 @@ from typing import Any
 
 from dvis_cli.challenge.format import Pair
 from dvis_cli.challenge.formats import format_of
-from dvis_cli.challenge.metrics import PUBLIC_WINDOWS, STQResult, VPQResult
+from dvis_cli.challenge.metrics.stq import STQResult
+from dvis_cli.challenge.metrics.vpq import PUBLIC_WINDOWS, VPQResult
 from dvis_cli.challenge.vipseg import METRICS
 from dvis_cli.config import TaskName
 from dvis_cli.datasets.parallel import parallel_map

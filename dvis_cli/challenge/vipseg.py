@@ -15,7 +15,9 @@ import numpy as np
 
 from dvis_cli.challenge.archive import Archive, ZipWriter, open_archive
 from dvis_cli.challenge.format import ExportFrame, PngFormat, results_in
-from dvis_cli.challenge.metrics import STQ, VPQ, FrameOverlap, frame_overlap
+from dvis_cli.challenge.metrics.overlap import FrameOverlap, frame_overlap
+from dvis_cli.challenge.metrics.stq import STQ
+from dvis_cli.challenge.metrics.vpq import VPQ
 from dvis_cli.challenge.problems import UNSCORED, Problem
 from dvis_cli.challenge.vipseg_checks import (
     JSON_NAME,
@@ -135,7 +137,7 @@ class _Pair:
     def feed(self, collectors: Mapping[str, VPQ | STQ]) -> None:
         tables = list(self._tables(open_archive(self.prediction)))
         for collector in collectors.values():
-            collector.add_overlaps(self.name, tables)
+            collector.add_video(self.name, tables)
 
     def _tables(self, archive: Archive) -> Iterator[FrameOverlap]:
         for frame, entry in zip(self.video.frames, self.entries, strict=True):

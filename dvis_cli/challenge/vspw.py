@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from dvis_cli.challenge.archive import open_archive
-from dvis_cli.challenge.format import ExportFrame, PngFormat, PngVideo, results_in
-from dvis_cli.challenge.metrics import Semantics
+from dvis_cli.challenge.format import ExportFrame, PngFormat, results_in
+from dvis_cli.challenge.metrics.semantic import Semantics
 from dvis_cli.challenge.problems import Problem
 from dvis_cli.challenge.vspw_truth import (
     IGNORE,
@@ -23,7 +23,7 @@ from dvis_cli.challenge.vspw_truth import (
     open_semantic_truth,
 )
 from dvis_cli.challenge.writing import VideoWriter
-from dvis_cli.datasets.id_map import PngHeader
+from dvis_cli.datasets.id_map import HEADER_BYTES, PngHeader
 from dvis_cli.datasets.names import stem_of
 from dvis_cli.errors import DatasetError, OutputError
 from dvis_cli.export.result import open_result
@@ -53,8 +53,19 @@ class VspwWriter(VideoWriter):
         return {"video_id": self.video_id, "frames": self._frames}
 
 
-class _PredictedMaps(PngVideo):
+@dataclass(frozen=True)
+class _PredictedMaps:
     """The predicted maps of one video; can be sent to another process."""
+
+    place: Path  # a result folder, or a submission, folder or zip
+    name: str
+    stems: tuple[str, ...]
+    files: tuple[str, ...]  # paths in `place`
+    named: bool = True  # the stems are the source's, not numbers
+
+    def read(self, position: int) -> bytes:
+        """The PNG of a frame. Raises `DatasetError`."""
+        return open_archive(self.place).read(self.files[position])
 
     def load(self) -> tuple[list[ExportFrame], bool]:
         frames = [ExportFrame(stem, self.read(place)) for place, stem in enumerate(self.stems)]
@@ -155,7 +166,8 @@ class _Check:
         height, width = self.truth.size(place)
         kind = "damaged-png"
         try:
-            header = prediction.header(position)
+            archive = open_archive(prediction.place)
+            header = PngHeader.parse(archive.read(prediction.files[position], head=HEADER_BYTES))
             if (header.height, header.width) != (height, width):
                 message = f"the PNG is {header.width}x{header.height} pixels, must be {width}x{height}"
                 return Problem("size", message, self.name, stem)

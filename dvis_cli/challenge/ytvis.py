@@ -16,7 +16,7 @@ from typing import Any
 
 from dvis_cli.challenge.archive import open_archive, refuse_existing, zip_writer
 from dvis_cli.challenge.format import ExportReport, Format, results_in, videos_of
-from dvis_cli.challenge.metrics import InstanceAP
+from dvis_cli.challenge.metrics.instance import InstanceAP
 from dvis_cli.challenge.problems import Problem
 from dvis_cli.challenge.writing import VideoWriter, write_text
 from dvis_cli.challenge.ytvis_truth import (
