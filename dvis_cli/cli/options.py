@@ -15,6 +15,12 @@ import typer
 
 from dvis_cli.run.options import Option, option_fields
 
+# Options that many commands have.
+Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")]
+
 
 def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command one parameter for each field of its options records, which it gets filled in.

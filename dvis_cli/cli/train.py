@@ -12,7 +12,7 @@ import typer
 from dvis_cli.training.options import Changes, Job, Machine
 
 from .console import Progress, Reporter, print_json
-from .options import with_options
+from .options import Json, Quiet, with_options
 
 
 @with_options
@@ -26,8 +26,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in this folder.")] = False,
     changes: Changes,
     machine: Machine,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train the segmenter, the referring tracker or the temporal refiner (report, sections 2.4 and 3.1)."""
     _check_extra()
