@@ -117,7 +117,7 @@ def _outputs(
     for segment in job.segments:
         name = re.sub(r"[^\w-]+", "_", segment.category.name.split(",")[0]).strip("_") or "segment"
         target = folder / stem / f"{safe_name(name)}-{job.number(segment)}{suffix}"
-        yield _Output(chosen, target, replace(job, chosen=_Ids({segment.id}), segments=(segment,)))
+        yield _Output(chosen, target, replace(job, chosen=_among({segment.id}), segments=(segment,)))
 
 
 def _job(result: Result, options: ExportOptions, segments: list[Segment], chosen: Chosen) -> Job:
@@ -125,7 +125,7 @@ def _job(result: Result, options: ExportOptions, segments: list[Segment], chosen
         segments = [segment for segment in segments if segment.category.isthing]
     return Job(
         info=result.info,
-        chosen=_Ids({segment.id for segment in segments}),
+        chosen=_among({segment.id for segment in segments}),
         segments=tuple(segments),
         pts=result.pts,
         names=[name or f"{index:06d}" for index, name in enumerate(result.names)],
@@ -136,14 +136,8 @@ def _job(result: Result, options: ExportOptions, segments: list[Segment], chosen
     )
 
 
-@dataclass(frozen=True)
-class _Ids:
-    """The chosen segments as a question."""
-
-    ids: set[int]
-
-    def __call__(self, segment: Segment) -> bool:
-        return segment.id in self.ids
+def _among(ids: set[int]) -> Callable[[Segment], bool]:
+    return lambda segment: segment.id in ids
 
 
 def write_outputs(outputs: list[_Output], frames: Iterable[FinishedFrame], overwrite: bool) -> None:

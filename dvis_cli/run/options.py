@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dvis_cli.config import MODES, TASKS, Mode, TaskName
@@ -240,11 +240,6 @@ class SegmentOptions:
             for one, look in option_fields(type(self))
             if look.changes_result
         }
-
-    def changed(self) -> dict[str, Any]:
-        """The options that are not at their defaults, by name."""
-        assert all(one.default is not MISSING for one in fields(self))
-        return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
 
 
 @dataclass(frozen=True)
