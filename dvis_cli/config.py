@@ -305,6 +305,18 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
+def merged(base: Mapping[str, Any], over: Any, where: str) -> dict[str, Any]:
+    """`base` with the values of `over`, mapping by mapping. Raises `ConfigError` beginning with `where`."""
+    if not isinstance(over, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, got {over!r}")
+    made = dict(base)
+    for key, value in over.items():
+        inner = made.get(key)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        made[key] = merged(inner, value, where) if both else value
+    return made
+
+
 def model_config(document: Mapping[str, Any], where: str = "config") -> ModelConfig:
     """Build a `ModelConfig` from nested mappings. Raises `ConfigError` naming the key that is wrong."""
     return build_config(ModelConfig, document, where)
