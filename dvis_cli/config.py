@@ -305,11 +305,11 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
-def merged(base: Mapping[str, Any], over: Any, where: str) -> dict[str, Any]:
+def merged(base: Any, over: Any, where: str) -> dict[str, Any]:
     """`base` with the values of `over`, mapping by mapping. Raises `ConfigError` beginning with `where`."""
     if not isinstance(over, Mapping):
         raise ConfigError(f"{where}: expected a mapping, got {over!r}")
-    made = dict(base)
+    made: dict[str, Any] = dict(base)
     for key, value in over.items():
         inner = made.get(key)
         both = isinstance(inner, Mapping) and isinstance(value, Mapping)
@@ -322,7 +322,7 @@ def model_config(document: Mapping[str, Any], where: str = "config") -> ModelCon
     return build_config(ModelConfig, document, where)
 
 
-def build_config(kind: type[Built], document: Mapping[str, Any], where: str) -> Built:
+def build_config(kind: type[Built], document: Any, where: str) -> Built:
     """Build a frozen dataclass from nested mappings. Raises `ConfigError` naming the key that is wrong."""
     return typing.cast(Built, _build(kind, document, where))
 

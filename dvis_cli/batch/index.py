@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from dvis_cli.errors import DvisError, OutputError
 from dvis_cli.writers.folder import REPORT_PAGE, REPORT_THUMBNAIL
-from dvis_cli.writers.report.template import fill_page
+from dvis_cli.writers.html_page import fill_page
 
 from .claims import FLUSH_EVERY, Claims, SharedFile
 from .output import INDEX, RECORD, Output, parse

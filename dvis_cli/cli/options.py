@@ -69,9 +69,10 @@ def _parameters(record: type) -> list[inspect.Parameter]:
             )
         )
         default = {MISSING: inspect.Parameter.empty, (): None}.get(field.default, field.default)
-        shown = Annotated[_shown_type(field.name, hints[field.name], look), declared]
-        kind = inspect.Parameter.KEYWORD_ONLY
-        found.append(inspect.Parameter(field.name, kind, default=default, annotation=shown))
+        shown, kind = _shown_type(field.name, hints[field.name], look), inspect.Parameter.KEYWORD_ONLY
+        found.append(
+            inspect.Parameter(field.name, kind, default=default, annotation=Annotated[shown, declared])
+        )
     return found
 
 

@@ -159,7 +159,7 @@ def _trainer(
         devices=machine.devices,
         num_nodes=machine.nodes,
         strategy="ddp" if machine.processes > 1 else "auto",
-        precision=PRECISIONS[machine.precision],
+        precision=PRECISIONS[machine.precision],  # type: ignore[arg-type]
         max_steps=settings.iterations,
         gradient_clip_val=settings.optimizer.clip_norm,
         logger=[

@@ -19,12 +19,12 @@ from dvis_cli.errors import OutputError
 from dvis_cli.files import abandoned, atomic_open, atomic_path, output_errors, partial_path
 from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment, VideoInfo
 from dvis_cli.writers.folder import REPORT_FILM, REPORT_PAGE, REPORT_THUMBNAIL
+from dvis_cli.writers.html_page import fill_page
 from dvis_cli.writers.instance_picture import SHOWN_FROM, instance_map
 from dvis_cli.writers.overlay import draw_overlay
 from dvis_cli.writers.overlay_video import OverlayVideo, tell
 from dvis_cli.writers.palette import segment_color
 from dvis_cli.writers.report.coding import LARGEST_LABEL, LEVELS, MapCoder
-from dvis_cli.writers.report.template import fill_page
 
 THUMBNAIL_SIDE = 320  # pixels, the longer one
 _FILM_SIDE = 720  # pixels, the shorter one, at the most
