@@ -121,9 +121,8 @@ class QueryDecoderConfig:
     layers: int = 9
     heads: int = 8
     ffn: int = 2048
-    reid_hidden: int = (
-        0  # of the re-identification head that makes a model one of DVIS++; 0: DVIS, no such head
-    )
+    # Of the re-identification head that makes a model one of DVIS++; 0: DVIS, no such head.
+    reid_hidden: int = 0
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,8 @@ from .errors import OutputError
 
 _LONGEST_STEM = 120  # bytes: leaves room for the rest of a hidden name in the usual 255
 _TOKEN = uuid.uuid4().hex[:8]  # of this process: in a container every run may have the same pid
-_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[
-    :6
-]  # on a shared disk, pids of others mean nothing
+# On a shared disk, pids of others mean nothing.
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 _counter = itertools.count()
 
 # OSError covers what Python's own files raise and, by inheritance, FFmpeg's errno-based errors.

@@ -137,9 +137,8 @@ class Worker:
         options = self._options
         total = open_video(source, options.selection, folder_fps=options.folder_fps).info.frames
         progress = _Progress(self.number, task, total, say)
-        named = (
-            None if str(source) == task.source else as_utf8(task.source)
-        )  # not the file that stands for it
+        # Not the file that stands for it.
+        named = None if str(source) == task.source else as_utf8(task.source)
         return save_video(
             source, folder, self._model, options, name="result", source_path=named, on_progress=progress
         )

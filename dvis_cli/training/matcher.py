@@ -39,9 +39,8 @@ class CostWeights:
 class MatchingRule:
     """Which of the ways to assign queries to objects."""
 
-    guided: bool = (
-        False  # match by the output of the frozen part before; the report does so for the first half
-    )
+    # Match by the output of the frozen part before; the report does so for the first half.
+    guided: bool = False
     # "report" uses a query once per clip (equation 4); "official" lets objects that appear in different frames share
     # one, as the published code does.
     convention: Convention = "report"

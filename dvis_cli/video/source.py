@@ -19,9 +19,8 @@ _SUFFIXES = (
     " .sgi .avif .heic .heif .hif .jxl"
 )
 IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
-RAW_SUFFIXES = frozenset(
-    (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".pef", ".raf")
-)  # of cameras
+# Of cameras.
+RAW_SUFFIXES = frozenset((".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".pef", ".raf"))
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif")  # of pictures
 NEEDS_HEIF = "needs a reader of HEIF: pip install 'dvis[heif]'"
 TIME_TOLERANCE = 1e-6  # seconds: times nearer than this are equal, so that 0.1 s means the frame at 1/10 s

@@ -96,9 +96,8 @@ class FramePipe:
         stream = cast(Any, stream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = 1 / rate if self._kind == "y4m" else _TICK
-        stream.codec_context.gop_size = max(
-            1, round(2 * self._info.fps)
-        )  # who comes late sees something soon
+        # Who comes late sees something soon.
+        stream.codec_context.gop_size = max(1, round(2 * self._info.fps))
         self._stream = stream
 
 
