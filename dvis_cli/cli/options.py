@@ -35,7 +35,8 @@ def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     }
     parameters: list[inspect.Parameter] = []
     for name, parameter in signature.parameters.items():
-        parameters += _parameters(records[name]) if name in records else [_keyword(parameter)]
+        one = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        parameters += _parameters(records[name]) if name in records else [one]
 
     @wraps(command)
     def filled(**values: Any) -> Any:
@@ -51,10 +52,6 @@ def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     filled.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     filled.__annotations__ = {one.name: one.annotation for one in parameters}
     return filled
-
-
-def _keyword(parameter: inspect.Parameter) -> inspect.Parameter:
-    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
 
 
 def _parameters(record: type) -> list[inspect.Parameter]:
