@@ -7,7 +7,7 @@ DIR/panoptic_gt_VIPSeg_{train,val,test}.json
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,22 @@ def splits_of(root: Path) -> list[str]:
     names = {path.stem[len(JSON_PREFIX) :] for path in root.glob(f"{JSON_PREFIX}*.json")}
     usual = [name for name in ("train", "val", "test") if name in names]
     return usual + sorted(names - set(usual))
+
+
+def split_document(
+    entries: Mapping[str, Mapping[str, Any]], categories: Iterable[Category]
+) -> dict[str, Any]:
+    """The json of a split, from the `images` and `annotations` of each video."""
+    return {
+        "videos": [{"video_id": name, "images": one["images"]} for name, one in entries.items()],
+        "annotations": [
+            {"video_id": name, "annotations": one["annotations"]} for name, one in entries.items()
+        ],
+        "categories": [
+            {"id": one.id, "name": one.name, "isthing": int(one.isthing), "color": list(one.color)}
+            for one in categories
+        ],
+    }
 
 
 def parse_categories(document: Any) -> tuple[Category, ...]:
