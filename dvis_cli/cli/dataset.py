@@ -23,7 +23,7 @@ def prepare_vipseg(
     raw: Annotated[Path, typer.Argument(help="Raw VIPSeg: imgs/, panomasks/, train.txt, val.txt, test.txt.")],
     out: Annotated[Path, typer.Argument(help="Folder for the 720P layout; finished videos in it are kept.")],
     split: Annotated[
-        list[str] | None, typer.Option("--split", help="Only this split; repeat for more [default: all].")
+        list[str] | None, typer.Option("--split", help="Only this split; repeat for more. Default: all.")
     ] = None,
     workers: Workers = None,
     json_output: Json = False,

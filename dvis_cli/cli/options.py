@@ -19,7 +19,7 @@ from dvis_cli.run.options import Option, option_fields
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: all cores.")]
 
 
 def with_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,10 +16,7 @@ class Job:
     """What is trained, and from what."""
 
     stage: StageName = option(
-        MISSING,
-        "What to train; each stage needs the one before.",
-        metavar="segmenter|tracker|refiner",
-        argument=True,
+        MISSING, "segmenter, tracker or refiner; each needs the one before.", metavar="STAGE", argument=True
     )
     data: tuple[Path, ...] = option(
         MISSING,
@@ -31,7 +28,7 @@ class Job:
     )
     recipe: Path | None = option(
         None,
-        "Recipe: model and settings [default: the report's].",
+        "Recipe: model and settings. Default: the report's.",
         metavar="YAML",
         flags=("--config",),
     )
@@ -41,11 +38,11 @@ class Job:
     split: str = option("train", "Split to train on.")
     weights: tuple[float, ...] | None = option(
         None,
-        "How often to draw from each --data, in their order [default: all alike].",
+        "How often to draw from each --data, in their order. Default: all alike.",
         metavar="X",
         flags=("--data-weight",),
     )
-    val_data: Path | None = option(None, "Folder to validate on [default: the first --data].", metavar="DIR")
+    val_data: Path | None = option(None, "Folder to validate on. Default: the first --data.", metavar="DIR")
     val_split: str = option("val", "Split to validate on.")
     cache: Path | None = option(
         None, "Keep the frozen segmenter's features here; far faster on a CPU.", metavar="DIR"
@@ -76,7 +73,7 @@ class Machine:
     devices: int = option(1, "Processes (GPUs) on each node.", min=1)
     nodes: int = option(1, "Machines.", min=1)
     precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "Arithmetic.")
-    workers: int | None = option(None, "Loader processes of each process [default: 1; GPU: up to 8].", min=0)
+    workers: int | None = option(None, "Loader processes of each process. Default: 1; GPU: up to 8.", min=0)
 
     @property
     def processes(self) -> int:
