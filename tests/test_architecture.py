@@ -127,6 +127,10 @@ def test_files_stay_readable(path: Path) -> None:
     assert not text.strip() or ast.get_docstring(ast.parse(text)), "say in one line what the file is for"
 
 
+def test_the_story_of_a_video_is_short() -> None:
+    assert len((PACKAGE / "run" / "video.py").read_text().splitlines()) < 200
+
+
 def test_tests_stay_readable() -> None:
     for path in Path(__file__).parent.glob("*.py"):
         assert len(path.read_text().splitlines()) <= 400, f"{path.name}: split it by subject"
