@@ -107,33 +107,8 @@ def find_maps(path: Path) -> dict[str, _PredictedMaps]:
 
 
 @dataclass(frozen=True)
-class MapPair:
+class _Video:
     """The true and the predicted maps of one video; can be sent to another process."""
-
-    truth: TruthMaps
-    prediction: _PredictedMaps
-    positions: tuple[int, ...]  # of the prediction's frames, for each true frame
-
-    @property
-    def name(self) -> str:
-        return self.truth.name
-
-    def feed(self, collectors: Mapping[str, Semantics]) -> None:
-        collectors["semantic"].add_video(self.name, self.frames())
-
-    def frames(self) -> Iterator[tuple[ClassMap, ClassMap]]:
-        """Truth and prediction of each frame. Raises `DatasetError` where one cannot be read."""
-        for place, position in enumerate(self.positions):
-            try:
-                predicted = decode_classes(self.prediction.read(position))
-            except DatasetError as error:
-                raise DatasetError(f"{self.name}/{self.truth.stems[place]}: {error}") from error
-            yield self.truth.read(place), predicted
-
-
-@dataclass(frozen=True)
-class _Check:
-    """The check of one video; can be sent to another process."""
 
     truth: TruthMaps
     prediction: _PredictedMaps | None
@@ -143,15 +118,33 @@ class _Check:
     def name(self) -> str:
         return self.truth.name
 
+    @property
+    def positions(self) -> list[int | None]:
+        """Of each true frame, the prediction's frame."""
+        return self.prediction.positions(self.truth.stems) if self.prediction else []
+
+    def feed(self, collectors: Mapping[str, Semantics]) -> None:
+        collectors["semantic"].add_video(self.name, self.frames())
+
+    def frames(self) -> Iterator[tuple[ClassMap, ClassMap]]:
+        """Truth and prediction of each frame. Raises `DatasetError` where one cannot be read."""
+        for place, position in enumerate(self.positions):
+            assert self.prediction is not None and position is not None
+            try:
+                predicted = decode_classes(self.prediction.read(position))
+            except DatasetError as error:
+                raise DatasetError(f"{self.name}/{self.truth.stems[place]}: {error}") from error
+            yield self.truth.read(place), predicted
+
     def problems(self) -> list[Problem]:
         if self.prediction is None:
             return [Problem("missing-video", "has no maps", self.name)]
-        positions = self.prediction.positions(self.truth.stems)
         found = [
             self._problem(place, stem, self.prediction, position)
-            for place, (stem, position) in enumerate(zip(self.truth.stems, positions, strict=True))
+            for place, (stem, position) in enumerate(zip(self.truth.stems, self.positions, strict=True))
         ]
-        extra = [stem for place, stem in enumerate(self.prediction.stems) if place not in set(positions)]
+        taken = set(self.positions)
+        extra = [stem for place, stem in enumerate(self.prediction.stems) if place not in taken]
         return [
             *(problem for problem in found if problem is not None),
             *(Problem("extra-file", "is no frame of the ground truth", self.name, stem) for stem in extra),
@@ -211,9 +204,9 @@ class VspwFormat(PngFormat[SemanticTruth]):
 
     def checks(
         self, path: Path, truth: SemanticTruth, problems: list[Problem]
-    ) -> tuple[list[_Check], list[Problem]]:
+    ) -> tuple[list[_Video], list[Problem]]:
         found, classes = find_maps(path), frozenset(truth.class_ids)
-        checks = [_Check(video, found.get(video.name), classes) for video in truth.videos]
+        checks = [_Video(video, found.get(video.name), classes) for video in truth.videos]
         names = sorted(found.keys() - {video.name for video in truth.videos})
         extras = [Problem("extra-video", "is not in the ground truth", name) for name in names]
         archive = open_archive(path)
@@ -222,28 +215,26 @@ class VspwFormat(PngFormat[SemanticTruth]):
         extras += [Problem("extra-file", f"{name} is not looked for") for name in unexpected]
         return checks, extras
 
-    def pairs(self, path: Path, truth: SemanticTruth) -> list[MapPair]:
-        found = find_maps(path)
+    def pairs(self, path: Path, truth: SemanticTruth) -> list[_Video]:
+        found, classes = find_maps(path), frozenset(truth.class_ids)
         missing = [video.name for video in truth.videos if video.name not in found]
         if missing:
             raise DatasetError(f"{path} has no maps of {len(missing)} videos: {', '.join(missing[:5])}")
-        return [_pair(path, video, found[video.name]) for video in truth.videos]
+        videos = [_Video(video, found[video.name], classes) for video in truth.videos]
+        for video in videos:
+            stems, there = video.truth.stems, found[video.name].stems
+            absent = [stem for stem, place in zip(stems, video.positions, strict=True) if place is None]
+            if absent:
+                raise DatasetError(
+                    f"{path}: video '{video.name}' has {len(there)} frames, and {len(absent)} of the ground "
+                    f"truth's {len(stems)} are missing: {', '.join(absent[:5])}"
+                )
+        return videos
 
     def collectors(
         self, truth: SemanticTruth, metrics: Sequence[str], windows: Sequence[int]
     ) -> dict[str, Semantics]:
         return {"semantic": Semantics(truth.class_ids)}
-
-
-def _pair(path: Path, video: TruthMaps, prediction: _PredictedMaps) -> MapPair:
-    positions = prediction.positions(video.stems)
-    absent = [stem for stem, place in zip(video.stems, positions, strict=True) if place is None]
-    if absent:
-        raise DatasetError(
-            f"{path}: video '{video.name}' has {len(prediction.stems)} frames, and {len(absent)} of the ground "
-            f"truth's {len(video.stems)} are missing: {', '.join(absent[:5])}"
-        )
-    return MapPair(video, prediction, tuple(place for place in positions if place is not None))
 
 
 VSPW = VspwFormat()
