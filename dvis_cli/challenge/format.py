@@ -38,20 +38,15 @@ class Named(Protocol):
     def place(self) -> Path: ...
 
 
-class Check(Protocol):
-    """The check of one video's prediction; can be sent to another process."""
+class Prediction(Protocol):
+    """The prediction for one video of a ground truth; can be sent to another process."""
 
     @property
     def name(self) -> str: ...
 
-    def problems(self) -> list[Problem]: ...
-
-
-class Pair(Protocol):
-    """Truth and prediction of one video; can be sent to another process."""
-
-    @property
-    def name(self) -> str: ...
+    def problems(self) -> list[Problem]:
+        """All that is wrong with it."""
+        ...
 
     def feed(self, collectors: Mapping[str, Any]) -> None:
         """Add the video to metrics. Raises `DatasetError`."""
@@ -123,7 +118,7 @@ class Format(ABC, Generic[Truth]):
     @abstractmethod
     def checks(
         self, path: Path, truth: Truth, problems: list[Problem]
-    ) -> tuple[Sequence[Check], list[Problem]]:
+    ) -> tuple[Sequence[Prediction], list[Problem]]:
         """What is to be checked video by video, and what is there too much; other problems are added."""
 
     def validate(
@@ -156,7 +151,7 @@ class Format(ABC, Generic[Truth]):
         return report
 
     @abstractmethod
-    def pairs(self, path: Path, truth: Truth) -> Sequence[Pair]:
+    def pairs(self, path: Path, truth: Truth) -> Sequence[Prediction]:
         """Prediction and truth of every video, in the truth's order. Raises `DatasetError` where they do not fit."""
 
     @abstractmethod
@@ -168,7 +163,7 @@ class Format(ABC, Generic[Truth]):
         """Where the truth is, and its classes' names by id."""
 
 
-def _problems_of(check: Check) -> list[Problem]:
+def _problems_of(check: Prediction) -> list[Problem]:
     return check.problems()
 
 
