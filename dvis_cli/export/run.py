@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from dvis_cli.errors import DvisWarning, OutputError, UsageError
-from dvis_cli.files import abandoned, output_errors, partial_path
+from dvis_cli.files import abandoned, output_errors, partial_path, put_in_place, remove
 from dvis_cli.structures import Category, FinishedFrame, Segment
 from dvis_cli.writers.folder import EXPORTS_FOLDER, safe_name
 
@@ -144,14 +143,14 @@ def write_outputs(outputs: list[_Output], frames: Iterable[FinishedFrame], overw
     """One pass over the frames for all outputs; they get their names when all are complete."""
     for output in outputs:
         for left in abandoned(output.target, "partial"):  # by a run that was killed
-            _remove(left)
+            remove(left)
     parts = [partial_path(output.target) for output in outputs]
     writers: list[Writer] = []
     with ExitStack() as stack:
         for output, part in zip(outputs, parts, strict=True):
             with output_errors(output.target):
                 output.target.parent.mkdir(parents=True, exist_ok=True)
-            stack.callback(_remove, part)
+            stack.callback(remove, part)
             writers.append(output.chosen.format.load()(part, output.job))
             stack.callback(writers[-1].abort)
         for frame in frames:
@@ -160,7 +159,9 @@ def write_outputs(outputs: list[_Output], frames: Iterable[FinishedFrame], overw
         for writer in writers:
             writer.close()
         for output, part in zip(outputs, parts, strict=True):
-            _put_in_place(part, output, overwrite)
+            _check(output, overwrite)
+            with output_errors(output.target):
+                put_in_place(part, output.target)
 
 
 def _check(output: _Output, overwrite: bool) -> None:
@@ -179,19 +180,6 @@ def _check(output: _Output, overwrite: bool) -> None:
         )
 
 
-def _put_in_place(part: Path, output: _Output, overwrite: bool) -> None:
-    target = output.target
-    _check(output, overwrite)
-    with output_errors(target):
-        if target.is_dir() or (target.exists() and part.is_dir()):
-            aside = partial_path(target, "old")
-            target.rename(aside)
-            part.rename(target)
-            _remove(aside)
-        else:
-            part.replace(target)
-
-
 def _named_file(chosen: Chosen, path: Path) -> tuple[list[Chosen], Path, str]:
     """`-o person.webm`: the suffix is the variant, where the format has it."""
     suffix = path.suffix[1:].lower()
@@ -207,13 +195,6 @@ def _named_file(chosen: Chosen, path: Path) -> tuple[list[Chosen], Path, str]:
             f"{format.name} writes {Path(chosen.file).suffix}, not .{suffix}: name a folder, or such a file"
         )
     return [chosen], path, chosen.file
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _counted(
