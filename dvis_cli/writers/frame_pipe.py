@@ -10,8 +10,8 @@ import av
 import numpy as np
 
 from dvis_cli.errors import OutputError
-from dvis_cli.structures import FinishedFrame, InstanceFrame, VideoInfo
-from dvis_cli.writers.instance_picture import instance_map
+from dvis_cli.structures import FinishedFrame, VideoInfo
+from dvis_cli.writers.instance_picture import shown_map
 from dvis_cli.writers.labels import Anchors
 from dvis_cli.writers.overlay import draw_overlay
 
@@ -59,10 +59,7 @@ class FramePipe:
         """Draw and write one frame."""
         if self._gone:
             return
-        ids, segments = (
-            instance_map(frame) if isinstance(frame, InstanceFrame) else (frame.ids, frame.segments)
-        )
-        picture = draw_overlay(frame.rgb, ids, segments, "blend", self._anchors)
+        picture = draw_overlay(frame.rgb, *shown_map(frame), "blend", self._anchors)
         try:
             self._write(picture, frame.pts)
         except (OSError, av.FFmpegError, ValueError) as error:

@@ -17,10 +17,10 @@ import numpy as np
 
 from dvis_cli.errors import OutputError
 from dvis_cli.files import abandoned, atomic_open, atomic_path, output_errors, partial_path
-from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment, VideoInfo
+from dvis_cli.structures import FinishedFrame, Segment, VideoInfo
 from dvis_cli.writers.folder import REPORT_FILM, REPORT_PAGE, REPORT_THUMBNAIL
 from dvis_cli.writers.html_page import fill_page
-from dvis_cli.writers.instance_picture import SHOWN_FROM, instance_map
+from dvis_cli.writers.instance_picture import SHOWN_FROM, shown_map
 from dvis_cli.writers.overlay import draw_overlay
 from dvis_cli.writers.overlay_video import OverlayVideo, tell
 from dvis_cli.writers.palette import segment_color
@@ -119,10 +119,7 @@ class ReportPage:
 
     def add(self, frame: FinishedFrame) -> None:
         """Take one frame; frames come in order."""
-        if isinstance(frame, InstanceFrame):
-            ids, segments = instance_map(frame, self._shown_from)
-        else:
-            ids, segments = frame.ids, frame.segments
+        ids, segments = shown_map(frame, self._shown_from)
         labels = self._label(ids, segments)
         with output_errors(self._folder / REPORT_PAGE):
             self._keep(self._coder.add(labels))
@@ -139,15 +136,8 @@ class ReportPage:
         if self._copy is not None:
             self._copy.add(frame)
 
-    def finish(self, scores: Mapping[int, float] | None = None) -> dict[str, Any]:
-        """Write the page.
-
-        Args:
-            scores: of all segments, where they have changed since their frames.
-
-        Returns:
-            what a list of pages wants to know: `frames`, `seconds`, `things`, `segments`.
-        """
+    def finish(self, scores: Mapping[int, float] | None = None) -> None:
+        """Write the page. `scores`: of all segments, where they have changed since their frames."""
         if self._copy is not None:
             if not self._copy.plays_in_browsers:
                 self._warn(
@@ -162,14 +152,8 @@ class ReportPage:
             self._keep(self._coder.flush())
             if self._thumbnail is not None:
                 _write_jpeg(self._folder / REPORT_THUMBNAIL, self._thumbnail)
-        document = self._document(scores or {})
-        _write_page(self._folder / REPORT_PAGE, document, self._maps, self._chunks)
+        _write_page(self._folder / REPORT_PAGE, self._document(scores or {}), self._maps, self._chunks)
         self._maps.close()
-        return {
-            "frames": len(self._pts),
-            "things": sum(1 for one in document["segments"] if one["thing"]),
-            "segments": len(document["segments"]),
-        }
 
     def abort(self) -> None:
         """Let go of everything. Never raises."""
