@@ -1,13 +1,27 @@
-"""ResNet backbone with frozen batch norm, made of torchvision's bottleneck blocks."""
+"""ResNet backbone with frozen batch norm, of the weights of torchvision's bottleneck blocks."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
+from torchvision.models import resnet
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from dvis_cli.config import ResNetConfig
+from dvis_cli.layers.convolution import normed
+
+
+class Bottleneck(resnet.Bottleneck):
+    """Narrow, filter, widen; added to the input. Every batch norm is part of the convolution before it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (T, inputs, H, W)."""
+        out = F.relu(normed(x, self.conv1, self.bn1), inplace=True)
+        out = F.relu(normed(out, self.conv2, self.bn2), inplace=True)
+        out = normed(out, self.conv3, self.bn3)
+        out += x if self.downsample is None else normed(x, *self.downsample)
+        return F.relu(out, inplace=True)
 
 
 class ResNet(nn.Module):
@@ -28,7 +42,9 @@ class ResNet(nn.Module):
 
     def forward(self, frames: Tensor) -> list[Tensor]:
         """frames: (T, 3, H, W), normalised. Returns res2..res5, each (T, channels, H / stride, W / stride)."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(frames))), 3, stride=2, padding=1)
+        frames = frames.contiguous(memory_format=torch.channels_last)  # a tenth faster on a CPU
+        x = F.relu(normed(frames, self.conv1, self.bn1), inplace=True)
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
         features = []
         for stage in range(2, 6):
             x = getattr(self, f"res{stage}")(x)
