@@ -1,13 +1,14 @@
-"""ResNet backbone with frozen batch norm, made of torchvision's bottleneck blocks."""
+"""ResNet backbone of bottleneck blocks with frozen batch norm."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
-from torchvision.ops.misc import FrozenBatchNorm2d
 
 from dvis_cli.config import ResNetConfig
+from dvis_cli.segmenter.frozen_norm import FrozenBatchNorm2d
+
+EXPANSION = 4  # outputs of a block per channel of its 3x3 convolution
 
 
 class ResNet(nn.Module):
@@ -22,7 +23,7 @@ class ResNet(nn.Module):
         for stage, blocks in enumerate(config.blocks):
             layer = _stage(inputs, planes, blocks, stride=1 if stage == 0 else 2)
             self.add_module(f"res{stage + 2}", layer)
-            inputs = planes * Bottleneck.expansion
+            inputs = planes * EXPANSION
             self.channels += (inputs,)
             planes *= 2
 
@@ -36,11 +37,34 @@ class ResNet(nn.Module):
         return features
 
 
+class Bottleneck(nn.Module):
+    """Narrow, filter, widen; added to the input, or to what `downsample` makes of it."""
+
+    def __init__(
+        self, inputs: int, planes: int, stride: int = 1, downsample: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+        self.bn1 = FrozenBatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, padding=1, bias=False)
+        self.bn2 = FrozenBatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, planes * EXPANSION, 1, bias=False)
+        self.bn3 = FrozenBatchNorm2d(planes * EXPANSION)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (T, inputs, H, W)."""
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.bn3(self.conv3(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return F.relu(out, inplace=True)
+
+
 def _stage(inputs: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
-    outputs = planes * Bottleneck.expansion
+    outputs = planes * EXPANSION
     shortcut = nn.Sequential(
         nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), FrozenBatchNorm2d(outputs)
     )
-    first = Bottleneck(inputs, planes, stride, shortcut, norm_layer=FrozenBatchNorm2d)
-    rest = [Bottleneck(outputs, planes, norm_layer=FrozenBatchNorm2d) for _ in range(blocks - 1)]
-    return nn.Sequential(first, *rest)
+    first = Bottleneck(inputs, planes, stride, shortcut)
+    return nn.Sequential(first, *(Bottleneck(outputs, planes) for _ in range(blocks - 1)))
