@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Networks here are tiny: threads that wait for one another cost more than they win, and most where others work, too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["DVIS_MODEL"] = "tiny"  # what commands use that name no model; the bundled one is slower
 
 from pathlib import Path

@@ -152,3 +152,9 @@ def test_help_is_light(arguments: list[str]) -> None:
 def test_importing_the_package_loads_nothing() -> None:
     code = "import sys, dvis_cli; assert dvis_cli.__version__; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_network_does_not_load_the_compiler() -> None:
+    """`torch._dynamo` and what comes with it takes as long to import as the rest of torch."""
+    code = "import sys, dvis_cli.run.video; assert 'torch' in sys.modules; assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

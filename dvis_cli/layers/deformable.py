@@ -76,7 +76,10 @@ class DeformableAttention(nn.Module):
         samples = (batch * count * self.heads, -1)
         table = framed(self.value_proj(value), sizes, grid).view(-1, channels // self.heads)
         mixed = F.embedding_bag(
-            rows.view(samples), table, mode="sum", per_sample_weights=row_weights.view(samples).to(table.dtype)
+            rows.view(samples),
+            table,
+            mode="sum",
+            per_sample_weights=row_weights.view(samples).to(table.dtype),
         )
         return self.output_proj(mixed.view(batch, count, channels))
 
@@ -164,4 +167,5 @@ def _grid(sizes: tuple[Size, ...], heads: int, points: int, device: torch.device
         constants = (side, source, torch.full_like(highest, -1), highest, first.expand(sampled).flatten())
     # Below the last map its row of zeros; and what lies beyond that is read too, with weight 0.
     cells = (rows[-1] + 2) * width + 2
-    return _Grid(*(constant.to(device) for constant in constants), starts, width, cells, heads)
+    side, source, lowest, highest, first = (constant.to(device) for constant in constants)
+    return _Grid(side, source, lowest, highest, first, starts, width, cells, heads)
