@@ -235,7 +235,8 @@ class Scales:
             masks = []
             for view, (scale, found) in enumerate(zip(self.scales, candidates, strict=True)):
                 own = scale.horizon.masks(frame, found.queries)
-                masks.append(self._grid.masks(view, own.embeds, own.features))
+                seen = self._grid.masks(view, own.embeds, own.features)
+                masks.append(seen if own.present is None else seen * own.present[:, None])
             sums.add(masks)
             self._on_fused(self._fused + frame + 1)
         return sums.products
