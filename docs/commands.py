@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import typer
 
@@ -38,10 +38,8 @@ def page() -> str:
 
 def _section(name: str, command: Any) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    usage = command.collect_usage_pieces(command.context_class(command))
-    text = (
-        f"\n## `dvis {name}`\n\n{_prose(command.help or '')}\n\n```\ndvis {' '.join([name, *usage])}\n```\n"
-    )
+    usage = " ".join([name, "[OPTIONS]", *map(_usage, arguments)])
+    text = f"\n## `dvis {name}`\n\n{_prose(command.help or '')}\n\n```\ndvis {usage}\n```\n"
     options = [p for p in command.params if p.param_type_name == "option" and not set(p.opts) & BOILERPLATE]
     rows: dict[str, list[str]] = {}
     for parameter in options:
@@ -53,6 +51,13 @@ def _section(name: str, command: Any) -> str:
     for panel in sorted(rows, key=bool):
         text += f"\n| {panel or 'option'} | default | |\n|---|---|---|\n" + "".join(rows[panel])
     return text
+
+
+def _usage(argument: Any) -> str:
+    """An argument in the line of usage, which every version of typer would write in its own way."""
+    name = argument.metavar or argument.name.upper()
+    name += "..." if argument.nargs == -1 and not name.endswith("...") else ""
+    return name if argument.required else f"[{name}]"
 
 
 def _row(parameter: Any) -> str:
@@ -68,11 +73,16 @@ def _values(parameter: Any) -> str:
     if parameter.metavar:
         return parameter.metavar.replace("|", "\\|")
     descriptor = getattr(parameter, "type_descriptor", None)
-    choices = getattr(descriptor, "annotation", None) or getattr(parameter.type, "choices", ())
-    if isinstance(choices, type):
-        if not issubclass(choices, enum.Enum):
-            return {int: "N", float: "X"}.get(choices, "")
+    if descriptor is None:  # typer before 0.27
+        choices = getattr(parameter.type, "choices", None) or parameter.type.name.split()[0]
+    else:
+        choices = descriptor.annotation
+    if get_origin(choices) is list:
+        choices = get_args(choices)[0]
+    if isinstance(choices, type) and issubclass(choices, enum.Enum):
         choices = list(choices)
+    if isinstance(choices, type | str):
+        return {int: "N", float: "X", "integer": "N", "float": "X"}.get(choices, "")
     return "\\|".join(str(getattr(choice, "value", choice)) for choice in choices)
 
 

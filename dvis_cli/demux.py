@@ -22,12 +22,24 @@ def open_media(path: Path) -> InputContainer:
     """Open for reading; damaged titles and tags are no reason to fail. Raises what PyAV raises."""
     import av
 
+    mute()
     return av.open(
         address(path),
         options={"max_pixels": str(PIXEL_LIMIT)},
         container_options={"protocol_whitelist": "file", "pattern_type": "none"},
         metadata_errors="replace",
     )
+
+
+def mute() -> None:
+    """Turn FFmpeg's messages off, which is PyAV's default and which torchvision before 0.26 turns on.
+
+    With them on, a decoder thread that reports an error waits for the interpreter's lock, and a close of that
+    decoder holds the lock while it waits for the thread: neither ever ends.
+    """
+    import av
+
+    av.logging.set_level(None)
 
 
 def ranked_tracks(container: InputContainer, kind: Literal["video", "audio"]) -> list[Any]:

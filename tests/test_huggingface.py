@@ -37,7 +37,7 @@ def both(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """One with confident classes, so that `dvis segment` has something to show."""
-    model = transformers_models.make("swin-t", queries=8, seed=3)
+    model = transformers_models.make("swin-t", queries=8, seed=10)
     with torch.no_grad():
         model.class_predictor.weight.mul_(12)
         model.class_predictor.bias[-1] = -30

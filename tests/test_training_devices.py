@@ -21,7 +21,8 @@ from dvis_cli.training import points as drawing
 from dvis_cli.training.clip_settings import ClipSettings
 from dvis_cli.training.losses import Criterion, PointSettings
 from dvis_cli.training.matcher import CostWeights, Matcher, MatchingRule
-from dvis_cli.training.run import Machine, Share, clip_loader
+from dvis_cli.training.options import Machine
+from dvis_cli.training.run import Share, clip_loader
 from dvis_cli.training.settings import TrainSettings
 from dvis_cli.training.stages import (
     Layer,
@@ -182,9 +183,9 @@ def test_points_depend_on_the_seed_alone() -> None:
     assert not torch.equal(first, points(4))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a small machine
 def test_a_gpu_gets_pinned_clips_from_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dvis_cli.training.run.usable_cores", lambda: 16)
-    monkeypatch.setattr("torch._utils.cpu_count", lambda: 16)  # else the loader warns on a small machine
     settings = TrainSettings(ClipSettings())
     share = Share(settings, 0, 1, lambda: 0, None)
 

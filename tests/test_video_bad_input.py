@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -167,3 +169,19 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(tmp_path: Path):
         (tmp_path / "a.bmp").write_bytes(bmp + header)
         with pytest.raises(VideoError, match="its header claims"):
             open_video(tmp_path / "a.bmp")
+
+
+OPENINGS = """
+import sys, av
+from dvis_cli.video import open_video
+av.logging.set_level(av.logging.ERROR)
+for _ in range(5):
+    open_video(sys.argv[1])
+"""
+
+
+def test_decoder_threads_that_report_errors_do_not_hang_the_close(tmp_path: Path):
+    """Another library may have turned FFmpeg's messages on: torchvision before 0.26 does."""
+    clip = write_video(tmp_path / "cut.mkv", moving_squares(40, 32, 40), fps=10)
+    truncate(clip, 0.6)  # the first frame can be read; threads are at work on the broken ones at the close
+    subprocess.run([sys.executable, "-c", OPENINGS, str(clip)], check=True, timeout=60)

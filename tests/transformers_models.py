@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ def make(kind: str, classes: int = CLASSES, queries: int = 12, seed: int = 0) ->
     """A model whose norms, biases and statistics are random, too, so that a swapped pair shows."""
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig, SwinConfig
 
-    torch.manual_seed(seed)
     stages = ["stage1", "stage2", "stage3", "stage4"]
     if kind == "resnet":
         backbone = ResNetConfig(
@@ -40,12 +40,15 @@ def make(kind: str, classes: int = CLASSES, queries: int = 12, seed: int = 0) ->
         num_labels=classes,
     )
     model = Mask2FormerForUniversalSegmentation(config).eval()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in sorted(model.state_dict().items()):
         if tensor.is_floating_point() and "empty_weight" not in name:
-            # Biases, norms and running statistics away from 0 and 1; weights large enough that attention is not even.
-            tensor.add_(
-                torch.rand(tensor.shape) * 0.2 if tensor.ndim <= 1 else torch.randn(tensor.shape) * 0.05
-            )
+            # Drawn here, as versions of transformers begin differently. Biases, norms and running statistics away from
+            # 0 and 1; weights large enough that attention is not even.
+            drawn = torch.Generator().manual_seed(seed + zlib.crc32(name.encode()))
+            if tensor.ndim <= 1:
+                tensor.add_(torch.rand(tensor.shape, generator=drawn) * 0.2)
+            else:
+                tensor.copy_(torch.randn(tensor.shape, generator=drawn) / tensor[0].numel() ** 0.5)
     return model
 
 

@@ -167,7 +167,7 @@ def _grid(sizes: tuple[Size, ...], heads: int, points: int, device: torch.device
         cell = torch.tensor(starts, dtype=torch.int32) + width + 1
         first = cell[:, None] * heads + torch.arange(heads, dtype=torch.int32)[:, None, None]
         constants = (side, source, torch.full_like(highest, -1), highest, first.expand(sampled).flatten())
-        there = [constant.to(device) for constant in constants]
+        side, source, lowest, highest, first = (constant.to(device) for constant in constants)
     # Below the last map its row of zeros; and what lies beyond that is read too, with weight 0.
     cells = (rows[-1] + 2) * width + 2
-    return _Grid(*there, starts, width, cells, heads)
+    return _Grid(side, source, lowest, highest, first, starts, width, cells, heads)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops.misc import FrozenBatchNorm2d
 
 from dvis_cli.config import EfficientNetLiteConfig
-from dvis_cli.layers.convolution import normed
+from dvis_cli.layers.convolution import FrozenBatchNorm2d, normed
 
 KERNELS = (3, 3, 5, 3, 5, 5, 3)  # of the seven stages
 STRIDES = (1, 2, 2, 2, 1, 2, 1)

@@ -1,19 +1,31 @@
-"""ResNet backbone with frozen batch norm, of the weights of torchvision's bottleneck blocks."""
+"""ResNet backbone with frozen batch norm."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet
-from torchvision.ops.misc import FrozenBatchNorm2d
 
 from dvis_cli.config import ResNetConfig
-from dvis_cli.layers.convolution import normed
+from dvis_cli.layers.convolution import FrozenBatchNorm2d, normed
+
+EXPANSION = 4  # outputs of a block per channel of its 3x3 convolution
 
 
-class Bottleneck(resnet.Bottleneck):
+class Bottleneck(nn.Module):
     """Narrow, filter, widen; added to the input. Every batch norm is part of the convolution before it."""
+
+    def __init__(
+        self, inputs: int, planes: int, stride: int = 1, downsample: nn.Sequential | None = None
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+        self.bn1 = FrozenBatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, padding=1, bias=False)
+        self.bn2 = FrozenBatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, planes * EXPANSION, 1, bias=False)
+        self.bn3 = FrozenBatchNorm2d(planes * EXPANSION)
+        self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (T, inputs, H, W)."""
@@ -36,7 +48,7 @@ class ResNet(nn.Module):
         for stage, blocks in enumerate(config.blocks):
             layer = _stage(inputs, planes, blocks, stride=1 if stage == 0 else 2)
             self.add_module(f"res{stage + 2}", layer)
-            inputs = planes * Bottleneck.expansion
+            inputs = planes * EXPANSION
             self.channels += (inputs,)
             planes *= 2
 
@@ -53,10 +65,9 @@ class ResNet(nn.Module):
 
 
 def _stage(inputs: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
-    outputs = planes * Bottleneck.expansion
+    outputs = planes * EXPANSION
     shortcut = nn.Sequential(
         nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), FrozenBatchNorm2d(outputs)
     )
-    first = Bottleneck(inputs, planes, stride, shortcut, norm_layer=FrozenBatchNorm2d)
-    rest = [Bottleneck(outputs, planes, norm_layer=FrozenBatchNorm2d) for _ in range(blocks - 1)]
-    return nn.Sequential(first, *rest)
+    first = Bottleneck(inputs, planes, stride, shortcut)
+    return nn.Sequential(first, *(Bottleneck(outputs, planes) for _ in range(blocks - 1)))

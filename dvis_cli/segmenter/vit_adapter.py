@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops.misc import FrozenBatchNorm2d
 
 from dvis_cli.config import ViTAdapterConfig
+from dvis_cli.layers.convolution import FrozenBatchNorm2d
 from dvis_cli.layers.deformable import DeformableAttention, Size
 from dvis_cli.layers.linear import Linear
 from dvis_cli.layers.position import cell_centers

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import av
 from av.container import InputContainer
 
-from dvis_cli.demux import PIXEL_LIMIT
+from dvis_cli.demux import PIXEL_LIMIT, mute
 from dvis_cli.errors import DvisWarning, VideoError
 from dvis_cli.structures import Frame, VideoInfo
 from dvis_cli.video.container import DEFAULT_FPS, NOT_VIDEO, nominal_rate
@@ -69,7 +69,8 @@ class LiveSource:
         VideoError: it cannot be opened, or has no picture.
     """
 
-    live = True
+    prefetch = False  # it has a thread of its own; what waits in another one would be delay
+    class_memory = 0.9  # a frame that is decided alone has the classes of about ten frames
 
     def __init__(
         self,
@@ -179,6 +180,7 @@ class LiveSource:
             options |= _OPTIONS.get(scheme.removesuffix("s"), {})
         # A stream may name other files and addresses; those of its own kind are all it gets.
         allowed = _PROTOCOLS.get(scheme, scheme or "pipe,file")
+        mute()
         container = av.open(
             source,
             "r",
