@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 from goldens import GEOMETRY, Golden, match
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 from dvis_cli.checkpoints.registry import known_model
 from dvis_cli.config import DecisionConfig, TrackerConfig
 from dvis_cli.errors import UsageError
 from dvis_cli.layers.attention import Attention
+from dvis_cli.layers.convolution import normed
 from dvis_cli.layers.deformable import DeformableAttention
+from dvis_cli.layers.linear import Linear
 from dvis_cli.refiner.presence import judge_presence, odds_of_something
 from dvis_cli.run.loading import categories_of
 from dvis_cli.run.model import DvisModel
@@ -211,6 +214,33 @@ def test_attention_is_torch_s() -> None:
     allowed[..., 0] = True
     expected, _ = theirs(query, key, value, attn_mask=(~allowed).repeat_interleave(4, dim=0))
     assert torch.allclose(ours(query, key, value, allowed), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 300, 24), (2, 17, 19, 24), (2, 3, 24)])
+def test_linear_is_torch_s(shape: tuple[int, ...], threads: int) -> None:
+    torch.manual_seed(0)
+    x, layer = torch.randn(shape), Linear(24, 40)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            ours, theirs = layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias)
+            sliced = layer(x.transpose(0, -2)[..., 1:, :])
+    finally:
+        torch.set_num_threads(before)
+    assert ours.shape == theirs.shape and ours.is_contiguous()
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert torch.allclose(sliced, theirs.transpose(0, -2)[..., 1:, :], atol=1e-5)
+
+
+def test_batch_norm_is_part_of_the_convolution() -> None:
+    torch.manual_seed(0)
+    conv, norm = torch.nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False), FrozenBatchNorm2d(6)
+    for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        values.uniform_(0.5, 2)
+    x = torch.randn(2, 4, 9, 11)
+    assert torch.allclose(normed(x, conv, norm), norm(conv(x)), atol=1e-5)
 
 
 def test_deformable_attention_against_grid_sample() -> None:

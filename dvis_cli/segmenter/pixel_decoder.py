@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,11 @@ class GroupNorm(nn.GroupNorm):
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
+def in_bf16(device: torch.device, reduced: bool) -> AbstractContextManager[object]:
+    """Where `reduced`, products inside are made in bf16; else as they would be."""
+    return torch.autocast(device.type, torch.bfloat16) if reduced else nullcontext()
+
+
 class EncoderLayer(nn.Module):
     """Deformable self-attention and FFN, post-norm."""
 
@@ -53,10 +59,14 @@ class EncoderLayer(nn.Module):
         self.linear2 = Linear(config.ffn, channels)
         self.norm2 = nn.LayerNorm(channels)
 
-    def forward(self, x: Tensor, position: Tensor, reference: Tensor, sizes: list[Size]) -> Tensor:
+    def forward(
+        self, x: Tensor, position: Tensor, reference: Tensor, sizes: list[Size], reduced: bool = False
+    ) -> Tensor:
         """x: (T, S, C); position: (S, C); reference: (S, 1, 2)."""
         x = self.norm1(x + self.attention(x + position, reference, x, sizes))
-        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+        with in_bf16(x.device, reduced):
+            added = self.linear2(F.relu(self.linear1(x)))
+        return self.norm2(x + added)
 
 
 class Place(nn.Linear):
@@ -100,12 +110,14 @@ class PixelDecoder(nn.Module):
             Place(channels, count, stride) for count, stride in zip(outputs, STRIDES, strict=False)
         )
 
-    def forward(self, features: list[Tensor]) -> PixelFeatures:
-        """features: res2..res5 of T frames."""
-        levels = self.encode(features)
+    def forward(self, features: list[Tensor], reduced: bool = False) -> PixelFeatures:
+        """features: res2..res5 of T frames, float32. With `reduced` the largest products are made in bf16."""
+        levels = self.encode(features, reduced)
         lateral = self.lateral_norm(self.lateral(features[0]))
         up = F.interpolate(levels[-1], lateral.shape[-2:], mode="bilinear", align_corners=False)
-        fused = F.relu(self.output_norm(self.output(lateral + up)))
+        with in_bf16(up.device, reduced):
+            fused = self.output(lateral + up)
+        fused = F.relu(self.output_norm(fused.to(up.dtype)))
         mask_features = self.mask_features(fused)
         if self.place:
             corner = tuple(int(torch.randint(most, ())) for most in CORNERS) if self.training else (0, 0)
@@ -114,7 +126,7 @@ class PixelDecoder(nn.Module):
             )
         return PixelFeatures(mask_features, levels)
 
-    def encode(self, features: list[Tensor]) -> list[Tensor]:
+    def encode(self, features: list[Tensor], reduced: bool = False) -> list[Tensor]:
         """Mix the three coarse levels; returns them, coarse first, as maps."""
         maps = [
             project(feature) for project, feature in zip(self.input_proj, reversed(features[1:]), strict=True)
@@ -127,6 +139,6 @@ class PixelDecoder(nn.Module):
         ])  # fmt: skip
         reference = torch.cat([cell_centers(h, w, device) for h, w in sizes])[:, None]
         for layer in self.encoder:
-            x = layer(x, position, reference, sizes)
+            x = layer(x, position, reference, sizes, reduced)
         parts = x.split([h * w for h, w in sizes], dim=1)
         return [p.unflatten(1, size).permute(0, 3, 1, 2) for p, size in zip(parts, sizes, strict=True)]

@@ -119,7 +119,9 @@ class WindowAttention(nn.Module):
         )
         if self.shift:
             mask = _shift_mask(rows, columns, self.window, self.shift, x.device)
-            bias = (bias + mask[:, None]).repeat(frames, 1, 1, 1)
+            bias = bias + mask[:, None]
+            if frames > 1:
+                bias = bias.repeat(frames, 1, 1, 1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
         return self.proj(out.transpose(1, 2).flatten(2))
 
