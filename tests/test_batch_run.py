@@ -369,10 +369,15 @@ def test_a_video_at_which_every_device_fails_is_to_blame(run: Run, videos: Path)
     assert "device-side assert" in report.failed[0].error
 
 
-def test_a_worker_that_cannot_load_does_not_end_the_others(run: Run, videos: Path) -> None:
+def test_a_worker_that_cannot_load_does_not_end_the_others(run: Run, videos: Path, tmp_path: Path) -> None:
     for path in videos.rglob("*.mp4"):
-        write(path, "slow 1")
-    assert run(worker=FirstCannotLoad).done == 4
+        write(path, f"wait {tmp_path / 'broken'}")
+
+    def when_it_is_told(event: Event) -> None:
+        if "cannot load" in event.data.get("text", ""):
+            (tmp_path / "broken").touch()
+
+    assert run(worker=FirstCannotLoad, on_event=when_it_is_told).done == 4
     texts = [e.data["text"] for e in run.events if e.kind == "worker"]  # type: ignore[attr-defined]
     assert any("it cannot load the model: RuntimeError: no device" in text for text in texts)
 

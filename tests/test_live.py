@@ -85,9 +85,9 @@ def test_a_stream_that_stays_away_ends(tmp_path: Path) -> None:
 def test_udp_with_a_break_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "SILENCE", 0.5)
     with udp_with_a_break(2.0, 1.5) as address:
-        source = LiveSource(address, patience=3.0)
+        source = LiveSource(address, realtime=False, patience=3.0)
         frames = []
-        with pytest.warns(DvisWarning, match="opened again [12] times"):
+        with pytest.warns(DvisWarning, match=r"opened again \d+ times"):
             frames.extend((frame.pts, read_number(frame.rgb)) for frame in source)
     times = [pts for pts, _ in frames]
     assert times == sorted(times) and len(set(times)) == len(times)
@@ -209,7 +209,7 @@ def test_ctrl_c_finishes_the_files(tmp_path: Path) -> None:
     for _ in range(3):
         assert process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err.decode()
     document = json.loads((tmp_path / "out" / "stdin" / "segments.json").read_text())
     assert 3 <= len(document["frames"]) == 3 + len(out.splitlines())
