@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .export.result import open_result as open_result
     from .run.loading import load_model as load_model
     from .run.options import SegmentOptions as SegmentOptions
-    from .run.video import save_video as save_video
+    from .run.saving import save_video as save_video
     from .run.video import segment_video as segment_video
 
 __version__ = "0.1.0"
@@ -30,7 +30,7 @@ _LAZY = {
     "load_model": ".run.loading",
     "open_result": ".export.result",
     "segment_video": ".run.video",
-    "save_video": ".run.video",
+    "save_video": ".run.saving",
     "DvisError": ".errors",
     "SegmentOptions": ".run.options",
 }

@@ -121,9 +121,8 @@ class QueryDecoderConfig:
     layers: int = 9
     heads: int = 8
     ffn: int = 2048
-    reid_hidden: int = (
-        0  # of the re-identification head that makes a model one of DVIS++; 0: DVIS, no such head
-    )
+    # Of the re-identification head that makes a model one of DVIS++; 0: DVIS, no such head.
+    reid_hidden: int = 0
 
 
 @dataclass(frozen=True)
@@ -305,12 +304,24 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
+def merged(base: Any, over: Any, where: str) -> dict[str, Any]:
+    """`base` with the values of `over`, mapping by mapping. Raises `ConfigError` beginning with `where`."""
+    if not isinstance(over, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, got {over!r}")
+    made: dict[str, Any] = dict(base)
+    for key, value in over.items():
+        inner = made.get(key)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        made[key] = merged(inner, value, where) if both else value
+    return made
+
+
 def model_config(document: Mapping[str, Any], where: str = "config") -> ModelConfig:
     """Build a `ModelConfig` from nested mappings. Raises `ConfigError` naming the key that is wrong."""
     return build_config(ModelConfig, document, where)
 
 
-def build_config(kind: type[Built], document: Mapping[str, Any], where: str) -> Built:
+def build_config(kind: type[Built], document: Any, where: str) -> Built:
     """Build a frozen dataclass from nested mappings. Raises `ConfigError` naming the key that is wrong."""
     return typing.cast(Built, _build(kind, document, where))
 

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import os
 import re
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
@@ -21,9 +22,8 @@ from .errors import OutputError
 
 _LONGEST_STEM = 120  # bytes: leaves room for the rest of a hidden name in the usual 255
 _TOKEN = uuid.uuid4().hex[:8]  # of this process: in a container every run may have the same pid
-_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[
-    :6
-]  # on a shared disk, pids of others mean nothing
+# On a shared disk, pids of others mean nothing.
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 _counter = itertools.count()
 
 # OSError covers what Python's own files raise and, by inheritance, FFmpeg's errno-based errors.
@@ -74,6 +74,32 @@ def _hidden_prefix(target: Path, role: str) -> str:
 
 def _in_use(pid: int, mark: str) -> bool:
     return mark.startswith(_TOKEN) if pid == os.getpid() else process_alive(pid)
+
+
+def put_in_place(part: Path, target: Path) -> None:
+    """Give what was made beside `target` its name. A folder that has it steps aside, and comes back on an error.
+
+    Raises `OSError`; then `part` is still there.
+    """
+    if not (target.is_dir() or (target.exists() and part.is_dir())):
+        part.replace(target)
+        return
+    aside = partial_path(target, "old")
+    target.rename(aside)
+    try:
+        part.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise
+    remove(aside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from dvis_cli.batch.messages import Progress, Ready, Say, Task
 from dvis_cli.batch.places import as_utf8
 from dvis_cli.batch.ray_engine import RayEngine
 from dvis_cli.batch.work import Worker
-from dvis_cli.errors import VideoError
+from dvis_cli.errors import UsageError, VideoError
 from dvis_cli.files import output_errors
 from dvis_cli.run.options import SegmentOptions
 from dvis_cli.writers.folder import AtomicFolder
@@ -149,3 +149,18 @@ if __name__ == "__main__":
     except DvisError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+class FirstCannotLoad(PaperWorker):
+    def __init__(self, number: int, options: SegmentOptions) -> None:
+        if number == 0:
+            raise RuntimeError("no device")
+        super().__init__(number, options)
+
+
+def broken_worker(*_unused: object) -> PaperWorker:
+    raise UsageError("no such weights")
+
+
+def dying_worker(*_unused: object) -> PaperWorker:
+    os._exit(3)

@@ -5,10 +5,13 @@ Written to be read beside docs/metrics.md, not to be used: the tests compare the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from dvis_cli.challenge.metrics.overlap import FrameOverlap, frame_overlap
 
 
 @dataclass
@@ -20,11 +23,10 @@ class Video:
     pred_ids: list[np.ndarray]
     pred_segments: list[list[dict[str, Any]]]
 
-    def pairs(self) -> list[tuple[Any, Any]]:
+    def tables(self) -> Iterator[FrameOverlap]:
         """What `VPQ.add_video` takes."""
-        gt = zip(self.gt_ids, self.gt_segments, strict=True)
-        pred = zip(self.pred_ids, self.pred_segments, strict=True)
-        return list(zip(gt, pred, strict=True))
+        sides = (self.gt_ids, self.gt_segments, self.pred_ids, self.pred_segments)
+        return (frame_overlap(*frame) for frame in zip(*sides, strict=True))
 
 
 def brute_vpq(videos: list[Video], window: int) -> dict[int, list[float]]:

@@ -10,11 +10,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["DVIS_MODEL"] = "tiny"  # what commands use that name no model; the bundled one is slower
 
+from pathlib import Path
+
 import pytest
+import weights_server
 from goldens import NETWORKS, Golden
 from hypothesis import settings
+from weights_server import DATA, REPO, register
 
 from dvis_cli import cli
+from dvis_cli.checkpoints import download
 
 # A new counter-example should stop the person who is changing the code, not somebody else's landing.
 settings.register_profile("ci", derandomize=True)
@@ -52,3 +57,35 @@ def dvis(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
         return code, out, err
 
     return run
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A server, an empty cache, and a registry `mine.yaml` that lists what lies on it."""
+    for name in ("HF_TOKEN", "DVIS_OFFLINE", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("DVIS_WEIGHTS")
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setenv("DVIS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DVIS_REGISTRY", str(tmp_path / "mine.yaml"))
+    monkeypatch.setattr(download, "WAIT_S", 0.01)
+    monkeypatch.setattr(download, "STALL_S", 2.0)
+    with weights_server.running() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        yield server
+
+
+@pytest.fixture(params=["plain", "hub"])
+def place(request, server: weights_server.Server, tmp_path: Path):
+    """How to put a file on the server so that `dvis weights pull m` wants it; returns its path there."""
+
+    def put(**faults: object) -> str:
+        if request.param == "plain":
+            address = server.put("/models/m.pth", DATA, **faults)
+            register(tmp_path, url=address, **({"sha256": faults["sha256"]} if "sha256" in faults else {}))
+            return "/models/m.pth"
+        server.repository(REPO, {"deep/m.pth": DATA, "other.txt": b"x"}, **faults)
+        register(tmp_path, hub=REPO, file="deep/m*")
+        return server.repositories[REPO]["deep/m.pth"]
+
+    return put

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_workers import FRAMES, DeviceFails, EveryDeviceFails, PaperWorker, Poisoned
+from batch_workers import (
+    FRAMES,
+    DeviceFails,
+    EveryDeviceFails,
+    FirstCannotLoad,
+    PaperWorker,
+    Poisoned,
+    broken_worker,
+    dying_worker,
+)
 
 from dvis_cli.batch import BatchOptions, BatchReport, Event, Stop, claims, run_batch
 from dvis_cli.batch.local import LocalEngine
@@ -380,21 +389,6 @@ def test_a_worker_that_cannot_load_does_not_end_the_others(run: Run, videos: Pat
     assert run(worker=FirstCannotLoad, on_event=when_it_is_told).done == 4
     texts = [e.data["text"] for e in run.events if e.kind == "worker"]  # type: ignore[attr-defined]
     assert any("it cannot load the model: RuntimeError: no device" in text for text in texts)
-
-
-class FirstCannotLoad(PaperWorker):
-    def __init__(self, number: int, options: SegmentOptions) -> None:
-        if number == 0:
-            raise RuntimeError("no device")
-        super().__init__(number, options)
-
-
-def broken_worker(*_unused: object) -> PaperWorker:
-    raise UsageError("no such weights")
-
-
-def dying_worker(*_unused: object) -> PaperWorker:
-    os._exit(3)
 
 
 def test_events_are_documented() -> None:

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import media
+import pytest
+from goldens import FOLDER
 
+from dvis_cli.batch.work import Worker
+from dvis_cli.errors import UsageError
+from dvis_cli.run.options import SegmentOptions
 from dvis_cli.writers.folder import safe_name
 
 SCRIPT = Path(__file__).with_name("batch_workers.py")
@@ -143,3 +148,9 @@ def test_a_folder_with_a_bad_day(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").rglob(".*")) and not (tmp_path / "out" / "broken").exists()
     code, events, _ = run(tmp_path / "out", source)
     assert code == 1 and events[-1]["skipped"] == len(good) and len(events[-1]["failed"]) == len(bad)
+
+
+def test_a_worker_loads_the_model_as_for_one_video() -> None:
+    weights = str(FOLDER / "r50" / "weights_offline.safetensors")
+    with pytest.raises(UsageError, match="--classes-of ovis: that list has 25 classes"):
+        Worker(0, SegmentOptions(model=weights, classes_of="ovis"))

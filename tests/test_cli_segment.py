@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import torch
 from goldens import FOLDER, NETWORKS, Golden
+from writers_media import read_panoptic_png
 
 from dvis_cli.batch.options import settings_hash
 from dvis_cli.run.model import DvisModel
 from dvis_cli.run.options import SegmentOptions
 from dvis_cli.structures import SegmenterOutput
-from dvis_cli.writers.panoptic_png import read_panoptic_png
 
 ALLOWED_PIXELS = 5
 

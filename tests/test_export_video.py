@@ -243,7 +243,7 @@ def test_rivals_agree_with_the_winner_map() -> None:
     from dvis_cli.layers.masks import FrameMasks, ViewMasks
     from dvis_cli.structures import Geometry
     from dvis_cli.tasks.chosen import Chosen
-    from dvis_cli.tasks.panoptic import WinnerMaps, rivals
+    from dvis_cli.tasks.panoptic import WinnerMaps
 
     generator = torch.Generator().manual_seed(3)
     features = torch.nn.functional.avg_pool2d(torch.randn(1, 8, 18, 22, generator=generator), 3, 1)[0] * 4
@@ -252,7 +252,12 @@ def test_rivals_agree_with_the_winner_map() -> None:
     )
     scores = torch.rand(4, generator=generator) * 0.5 + 0.5
     kept = Chosen(torch.arange(4), torch.zeros(4, dtype=torch.long), scores)
-    winners, found = WinnerMaps(kept).frame(masks), rivals(masks, scores)
+    maps, plain = WinnerMaps(kept), WinnerMaps(kept)
+    winners, *found = maps.soft_frame(masks).astype(int)
+    found = np.stack(found)
+    assert np.array_equal(winners, plain.frame(masks))
+    for name in ("won", "own", "assigned"):
+        assert np.array_equal(getattr(maps.counts, name), getattr(plain.counts, name))
     assert found.shape == (4, 60, 78)
     sure = winners > 0
     assert sure.any() and not sure.all()
@@ -265,6 +270,10 @@ def test_rivals_agree_with_the_winner_map() -> None:
     ranked = np.sort(every * scores.numpy()[:, None, None], axis=0)
     second = every[found[1] - 1, rows, columns] * scores.numpy()[found[1] - 1]
     assert np.allclose(ranked[-2], second, atol=1e-6)
+    masks.cells = lambda: None  # type: ignore[method-assign, return-value]
+    pixels, alone = WinnerMaps(kept), WinnerMaps(kept)
+    assert np.array_equal(pixels.soft_frame(masks)[0], alone.frame(masks))
+    assert np.array_equal(pixels.counts.own, alone.counts.own)
 
 
 def test_soft_edges_wait_beside_the_maps(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from bruteforce_metrics import Video, brute_pq, brute_stq, brute_vpq, random_vid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvis_cli.challenge.metrics import STQ, VPQ, frame_overlap
+from dvis_cli.challenge.metrics.overlap import frame_overlap
+from dvis_cli.challenge.metrics.stq import STQ
+from dvis_cli.challenge.metrics.vpq import VPQ
 from dvis_cli.datasets.categories import vipseg_categories
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category
@@ -24,8 +26,8 @@ WINDOWS = (1, 2, 3, 4)
 def score(videos: list[Video], windows: tuple[int, ...] = WINDOWS) -> tuple[VPQ, STQ]:
     vpq, stq = VPQ(CATEGORIES, windows), STQ(CATEGORIES)
     for number, video in enumerate(videos):
-        vpq.add_video(f"v{number}", video.pairs())
-        stq.add_video(f"v{number}", video.pairs())
+        vpq.add_video(f"v{number}", video.tables())
+        stq.add_video(f"v{number}", video.tables())
     return vpq, stq
 
 
@@ -113,8 +115,8 @@ def test_partial_results_merge_to_the_same_score() -> None:
     vpq, stq = VPQ(CATEGORIES, WINDOWS), STQ(CATEGORIES)
     for number, video in enumerate(videos):
         part, part_stq = VPQ(CATEGORIES, WINDOWS), STQ(CATEGORIES)
-        part.add_video(f"v{number}", video.pairs())
-        part_stq.add_video(f"v{number}", video.pairs())
+        part.add_video(f"v{number}", video.tables())
+        part_stq.add_video(f"v{number}", video.tables())
         vpq.merge(pickle.loads(pickle.dumps(part)))
         stq.merge(pickle.loads(pickle.dumps(part_stq)))
     assert vpq.result().mean() == whole.result().mean()
@@ -123,23 +125,9 @@ def test_partial_results_merge_to_the_same_score() -> None:
     with pytest.raises(DatasetError, match="added twice"):
         vpq.merge(whole)
     with pytest.raises(DatasetError, match="added twice"):
-        stq.add_video("v0", videos[0].pairs())
+        stq.add_video("v0", videos[0].tables())
     with pytest.raises(ValueError, match="same categories and windows"):
         vpq.merge(VPQ(CATEGORIES, (1,)))
-
-
-def test_frames_are_read_once_and_one_at_a_time() -> None:
-    video = random_video(np.random.default_rng(7), IDS, frames=5)
-    read = []
-
-    def frames():  # type: ignore[no-untyped-def]
-        for number, pair in enumerate(video.pairs()):
-            read.append(number)
-            yield pair
-
-    vpq = VPQ(CATEGORIES)
-    vpq.add_video("v", frames())
-    assert read == [0, 1, 2, 3, 4]
 
 
 def segment(number: int, category: int = 0, **more: int) -> dict[str, int]:
@@ -172,12 +160,9 @@ def test_what_does_not_agree_is_refused(pred: np.ndarray, listed: list, message:
         frame_overlap(np.ones((2, 3), np.int32), [segment(1)], pred, listed)
 
 
-def test_errors_name_video_and_frame() -> None:
-    good = ((np.ones((2, 2), int), [segment(1)]), (np.ones((2, 2), int), [segment(1)]))
-    bad = (good[0], (np.ones((2, 2), int), []))
-    with pytest.raises(DatasetError, match="video 'clip': frame 1: ids"):
-        VPQ(CATEGORIES).add_video("clip", [good, bad])
-    unknown = (good[0], (np.ones((2, 2), int), [segment(1, 77)]))
+def test_errors_name_the_video() -> None:
+    ids = np.ones((2, 2), int)
+    unknown = frame_overlap(ids, [segment(1)], ids, [segment(1, 77)])
     with pytest.raises(DatasetError, match=r"video 'clip'.*unknown category_id 77"):
         VPQ(CATEGORIES).add_video("clip", [unknown])
     with pytest.raises(DatasetError, match=r"video 'clip'.*unknown category_id 77"):
@@ -189,21 +174,19 @@ def test_errors_name_video_and_frame() -> None:
 def test_areas_in_json_count_for_vpq() -> None:
     gt, pred = np.array([[1, 1, 1, 1]]), np.array([[5, 5, 5, 0]])
     vpq = VPQ(CATEGORIES, (1,))
-    vpq.add_video("v", [((gt, [segment(1, area=5)]), (pred, [segment(5)]))])
+    vpq.add_video("v", [frame_overlap(gt, [segment(1, area=5)], pred, [segment(5)])])
     assert vpq.result().windows[1].iou[0] == pytest.approx(3 / 5)  # and not 3/4
     with pytest.raises(DatasetError, match="IoU would exceed 1"):
-        vpq.add_video("w", [((gt, [segment(1, area=2)]), (pred, [segment(5)]))])
+        vpq.add_video("w", [frame_overlap(gt, [segment(1, area=2)], pred, [segment(5)])])
 
 
 def test_the_variants_of_the_public_stq_script() -> None:
-    first_is_crowd = [
-        ((np.array([[1, 2]]), [segment(1), segment(2)]), (np.array([[3, 4]]), [segment(3), segment(4)]))
-    ]
-    stq = STQ(CATEGORIES)
-    stq.add_video("v", first_is_crowd)
+    true, predicted = [segment(1), segment(2)], [segment(3), segment(4)]
+    stq = STQ(CATEGORIES)  # the first is crowd
+    stq.add_video("v", [frame_overlap(np.array([[1, 2]]), true, np.array([[3, 4]]), predicted)])
     assert stq.result().videos["v"].tubes == 1
     void = STQ(CATEGORIES)
-    void.add_video("v", [((np.array([[1, 1]]), [segment(1)]), (np.array([[3, 0]]), [segment(3)]))])
+    void.add_video("v", [frame_overlap(np.array([[1, 1]]), [segment(1)], np.array([[3, 0]]), [segment(3)])])
     assert void.result().classes == 2  # the class, and predicted void
     assert void.result().sq == pytest.approx((1 / 2 + 0) / 2)
 

@@ -30,19 +30,17 @@ def recorded_vpq() -> dict[int, list[float]]:
 
 
 def test_vpq_equals_the_recorded_numbers(scores: Evaluation) -> None:
-    assert scores.vpq is not None
     recorded = recorded_vpq()
     assert tuple(recorded) == WINDOWS
     for window, numbers in recorded.items():
-        one = scores.vpq.windows[window]
+        one = scores.results["vpq"].windows[window]
         got = [one.quality(isthing).pq for isthing in (None, True, False)]
         assert got == pytest.approx(numbers, abs=1e-6)
 
 
 @pytest.mark.parametrize("window", WINDOWS)
 def test_counts_of_every_class_equal_the_recorded_ones(scores: Evaluation, window: int) -> None:
-    assert scores.vpq is not None
-    one = scores.vpq.windows[window]
+    one = scores.results["vpq"].windows[window]
     quality = one.per_class()
     index = {category.id: i for i, category in enumerate(one.categories)}
     rows = 0
@@ -64,21 +62,19 @@ def test_counts_of_every_class_equal_the_recorded_ones(scores: Evaluation, windo
 
 
 def test_the_public_mean(scores: Evaluation) -> None:
-    assert scores.vpq is not None
     text = (DATA / "pred" / "vpq-final.txt").read_text()
     recorded = [float(value) for value in re.findall(NUMBER, text)]
-    means = [scores.vpq.mean(isthing=isthing) for isthing in (None, True, False)]
+    means = [scores.results["vpq"].mean(isthing=isthing) for isthing in (None, True, False)]
     assert means == pytest.approx(recorded, abs=5e-5)  # printed with four places
     exact = [sum(numbers[i] for numbers in recorded_vpq().values()) / 5 for i in range(3)]
     assert means == pytest.approx(exact, abs=1e-6)
 
 
 def test_stq_equals_the_recorded_numbers(scores: Evaluation) -> None:
-    assert scores.stq is not None
     text = (DATA / "stq_stdout.txt").read_text()
     recorded = [float(value) for value in re.findall(NUMBER, text)]
-    videos = list(scores.stq.videos.values())
-    got = [scores.stq.stq, scores.stq.aq, scores.stq.sq]
+    videos = list(scores.results["stq"].videos.values())
+    got = [scores.results["stq"].stq, scores.results["stq"].aq, scores.results["stq"].sq]
     got += [video.stq for video in videos] + [video.aq for video in videos]
     assert got[:3] == pytest.approx(recorded[:3], abs=1e-6)
     assert got == pytest.approx(recorded, abs=1e-6)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from dvis_cli.challenge.metrics import InstanceAP, Semantics
-from dvis_cli.challenge.metrics.instance import tube_ious
+from dvis_cli.challenge.metrics.instance import InstanceAP, tube_ious
+from dvis_cli.challenge.metrics.semantic import Semantics
 from dvis_cli.coco_masks import check_counts, decode, encode, measure, rle, run_lengths
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import MaskTube

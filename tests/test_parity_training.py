@@ -15,8 +15,8 @@ from dvis_cli.datasets.vipseg import VIPSeg
 from dvis_cli.errors import UsageError
 from dvis_cli.run.loading import load_model, save_weights
 from dvis_cli.run.noise import random_model
-from dvis_cli.training.run import Machine
-from dvis_cli.training.train import Job, train
+from dvis_cli.training.options import Job, Machine
+from dvis_cli.training.train import train
 
 pytest.importorskip("lightning")
 VIDEOMT = {"kind": "videomt", "channels": 64, "blocks": 2, "query_blocks": 1, "queries": 8, "grid": 4}

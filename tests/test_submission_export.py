@@ -38,10 +38,19 @@ def segment_output(out: Path, name: str, frames: int = 3, named: bool = True) ->
         frame = {"index": index, "pts": index / 25, "file_name": f"{index:06d}.png"}
         listed.append({**frame, "source_name": f"{index:08d}"} if named else frame)
     segments = [
-        {"id": numbers[n], "category_id": c, "isthing": c > 40, "score": 0.9, "frames": []}
+        {
+            "id": numbers[n],
+            "category_id": c,
+            "category": str(c),
+            "isthing": c > 40,
+            "score": 0.9,
+            "frames": [],
+        }
         for n, c in small_vipseg.CLASSES.items()
     ]
-    (out / name / "segments.json").write_text(json.dumps({"frames": listed, "segments": segments}))
+    source = {"name": name, "path": name, "width": WIDTH, "height": HEIGHT, "fps": 25.0}
+    document = {"format": "dvis-segments", "source": source, "frames": listed, "segments": segments}
+    (out / name / "segments.json").write_text(json.dumps(document))
     return out / name
 
 

@@ -18,7 +18,7 @@ from dvis_cli.tasks import semantic
 from dvis_cli.tasks.chosen import Chosen
 from dvis_cli.tasks.instance import InstanceTask, TubeIdentities, choose_tubes
 from dvis_cli.tasks.semantic import SemanticTask
-from dvis_cli.writers.instance_picture import instance_map
+from dvis_cli.writers.instance_picture import shown_map
 
 CATEGORIES = vipseg_categories()
 CLASSES = len(CATEGORIES)
@@ -147,9 +147,9 @@ def test_the_picture_of_instances() -> None:
     }
     codes = dict(enumerate(encode(masks), start=1))
     frame = InstanceFrame(0, 0.0, np.zeros((10, 10, 3), np.uint8), codes, segments)
-    ids, shown = instance_map(frame)
+    ids, shown = shown_map(frame)
     assert set(shown) == {1, 2} and (ids[:6] == 1).all() and (ids[6:] == 2).all()
-    assert set(instance_map(frame, 0.85)[1]) == {1}
+    assert set(shown_map(frame, 0.85)[1]) == {1}
 
 
 # --- semantics --------------------------------------------------------------------------------------------

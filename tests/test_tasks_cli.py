@@ -17,10 +17,10 @@ from PIL import Image
 from small_vipseg import NAMES, make_dataset
 from test_tasks_goldens import check_tubes, recorded_tubes
 
-from dvis_cli.challenge.outputs import output_tubes, read_output
 from dvis_cli.challenge.vspw import VSPW
 from dvis_cli.challenge.ytvis import YTVIS
 from dvis_cli.coco_masks import decode
+from dvis_cli.export.result import open_result
 
 ALLOWED_PIXELS = 10
 FAST = ("--short-side", 64, "--quiet")
@@ -54,7 +54,8 @@ def test_recorded_instances(dvis, tmp_path: Path, network: str, mode: str) -> No
     result = segment_golden(dvis, golden, tmp_path, "instance", mode, *options)
     document = json.loads((result / "segments.json").read_text())
     assert (document["task"], document["mode"]) == ("instance", mode)
-    size, tubes = output_tubes(read_output(result, "instance"))
+    opened = open_result(result, "instance")
+    size, tubes = (opened.info.height, opened.info.width), opened.tubes()
     index = {category.id: i for i, category in enumerate(golden.model.categories)}
     queries = [segment["query"] for segment in document["segments"]]
     ours = [
@@ -307,6 +308,6 @@ def test_recorded_networks_at_another_output_size(dvis, tmp_path: Path, clip: Pa
             folder / "config_minvis.yaml", "--short-side", 96, "--task", task, "--quiet",
         )  # fmt: skip
         assert code == 0, err
-    size, _ = output_tubes(read_output(tmp_path / "instance" / "clip", "instance"))
+    info = open_result(tmp_path / "instance" / "clip", "instance").info
     picture = np.array(Image.open(tmp_path / "semantic" / "clip" / "semantic" / "000000.png"))
-    assert size == picture.shape == (64, 96)
+    assert (info.height, info.width) == picture.shape == (64, 96)

@@ -21,7 +21,8 @@ from dvis_cli.training import points as drawing
 from dvis_cli.training.clip_settings import ClipSettings
 from dvis_cli.training.losses import Criterion, PointSettings
 from dvis_cli.training.matcher import CostWeights, Matcher, MatchingRule
-from dvis_cli.training.run import Machine, Share, clip_loader
+from dvis_cli.training.options import Machine
+from dvis_cli.training.run import Share, clip_loader
 from dvis_cli.training.settings import TrainSettings
 from dvis_cli.training.stages import (
     Layer,

@@ -10,9 +10,9 @@ from small_training import make_dataset, write_recipe
 
 from dvis_cli.checkpoints.files import read_tensors
 from dvis_cli.training.dense import VOID, class_map
-from dvis_cli.training.run import Machine
+from dvis_cli.training.options import Job, Machine
 from dvis_cli.training.targets import ClipTargets
-from dvis_cli.training.train import Job, train
+from dvis_cli.training.train import train
 
 CPU = Machine(accelerator="cpu", workers=0)
 

@@ -18,9 +18,9 @@ from dvis_cli.errors import DvisError, DvisWarning, TrainingError, UsageError
 from dvis_cli.run.loading import load_model, save_weights
 from dvis_cli.training.curves import read_log
 from dvis_cli.training.initialise import start_network
-from dvis_cli.training.run import Machine
+from dvis_cli.training.options import Job, Machine
 from dvis_cli.training.stages import RefinerStage
-from dvis_cli.training.train import Job, train
+from dvis_cli.training.train import train
 
 pytest.importorskip("lightning")
 CPU = Machine("cpu", workers=0)
@@ -125,6 +125,18 @@ def test_interrupted_and_resumed_is_the_same_curve(
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     with pytest.raises(UsageError, match="begun with settings"):
         run(made, stage, tmp_path / "again", init=init, resume=True, overrides={**scored, "seed": 5})
+
+
+def test_a_run_of_an_earlier_version_is_resumed(made: Path, tmp_path: Path) -> None:
+    """Settings that a version has more are at their defaults, and those that differ are still refused."""
+    shutil.copytree(made / "segmenter", tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    facts = json.loads(path.read_text())
+    del facts["settings"]["ema"], facts["settings"]["clip"]["paste"], facts["model"]["refiner"]["blend"]
+    path.write_text(json.dumps(facts))
+    run(made, "segmenter", tmp_path / "run", resume=True)
+    with pytest.raises(UsageError, match="begun with settings"):
+        run(made, "segmenter", tmp_path / "run", resume=True, overrides={"ema": 0.5})
 
 
 def test_two_processes_give_the_losses_of_one(made: Path, tmp_path: Path) -> None:

@@ -36,13 +36,11 @@ def test_reads_lazily(tmp_path: Path) -> None:
     assert len(dataset.categories) == 124 and dataset.categories[0].id == 2
     video = dataset.videos[0]
     (tmp_path / "panomasksRGB" / video.video_id / "00000002.png").unlink()
-    read = dataset.annotations(video)
-    ids, segments = next(read)
+    ids, segments = dataset.read_ids(video, video.frames[0]), video.frames[0].segments
     assert ids.dtype == np.uint32 and np.array_equal(ids, small_vipseg.id_map(0))
     assert {segment["id"] for segment in segments} == set(small_vipseg.CLASSES)
-    next(read)
     with pytest.raises(DatasetError, match=r"00000002\.png is missing"):
-        next(read)
+        dataset.read_ids(video, video.frames[2])
     assert [path.name for path in dataset.image_paths(video)] == [f"{n:08d}.jpg" for n in range(3)]
     (tmp_path / "images" / video.video_id / "00000001.jpg").unlink()
     with pytest.raises(DatasetError, match=r"12_first.*00000001\.jpg is missing"):
@@ -54,7 +52,7 @@ def test_size_mismatch_is_named(tmp_path: Path) -> None:
     path = tmp_path / "panomasksRGB" / "7_second" / "00000000.png"
     small_vipseg.save_ids(path, np.zeros((10, 11), int))
     with pytest.raises(DatasetError, match=r"00000000\.png: is 11x10 pixels, must be 32x24"):
-        next(dataset.annotations(dataset.videos[1]))
+        dataset.read_ids(dataset.videos[1], dataset.videos[1].frames[0])
 
 
 def first_frame(document: dict[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,8 @@ def test_sizes_and_resampling(raw: Path, prepared: Path) -> None:
     written = (prepared / "images" / "9_b" / "00000000.jpg").read_bytes()
     assert written == (prepared / "expected.jpg").read_bytes()
     dataset = VIPSeg.open(prepared, "val")
-    ids, segments = next(dataset.annotations(dataset.videos[0]))
+    first = dataset.videos[0].frames[0]
+    ids, segments = dataset.read_ids(dataset.videos[0], first), first.segments
     mask = np.asarray(Image.fromarray(raw_mask()).resize((1048, 720), Image.Resampling.NEAREST))
     categories = {segment["id"]: segment["category_id"] for segment in segments}
     for value, category in RAW.items():

@@ -14,17 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
-from writers_media import PERSON, ROAD, audio_codec, click_track, frame, info, read_times, write_sound
+from writers_media import (
+    PERSON,
+    ROAD,
+    audio_codec,
+    click_track,
+    frame,
+    ids_to_rgb,
+    info,
+    read_panoptic_png,
+    read_times,
+    write_sound,
+)
 
 from dvis_cli.errors import DvisWarning, OutputError, UsageError
 from dvis_cli.structures import PanopticFrame, Segment
-from dvis_cli.writers.panoptic_png import (
-    LARGEST_ID,
-    ids_to_rgb,
-    read_panoptic_png,
-    rgb_to_ids,
-    write_panoptic_png,
-)
+from dvis_cli.writers.panoptic_png import LARGEST_ID, write_panoptic_png
 from dvis_cli.writers.segments_json import (
     SegmentStatistics,
     measure_segments,
@@ -44,14 +49,6 @@ label_maps = hnp.arrays(
 
 
 # --- PNG
-
-
-@given(id_maps)
-def test_ids_survive_the_trip_through_colours(ids: np.ndarray) -> None:
-    rgb = ids_to_rgb(ids)
-    assert rgb.dtype == np.uint8 and rgb.shape == (*ids.shape, 3)
-    assert np.array_equal(rgb[..., 0] + 256 * rgb[..., 1].astype(int) + 65536 * rgb[..., 2].astype(int), ids)
-    assert np.array_equal(rgb_to_ids(rgb), ids)
 
 
 @given(ids=id_maps)
@@ -77,12 +74,6 @@ def test_ids_that_do_not_fit_are_refused(tmp_path: Path, id: int) -> None:
     with pytest.raises(ValueError, match=str(id)):
         write_panoptic_png(tmp_path / "a.png", np.full((2, 2), id, np.int64))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_picture_that_is_no_id_map_is_refused(tmp_path: Path) -> None:
-    Image.new("L", (4, 4)).save(tmp_path / "grey.png")
-    with pytest.raises(ValueError, match="not an 8-bit RGB PNG"):
-        read_panoptic_png(tmp_path / "grey.png")
 
 
 # --- statistics and JSON

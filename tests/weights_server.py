@@ -11,8 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from dvis_cli.checkpoints.installed import installed
+
+DATA = bytes(range(256)) * 4000  # 1 MB
+SHA = hashlib.sha256(DATA).hexdigest()
+REPO = "someone/models"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -173,3 +181,30 @@ def running() -> Iterator[Server]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def register(tmp_path: Path, **entry: object) -> None:
+    document = {"models": [{"name": "m", "licence": "CC0", **entry}]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(document))
+
+
+def whole(tmp_path: Path) -> bool:
+    """The file is there as it should be, with its record, and nothing else that anybody could take for a model."""
+    folder = tmp_path / "home" / "weights"
+    assert sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) == ["m", "pins.json"]
+    assert sorted(p.name for p in (folder / "m").iterdir()) == ["dvis.json", "m.pth"]
+    assert not list(folder.glob(".pulling-*"))
+    return (folder / "m" / "m.pth").read_bytes() == DATA
+
+
+def nothing(tmp_path: Path) -> bool:
+    folder = tmp_path / "home" / "weights"
+    return installed("m") is None and not (folder / "m").exists()
+
+
+def pull(dvis, *more: str) -> tuple[int, str, str]:
+    code, out, err = dvis("weights", "pull", "m", "--yes", *more)
+    assert (code == 0) == ("error:" not in err), err
+    if code:
+        assert err.count("error:") == 1 and "unexpected" not in err and out == "", err
+    return code, out, err

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 from dvis_cli.structures import Category, PanopticFrame, Segment, VideoInfo
 from dvis_cli.writers.audio import codec_name
@@ -14,6 +15,19 @@ from dvis_cli.writers.audio import codec_name
 RATE = 48000
 PERSON = Category(60, "person", True, (150, 5, 61))
 ROAD = Category(18, "road", False, (140, 140, 140))
+
+
+def ids_to_rgb(ids: np.ndarray) -> np.ndarray:
+    """Colours that spell ids: (..., 3) uint8."""
+    return np.stack([ids >> shift & 255 for shift in (0, 8, 16)], axis=-1).astype(np.uint8)
+
+
+def read_panoptic_png(path: Path) -> np.ndarray:
+    """(height, width) int32 ids."""
+    with Image.open(path) as image:
+        assert image.mode == "RGB"
+        red, green, blue = np.moveaxis(np.asarray(image).astype(np.int32), -1, 0)
+    return red | green << 8 | blue << 16
 
 
 def info(**changes: object) -> VideoInfo:

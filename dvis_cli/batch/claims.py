@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import time
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .options import os_bytes
 from .output import STATE, Output, parse
 
 _BEATS = 10  # signs of life in the time after which a claim is void
+FLUSH_EVERY = 5.0  # seconds between two versions of a shared file, at least
 _TRIES = 50  # to read a claim that is still empty
 
 
@@ -105,6 +107,48 @@ class Claims:
     def _release(self, digest: str) -> None:
         for number in range(self._held.pop(digest, -1) + 1):
             self._output.remove(f"{STATE}/{digest}.{number}")
+
+
+class SharedFile(ABC):
+    """A small file of an output that runs side by side add to in turn, under a claim, now and then and whole."""
+
+    def __init__(self, name: str, output: Output, claims: Claims) -> None:
+        self._name, self._output, self._claims = name, output, claims
+        self._next = 0.0  # time.monotonic()
+
+    @abstractmethod
+    def _update(self) -> bytes | None:
+        """What the file is to hold from what it holds and what is new; None: nothing. The claim is ours."""
+
+    def flush(self, at_once: bool = False) -> bool:
+        """Write what is new if it is time; False where that has to be tried again: another run has the file.
+
+        Raises:
+            OutputError, TransferError: it cannot be written.
+        """
+        began = time.monotonic()
+        if began < self._next and not at_once:
+            return True
+        if self._claims.take(self._name) is not None:
+            return False
+        try:
+            data = self._update()
+            if data is None:
+                self._output.remove(self._name)
+            else:
+                self._output.write(self._name, data, self._claims.stage(self._name))
+            self._written()
+        finally:
+            self._claims.release(self._name)
+        self.wait(max(FLUSH_EVERY, 20 * (time.monotonic() - began)))
+        return True
+
+    def _written(self) -> None:  # noqa: B027
+        """The file holds what was new."""
+
+    def wait(self, seconds: float) -> None:
+        """Leave the file alone for a while."""
+        self._next = time.monotonic() + seconds
 
 
 def _digest(key: str) -> str:

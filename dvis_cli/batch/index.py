@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
-import time
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 from urllib.parse import quote
 
 from dvis_cli.errors import DvisError, OutputError
 from dvis_cli.writers.folder import REPORT_PAGE, REPORT_THUMBNAIL
+from dvis_cli.writers.html_page import fill_page
 
-from .claims import Claims
+from .claims import FLUSH_EVERY, Claims, SharedFile
 from .output import INDEX, RECORD, Output, parse
 from .places import as_utf8
 from .report import Event, OnEvent
 
-_EVERY = 5.0  # seconds between two versions of the page
 _DATA = re.compile(rb'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 
 
-class IndexPage:
-    """Written every now and then and at the end, whole. Runs side by side add to it in turn, under a claim.
+class IndexPage(SharedFile):
+    """Written every now and then and at the end.
 
     Args:
         keys: of videos that may have a result already.
@@ -35,10 +31,10 @@ class IndexPage:
     """
 
     def __init__(self, output: Output, claims: Claims, keys: Sequence[str], settings: str) -> None:
-        self._output, self._claims, self._settings = output, claims, settings
+        super().__init__(INDEX, output, claims)
+        self._settings = settings
         self._unread = list(keys)
         self._rows: dict[str, dict[str, Any]] = {}  # key -> frames and segments, or error
-        self._next = 0.0
 
     def listen(self, on_event: OnEvent) -> OnEvent:
         """`on_event`, with this page kept up to date."""
@@ -55,38 +51,20 @@ class IndexPage:
             try:
                 self.flush()
             except DvisError as error:
-                self._next = time.monotonic() + 12 * _EVERY
+                self.wait(12 * FLUSH_EVERY)
                 on_event(Event("note", {"text": str(error)}))
 
         return heard
 
-    def flush(self, at_once: bool = False) -> bool:
-        """Write the page if it is time; False when another run has it just now.
-
-        Raises:
-            OutputError, TransferError: it cannot be written.
-        """
-        began = time.monotonic()
-        if began < self._next and not at_once:
-            return True
-        if self._claims.take(INDEX) is not None:
-            return False
-        try:
-            self._read_results()
-            there = next(self._output.read([INDEX]))
-            if there is not None and not _DATA.search(there):
-                raise OutputError(
-                    f"{self._output.name}/{INDEX} is none of ours and stays as it is; no index is written"
-                )
-            self._rows = {**_rows_of(there), **self._rows}
-            if self._rows:
-                page = _page(self._rows, self._output.name)
-                self._output.write(INDEX, page.encode(), self._claims.stage(INDEX))
-        finally:
-            self._claims.release(INDEX)
-        now = time.monotonic()
-        self._next = now + max(_EVERY, 20 * (now - began))
-        return True
+    def _update(self) -> bytes | None:
+        self._read_results()
+        there = next(self._output.read([INDEX]))
+        if there is not None and not _DATA.search(there):
+            raise OutputError(
+                f"{self._output.name}/{INDEX} is none of ours and stays as it is; no index is written"
+            )
+        self._rows = {**_rows_of(there), **self._rows}
+        return _page(self._rows, self._output.name).encode() if self._rows else there
 
     def _read_results(self) -> None:
         keys, self._unread = self._unread, []
@@ -110,29 +88,18 @@ def _is_row(row: dict[str, Any]) -> bool:
 
 
 def _page(rows: dict[str, dict[str, Any]], name: str) -> str:
-    parts = {
-        part: Path(__file__).with_name(f"index.{part}").read_text(encoding="utf-8") for part in ("css", "js")
-    }
-    hashes = {
-        part: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        for part, text in parts.items()
-    }
     done = [key for key in sorted(rows) if "error" not in rows[key]]
     failed = [key for key in sorted(rows) if "error" in rows[key]]
     frames = sum(rows[key]["frames"] for key in done)
-    data = json.dumps(rows).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    template = Template(Path(__file__).with_name("index.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        POLICY=f"default-src 'none'; script-src 'sha256-{hashes['js']}'; style-src 'sha256-{hashes['css']}'; "
-        "img-src 'self' file:; base-uri 'none'; form-action 'none'",
-        STYLE=parts["css"],
-        SCRIPT=parts["js"],
+    return fill_page(
+        Path(__file__).with_name("index.html"),
+        ("index.js",),
+        json.dumps(rows),
         TITLE=escape(as_utf8(name).rstrip("/").rpartition("/")[2] or "Results"),
         FACTS=f"{len(done)} videos, {frames:,} frames" + (f", {len(failed)} failed" if failed else ""),
         CARDS="\n".join(_card(key, rows[key]) for key in done),
         FAILED="\n".join(f"<li><b>{escape(key)}</b> {escape(rows[key]['error'])}</li>" for key in failed),
         HIDDEN="" if failed else "hidden",
-        DATA=data,
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dvis_cli.errors import OutputError
-from dvis_cli.files import output_errors
+from dvis_cli.files import output_errors, remove
 
 from .addresses import TransferError, base_name, file_system, join, local_path, transfers
 
@@ -83,12 +82,8 @@ class Output:
 
     def remove(self, name: str) -> None:
         """Remove a small file, or a folder that work was done in."""
-        path = self._folder / name
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                path.unlink()
+        with suppress(OSError):
+            remove(self._folder / name)
 
     def state(self) -> list[str]:
         """Names of what is in `STATE`."""

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import stat
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -14,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from .addresses import is_url
-from .claims import Claims
+from .claims import Claims, SharedFile
 from .options import BatchOptions, in_shard, order_of
 from .output import FAILURES, RECORD, Output, parse
 from .places import Item, as_utf8
 from .report import Failure
 
 NEW, SETTINGS, INPUT, RETRY = "new", "settings changed", "input changed", "failed before"
-_FLUSH_EVERY = 5.0  # seconds between writings of the failures
 
 
 @dataclass(slots=True)
@@ -119,17 +117,16 @@ def content_of(source: str) -> str | None:
     return digest.hexdigest()
 
 
-class Failures:
+class Failures(SharedFile):
     """Videos without a result, and why: `failures.jsonl`, one line a video, by key.
 
-    Runs side by side write to it in turn, under a claim; what a killed run had not written yet is tried again.
+    What a killed run had not written yet is tried again.
     """
 
     def __init__(self, output: Output, claims: Claims) -> None:
-        self._output, self._claims = output, claims
+        super().__init__(FAILURES, output, claims)
         self._rows = self._read()
         self._changes: dict[str, dict[str, Any] | None] = {}
-        self._next = 0.0
 
     def get(self, key: str) -> dict[str, Any] | None:
         """What is known of a failure."""
@@ -146,32 +143,15 @@ class Failures:
             self._changes[as_utf8(key)] = None
 
     def flush(self, at_once: bool = False) -> bool:
-        """Write what is new, every now and then; False when that has to be tried again.
+        return super().flush(at_once) if self._changes else True
 
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        began = time.monotonic()
-        if not self._changes or (began < self._next and not at_once):
-            return True
-        if self._claims.take(FAILURES) is not None:
-            return False
-        try:
-            self._rows = self._read()
-            self._rows.update({key: row for key, row in self._changes.items() if row is not None})
-            for key in [key for key, row in self._changes.items() if row is None]:
-                self._rows.pop(key, None)
-            if self._rows:
-                lines = "".join(json.dumps(self._rows[key]) + "\n" for key in sorted(self._rows))
-                self._output.write(FAILURES, lines.encode(), self._claims.stage(FAILURES))
-            else:
-                self._output.remove(FAILURES)
-            self._changes.clear()
-        finally:
-            self._claims.release(FAILURES)
-        now = time.monotonic()
-        self._next = now + max(_FLUSH_EVERY, 20 * (now - began))
-        return True
+    def _update(self) -> bytes | None:
+        rows = {**self._read(), **self._changes}
+        self._rows = {key: row for key, row in rows.items() if row is not None}
+        return "".join(json.dumps(self._rows[key]) + "\n" for key in sorted(self._rows)).encode() or None
+
+    def _written(self) -> None:
+        self._changes.clear()
 
     def _read(self) -> dict[str, dict[str, Any]]:
         rows = (parse(line) for line in (next(self._output.read([FAILURES])) or b"").splitlines())

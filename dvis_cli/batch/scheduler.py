@@ -27,9 +27,8 @@ _REPORTS = 100  # of progress, from all workers in a second: one costs about a m
 _STRIKES = 3  # failures of its device, or to load, in a row, after which a worker is not replaced
 _OTHER_RUN = 1.0  # seconds until a video that another run has is looked at again, once
 
-MoreJobs = Callable[
-    [bool], "list[Job] | None"
-]  # told whether anything is under way; [] for now, None for good
+# Told whether anything is under way; [] for now, None for good.
+MoreJobs = Callable[[bool], "list[Job] | None"]
 
 
 @dataclass

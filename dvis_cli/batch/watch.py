@@ -37,9 +37,8 @@ class Watch:
         ready = []
         now = time.monotonic()
         for item in (look_at(one) for one in items if one.key not in self._taken):
-            mark, since = self._growing.get(
-                item.key, (None, now - _age(item))
-            )  # an old file need not be waited for
+            # An old file need not be waited for.
+            mark, since = self._growing.get(item.key, (None, now - _age(item)))
             if mark is not None and mark != item.fingerprint:
                 since = now
             self._growing[item.key] = (item.fingerprint, since)
@@ -64,9 +63,8 @@ class Watch:
         except DvisError:  # a folder that is away for a moment
             jobs = []
         took = time.monotonic() - now
-        self._next = time.monotonic() + max(
-            self._options.watch_every, 10 * took
-        )  # a million are not listed all the time
+        # A million are not listed all the time.
+        self._next = time.monotonic() + max(self._options.watch_every, 10 * took)
         return jobs
 
 

@@ -42,14 +42,13 @@ class Worker:
 
     def __init__(self, number: int, options: SegmentOptions) -> None:
         """Load the model. Raises `DvisError` when it cannot be loaded."""
-        from dvis_cli.run.loading import load_model
+        from dvis_cli.run.loading import load_for
         from dvis_cli.run.placement import prepare_process
 
         began = time.monotonic()
         prepare_process(options.threads)
         self.number, self._options = number, options
-        names = ("config", "mode", "device", "precision")
-        self._model: DvisModel = load_model(options.model, **{name: getattr(options, name) for name in names})
+        self._model: DvisModel = load_for(options)
         untrained = self._model.weights is None
         self.ready = Ready(number, time.monotonic() - began, self._model.config.name, untrained)
 
@@ -132,15 +131,14 @@ class Worker:
 
     def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
         """Make `folder`/result; returns what is in segments.json."""
-        from dvis_cli.run.video import save_video
+        from dvis_cli.run.saving import save_video
         from dvis_cli.video import open_video
 
         options = self._options
         total = open_video(source, options.selection, folder_fps=options.folder_fps).info.frames
         progress = _Progress(self.number, task, total, say)
-        named = (
-            None if str(source) == task.source else as_utf8(task.source)
-        )  # not the file that stands for it
+        # Not the file that stands for it.
+        named = None if str(source) == task.source else as_utf8(task.source)
         return save_video(
             source, folder, self._model, options, name="result", source_path=named, on_progress=progress
         )

@@ -18,6 +18,7 @@ from dvis_cli.run import state, video
 from dvis_cli.run.features import Features
 from dvis_cli.run.model import DvisModel
 from dvis_cli.run.options import SegmentOptions
+from dvis_cli.run.saving import save_video
 from dvis_cli.run.spool import WaitingFrames
 from dvis_cli.tasks.instance import InstanceDecision
 from dvis_cli.tasks.panoptic import PanopticDecision
@@ -66,7 +67,7 @@ def measure_files(model: DvisModel, film: Path, options: SegmentOptions) -> dict
 
     began = time.perf_counter()
     with _stations(watch), tempfile.TemporaryDirectory(prefix="dvis-bench-") as folder:
-        video.save_video(film, folder, model, options, name="result", on_progress=on_progress)
+        save_video(film, folder, model, options, name="result", on_progress=on_progress)
     seconds, frames = time.perf_counter() - began, len(resident)
     own = threading.current_thread().name
     network = sum(watch.seconds[own, name] for name in NETWORK if (own, name) in watch.seconds)
@@ -99,7 +100,7 @@ def trace_files(model: DvisModel, film: Path, options: SegmentOptions) -> dict[s
     options = replace(options, max_frames=min(TRACED, options.max_frames or TRACED))
     with tempfile.TemporaryDirectory(prefix="dvis-bench-") as folder:
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-            document = video.save_video(film, Path(folder), model, options, name="result")
+            document = save_video(film, Path(folder), model, options, name="result")
             torch.cuda.synchronize(model.device)
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))

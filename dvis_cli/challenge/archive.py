@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -25,47 +24,30 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can name
 _REGULAR_FILE, _UNIX = 0o100644 << 16, 3
 
 
-class Archive(ABC):
-    """Files by name, `/` between folders; `complaints` are (member, what is wrong with it)."""
+class Archive:
+    """A folder's files by name, `/` between folders. `complaints` are (member, what is wrong with it)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.complaints: list[tuple[str, str]] = []
 
-    @abstractmethod
     def names(self, folder: str) -> set[str]:
         """The files in a folder."""
+        path = self.path / folder
+        return {entry.name for entry in path.iterdir()} if path.is_dir() else set()
 
-    @abstractmethod
     def folders(self, parent: str = "") -> set[str]:
         """The names of the folders in `parent` that hold files; hidden ones are left out."""
+        path = self.path / parent
+        entries = path.iterdir() if path.is_dir() else ()
+        return {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
 
-    @abstractmethod
     def read(self, name: str, limit: int = LARGEST_PNG, head: int | None = None) -> bytes:
         """A file's bytes, or its first `head` ones.
 
         Raises:
             DatasetError: missing, damaged, or larger than `limit` bytes.
         """
-
-    def unexpected(self, known: Iterable[str]) -> list[str]:
-        """Members of a zip that are not in `known`."""
-        return []
-
-
-class FolderArchive(Archive):
-    """A folder."""
-
-    def names(self, folder: str) -> set[str]:
-        path = self.path / folder
-        return {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-
-    def folders(self, parent: str = "") -> set[str]:
-        path = self.path / parent
-        entries = path.iterdir() if path.is_dir() else ()
-        return {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
-
-    def read(self, name: str, limit: int = LARGEST_PNG, head: int | None = None) -> bytes:
         try:
             with self.path.joinpath(*name.split("/")).open("rb") as file:
                 data = file.read(limit + 1 if head is None else head)
@@ -77,9 +59,13 @@ class FolderArchive(Archive):
             raise DatasetError(f"{name} is larger than the {limit} bytes it may have")
         return data
 
+    def unexpected(self, known: Iterable[str]) -> list[str]:
+        """Members of a zip that are not in `known`."""
+        return []
+
 
 class ZipArchive(Archive):
-    """A zip."""
+    """A zip's."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -151,7 +137,7 @@ def open_archive(path: Path, expected: str = "a submission") -> Archive:
         DatasetError: there is nothing, or not a zip.
     """
     if path.is_dir():
-        return FolderArchive(path)
+        return Archive(path)
     if not path.is_file():
         raise DatasetError(f"{path} does not exist; expected {expected}")
     status = path.stat()

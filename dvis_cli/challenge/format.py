@@ -14,15 +14,15 @@ from dvis_cli.challenge.archive import (
     FolderWriter,
     ZipWriter,
     folder_writer,
-    open_archive,
     zip_writer,
 )
 from dvis_cli.challenge.problems import Problem, ValidationReport
 from dvis_cli.challenge.writing import VideoWriter
 from dvis_cli.config import TaskName
-from dvis_cli.datasets.id_map import HEADER_BYTES, PngHeader
+from dvis_cli.datasets.names import safe_name
 from dvis_cli.datasets.parallel import parallel_map
 from dvis_cli.errors import DatasetError, OutputError
+from dvis_cli.export.result import find_results
 
 Truth = TypeVar("Truth")
 OnVideo = Callable[[str], None]
@@ -38,20 +38,15 @@ class Named(Protocol):
     def place(self) -> Path: ...
 
 
-class Check(Protocol):
-    """The check of one video's prediction; can be sent to another process."""
+class Prediction(Protocol):
+    """The prediction for one video of a ground truth; can be sent to another process."""
 
     @property
     def name(self) -> str: ...
 
-    def problems(self) -> list[Problem]: ...
-
-
-class Pair(Protocol):
-    """Truth and prediction of one video; can be sent to another process."""
-
-    @property
-    def name(self) -> str: ...
+    def problems(self) -> list[Problem]:
+        """All that is wrong with it."""
+        ...
 
     def feed(self, collectors: Mapping[str, Any]) -> None:
         """Add the video to metrics. Raises `DatasetError`."""
@@ -123,7 +118,7 @@ class Format(ABC, Generic[Truth]):
     @abstractmethod
     def checks(
         self, path: Path, truth: Truth, problems: list[Problem]
-    ) -> tuple[Sequence[Check], list[Problem]]:
+    ) -> tuple[Sequence[Prediction], list[Problem]]:
         """What is to be checked video by video, and what is there too much; other problems are added."""
 
     def validate(
@@ -156,7 +151,7 @@ class Format(ABC, Generic[Truth]):
         return report
 
     @abstractmethod
-    def pairs(self, path: Path, truth: Truth) -> Sequence[Pair]:
+    def pairs(self, path: Path, truth: Truth) -> Sequence[Prediction]:
         """Prediction and truth of every video, in the truth's order. Raises `DatasetError` where they do not fit."""
 
     @abstractmethod
@@ -168,8 +163,13 @@ class Format(ABC, Generic[Truth]):
         """Where the truth is, and its classes' names by id."""
 
 
-def _problems_of(check: Check) -> list[Problem]:
+def _problems_of(check: Prediction) -> list[Problem]:
     return check.problems()
+
+
+def results_in(run: Path) -> dict[str, Path]:
+    """The result folders of `dvis segment` that a path names, by name. Raises `DatasetError` for an unsafe one."""
+    return {safe_name(folder.name, "output folder"): folder for folder in find_results(run.resolve())}
 
 
 V = TypeVar("V", bound=Named)
@@ -206,25 +206,6 @@ class RunVideo(Named, Protocol):
     def load(self) -> tuple[list[ExportFrame], bool]:
         """Its frames, and whether these have names of their own. Raises `DatasetError`."""
         ...
-
-
-@dataclass(frozen=True)
-class PngVideo:
-    """The predicted PNGs of one video."""
-
-    place: Path  # a result folder, or a submission, folder or zip
-    name: str
-    stems: tuple[str, ...]
-    files: tuple[str, ...]  # paths in `place`
-    named: bool = True  # the stems are the source's, not numbers
-
-    def read(self, position: int) -> bytes:
-        """The PNG of a frame. Raises `DatasetError`."""
-        return open_archive(self.place).read(self.files[position])
-
-    def header(self, position: int) -> PngHeader:
-        """Its header. Raises `DatasetError`."""
-        return PngHeader.parse(open_archive(self.place).read(self.files[position], head=HEADER_BYTES))
 
 
 class PngFormat(Format[Truth]):

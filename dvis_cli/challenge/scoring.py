@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dvis_cli.challenge.format import Pair
+from dvis_cli.challenge.format import Prediction
 from dvis_cli.challenge.formats import format_of
-from dvis_cli.challenge.metrics import PUBLIC_WINDOWS, STQResult, VPQResult
+from dvis_cli.challenge.metrics.vpq import PUBLIC_WINDOWS
 from dvis_cli.challenge.vipseg import METRICS
 from dvis_cli.config import TaskName
 from dvis_cli.datasets.parallel import parallel_map
@@ -29,14 +29,6 @@ class Evaluation:
     seconds: float  # that it took
     classes: Mapping[int, str]  # names by id
     results: Mapping[str, Any]  # by metric: "vpq" and "stq", "ap", or "semantic"
-
-    @property
-    def vpq(self) -> VPQResult | None:
-        return self.results.get("vpq")
-
-    @property
-    def stq(self) -> STQResult | None:
-        return self.results.get("stq")
 
 
 def evaluate(
@@ -77,7 +69,7 @@ def evaluate(
     return Evaluation(form.task, prediction, path, len(pairs), frames, seconds, classes, results)
 
 
-def _score(empty: Mapping[str, Any], pair: Pair) -> dict[str, Any]:
+def _score(empty: Mapping[str, Any], pair: Prediction) -> dict[str, Any]:
     parts = {name: collector.empty() for name, collector in empty.items()}
     pair.feed(parts)
     return parts

@@ -38,9 +38,8 @@ class SplitReport:
     skipped: list[str] = field(default_factory=list)  # finished by an earlier run
     failed: dict[str, str] = field(default_factory=dict)  # video id -> why
     frames: int = 0  # segmented in this run
-    result: Path | None = (
-        None  # pred.json, results.json, or the folder of maps; None while videos are missing
-    )
+    # `pred.json`, `results.json`, or the folder of maps; None while videos are missing.
+    result: Path | None = None
 
 
 def segment_split(

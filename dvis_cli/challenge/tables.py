@@ -13,14 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dvis_cli.challenge.metrics import (
-    PUBLIC_WINDOWS,
-    REPORT_WINDOWS,
-    InstanceResult,
-    SemanticResult,
-    STQResult,
-    VPQResult,
-)
+from dvis_cli.challenge.metrics.instance import InstanceResult
+from dvis_cli.challenge.metrics.semantic import SemanticResult
+from dvis_cli.challenge.metrics.stq import STQResult
+from dvis_cli.challenge.metrics.vpq import PUBLIC_WINDOWS, REPORT_WINDOWS, VPQResult
 from dvis_cli.challenge.scoring import Evaluation
 from dvis_cli.challenge.writing import SETTINGS_NAME, VOLATILE
 from dvis_cli.files import atomic_open

@@ -13,25 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from dvis_cli.challenge.archive import Archive, ZipWriter, open_archive
-from dvis_cli.challenge.format import ExportFrame, PngFormat
-from dvis_cli.challenge.metrics import STQ, VPQ, FrameOverlap, frame_overlap
-from dvis_cli.challenge.outputs import OUTPUT_JSON, output_folders, read_output
+from dvis_cli.challenge.archive import ZipWriter, open_archive
+from dvis_cli.challenge.format import ExportFrame, PngFormat, results_in
+from dvis_cli.challenge.metrics.stq import STQ
+from dvis_cli.challenge.metrics.vpq import VPQ
 from dvis_cli.challenge.problems import UNSCORED, Problem
 from dvis_cli.challenge.vipseg_checks import (
     JSON_NAME,
     PNG_FOLDER,
-    VideoCheck,
+    PredictedVideo,
     annotations_of,
     find_checks,
     png_name,
-    read_png,
 )
 from dvis_cli.challenge.writing import VideoWriter, write_text
-from dvis_cli.datasets.id_map import LARGEST_SIDE, PngHeader, decode_ids, read_ids
+from dvis_cli.datasets.id_map import LARGEST_SIDE, PngHeader, decode_ids
 from dvis_cli.datasets.names import safe_name, stem_of
-from dvis_cli.datasets.vipseg import VIPSeg, VIPSegVideo, mask_path
+from dvis_cli.datasets.vipseg import VIPSeg
 from dvis_cli.errors import DatasetError, UsageError
+from dvis_cli.export.result import SEGMENTS_NAME, open_result
 from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment
 from dvis_cli.writers.panoptic_png import write_panoptic_png
 from dvis_cli.writers.segments_json import measure_segments
@@ -91,10 +91,10 @@ class _RunVideo:
     def load(self) -> tuple[list[ExportFrame], bool]:
         archive = open_archive(self.place)
         if self.frames is None:
-            output = read_output(self.place, "panoptic")
-            categories = {segment["id"]: segment["category_id"] for segment in output.segments}
-            files = zip(output.stems, output.pngs(), strict=True)
-            return [_annotated(stem, archive.read(file), categories) for stem, file in files], output.named
+            result = open_result(self.place, "panoptic")
+            categories = {segment.id: segment.category.id for segment in result.segments}
+            files = zip(result.stems, result.pngs, strict=True)
+            return [_annotated(stem, archive.read(file), categories) for stem, file in files], result.named
         found = []
         try:
             for frame in self.frames:
@@ -117,35 +117,6 @@ def _annotated(stem: str, png: bytes, categories: Mapping[int, int]) -> ExportFr
         raise DatasetError(f"frame {stem}: {error}") from error
     except KeyError as error:
         raise DatasetError(f"frame {stem}: id {error.args[0]} is in the PNG and not in the json") from None
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Truth and prediction of one video."""
-
-    video: VIPSegVideo
-    root: Path  # of the truth
-    prediction: Path
-    entries: Sequence[Mapping[str, Any]]  # of pred.json, in the truth's order
-
-    @property
-    def name(self) -> str:
-        return self.video.video_id
-
-    def feed(self, collectors: Mapping[str, VPQ | STQ]) -> None:
-        tables = list(self._tables(open_archive(self.prediction)))
-        for collector in collectors.values():
-            collector.add_overlaps(self.name, tables)
-
-    def _tables(self, archive: Archive) -> Iterator[FrameOverlap]:
-        for frame, entry in zip(self.video.frames, self.entries, strict=True):
-            size = frame.width, frame.height
-            try:
-                truth = read_ids(mask_path(self.root, self.name, frame.stem), *size)
-                predicted = decode_ids(read_png(archive, self.name, frame), *size)
-                yield frame_overlap(truth, frame.segments, predicted, entry["segments_info"])
-            except DatasetError as error:
-                raise DatasetError(f"video '{self.name}', frame '{frame.stem}': {error}") from error
 
 
 class VIPSegFormat(PngFormat[VIPSeg]):
@@ -175,10 +146,10 @@ class VIPSegFormat(PngFormat[VIPSeg]):
                 name = safe_name(entry.get("video_id"), f"{run}: video_id")
                 found.append(_RunVideo(name, run.resolve(), entry.get("annotations") or []))
         else:
-            found = [_RunVideo(safe_name(f.name, "output folder"), f) for f in output_folders(run)]
+            found = [_RunVideo(name, folder) for name, folder in results_in(run).items()]
         if not found:
             raise DatasetError(
-                f"{run} holds no results: expected {OUTPUT_JSON} in it or in its folders, or {JSON_NAME}"
+                f"{run} holds no results: expected {SEGMENTS_NAME} in it or in its folders, or {JSON_NAME}"
             )
         yield from found
 
@@ -199,10 +170,10 @@ class VIPSegFormat(PngFormat[VIPSeg]):
 
     def checks(
         self, path: Path, truth: VIPSeg, problems: list[Problem]
-    ) -> tuple[list[VideoCheck], list[Problem]]:
+    ) -> tuple[list[PredictedVideo], list[Problem]]:
         return find_checks(path, truth, problems)
 
-    def pairs(self, path: Path, truth: VIPSeg) -> list[_Pair]:
+    def pairs(self, path: Path, truth: VIPSeg) -> list[PredictedVideo]:
         """Raises `DatasetError` for all that would stop the scorer, short of decoding pixels."""
         if not truth.videos:
             raise DatasetError(f"{truth.json_path} lists no videos")
@@ -224,10 +195,7 @@ class VIPSegFormat(PngFormat[VIPSeg]):
                 f"{path} cannot be scored, {count}: {problems[0]}; "
                 f"see all with: dvis validate {path} --gt {truth.json_path}"
             )
-        return [
-            _Pair(video, truth.root, path, check.entries)
-            for video, check in zip(truth.videos, checks, strict=True)
-        ]
+        return checks
 
     def collectors(
         self, truth: VIPSeg, metrics: Sequence[str], windows: Sequence[int]

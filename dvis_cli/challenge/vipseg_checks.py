@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dvis_cli.challenge.archive import Archive, open_archive
+from dvis_cli.challenge.metrics.overlap import FrameOverlap, frame_overlap
+from dvis_cli.challenge.metrics.stq import STQ
+from dvis_cli.challenge.metrics.vpq import VPQ
 from dvis_cli.challenge.problems import Problem
-from dvis_cli.datasets.id_map import HEADER_BYTES, PngHeader, decode_ids
+from dvis_cli.datasets.id_map import HEADER_BYTES, PngHeader, decode_ids, read_ids
 from dvis_cli.datasets.names import safe_name, stem_of
-from dvis_cli.datasets.vipseg import LARGEST_ID, VIPSeg, VIPSegFrame
+from dvis_cli.datasets.vipseg import LARGEST_ID, VIPSeg, VIPSegFrame, mask_path
 from dvis_cli.errors import DatasetError
 from dvis_cli.writers.segments_json import measure_segments
 
@@ -50,7 +53,9 @@ def annotations_of(archive: Archive) -> list[Any]:
     return entries
 
 
-def find_checks(path: Path, truth: VIPSeg, problems: list[Problem]) -> tuple[list[VideoCheck], list[Problem]]:
+def find_checks(
+    path: Path, truth: VIPSeg, problems: list[Problem]
+) -> tuple[list[PredictedVideo], list[Problem]]:
     """The checks of all videos that have a prediction, and what is there too much; other problems are added."""
     archive = open_archive(path, EXPECTED)
     problems += [Problem("archive", f"{name} {what}") for name, what in archive.complaints]
@@ -63,8 +68,8 @@ def find_checks(path: Path, truth: VIPSeg, problems: list[Problem]) -> tuple[lis
     checks = []
     for video in truth.videos:
         if video.video_id in entries:
-            frames = tuple(replace(frame, segments=()) for frame in video.frames)
-            checks.append(VideoCheck(path, video.video_id, frames, entries[video.video_id], categories))
+            facts = (video.video_id, video.frames, entries[video.video_id], categories)
+            checks.append(PredictedVideo(path, truth.root, *facts))
         else:
             problems.append(Problem("missing-video", "has no prediction in pred.json", video.video_id))
     known = {video.video_id for video in truth.videos}
@@ -98,14 +103,30 @@ def _entries_by_video(annotations: list[Any], problems: list[Problem]) -> dict[s
 
 
 @dataclass(frozen=True, slots=True)
-class VideoCheck:
-    """The check of one video; can be sent to another process."""
+class PredictedVideo:
+    """The prediction for one video of the ground truth; can be sent to another process."""
 
     path: Path
+    root: Path  # of the ground truth
     name: str
-    frames: tuple[VIPSegFrame, ...]  # of the ground truth, without segments
+    frames: tuple[VIPSegFrame, ...]  # of the ground truth
     entries: tuple[Any, ...]  # of pred.json
     categories: frozenset[int]  # that are known
+
+    def feed(self, collectors: Mapping[str, VPQ | STQ]) -> None:
+        tables = list(self._tables(open_archive(self.path)))
+        for collector in collectors.values():
+            collector.add_video(self.name, tables)
+
+    def _tables(self, archive: Archive) -> Iterator[FrameOverlap]:
+        for frame, entry in zip(self.frames, self.entries, strict=True):
+            size = frame.width, frame.height
+            try:
+                truth = read_ids(mask_path(self.root, self.name, frame.stem), *size)
+                predicted = decode_ids(read_png(archive, self.name, frame), *size)
+                yield frame_overlap(truth, frame.segments, predicted, entry["segments_info"])
+            except DatasetError as error:
+                raise DatasetError(f"video '{self.name}', frame '{frame.stem}': {error}") from error
 
     def problems(self, pixels: bool = True) -> list[Problem]:
         """What is wrong with names, counts, sizes and segments, and with `pixels` what the decoded PNGs show."""

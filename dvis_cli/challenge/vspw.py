@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from dvis_cli.challenge.archive import open_archive
-from dvis_cli.challenge.format import ExportFrame, PngFormat, PngVideo
-from dvis_cli.challenge.metrics import Semantics
-from dvis_cli.challenge.outputs import output_folders, read_output
+from dvis_cli.challenge.format import ExportFrame, PngFormat, results_in
+from dvis_cli.challenge.metrics.semantic import Semantics
 from dvis_cli.challenge.problems import Problem
 from dvis_cli.challenge.vspw_truth import (
     IGNORE,
@@ -24,9 +23,10 @@ from dvis_cli.challenge.vspw_truth import (
     open_semantic_truth,
 )
 from dvis_cli.challenge.writing import VideoWriter
-from dvis_cli.datasets.id_map import PngHeader
+from dvis_cli.datasets.id_map import HEADER_BYTES, PngHeader
 from dvis_cli.datasets.names import stem_of
 from dvis_cli.errors import DatasetError, OutputError
+from dvis_cli.export.result import open_result
 from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment
 from dvis_cli.writers.semantic_png import write_class_png
 
@@ -53,8 +53,19 @@ class VspwWriter(VideoWriter):
         return {"video_id": self.video_id, "frames": self._frames}
 
 
-class _PredictedMaps(PngVideo):
+@dataclass(frozen=True)
+class _PredictedMaps:
     """The predicted maps of one video; can be sent to another process."""
+
+    place: Path  # a result folder, or a submission, folder or zip
+    name: str
+    stems: tuple[str, ...]
+    files: tuple[str, ...]  # paths in `place`
+    named: bool = True  # the stems are the source's, not numbers
+
+    def read(self, position: int) -> bytes:
+        """The PNG of a frame. Raises `DatasetError`."""
+        return open_archive(self.place).read(self.files[position])
 
     def load(self) -> tuple[list[ExportFrame], bool]:
         frames = [ExportFrame(stem, self.read(place)) for place, stem in enumerate(self.stems)]
@@ -79,12 +90,11 @@ def find_maps(path: Path) -> dict[str, _PredictedMaps]:
     Raises:
         DatasetError: there is nothing of the kind.
     """
-    outputs = output_folders(path) if path.is_dir() else []
     found = {}
-    for folder in outputs:
-        output = read_output(folder, "semantic")
-        found[folder.name] = _PredictedMaps(folder, folder.name, output.stems, output.pngs(), output.named)
-    if not outputs:
+    for name, folder in results_in(path).items():
+        result = open_result(folder, "semantic")
+        found[name] = _PredictedMaps(folder, name, result.stems, tuple(result.pngs), result.named)
+    if not found:
         archive = open_archive(path, "a folder or zip with <video>/<stem>.png")
         for name in sorted(archive.folders()):
             files = sorted(file for file in archive.names(name) if file.endswith(".png"))
@@ -97,33 +107,8 @@ def find_maps(path: Path) -> dict[str, _PredictedMaps]:
 
 
 @dataclass(frozen=True)
-class MapPair:
+class _Video:
     """The true and the predicted maps of one video; can be sent to another process."""
-
-    truth: TruthMaps
-    prediction: _PredictedMaps
-    positions: tuple[int, ...]  # of the prediction's frames, for each true frame
-
-    @property
-    def name(self) -> str:
-        return self.truth.name
-
-    def feed(self, collectors: Mapping[str, Semantics]) -> None:
-        collectors["semantic"].add_video(self.name, self.frames())
-
-    def frames(self) -> Iterator[tuple[ClassMap, ClassMap]]:
-        """Truth and prediction of each frame. Raises `DatasetError` where one cannot be read."""
-        for place, position in enumerate(self.positions):
-            try:
-                predicted = decode_classes(self.prediction.read(position))
-            except DatasetError as error:
-                raise DatasetError(f"{self.name}/{self.truth.stems[place]}: {error}") from error
-            yield self.truth.read(place), predicted
-
-
-@dataclass(frozen=True)
-class _Check:
-    """The check of one video; can be sent to another process."""
 
     truth: TruthMaps
     prediction: _PredictedMaps | None
@@ -133,15 +118,33 @@ class _Check:
     def name(self) -> str:
         return self.truth.name
 
+    @property
+    def positions(self) -> list[int | None]:
+        """Of each true frame, the prediction's frame."""
+        return self.prediction.positions(self.truth.stems) if self.prediction else []
+
+    def feed(self, collectors: Mapping[str, Semantics]) -> None:
+        collectors["semantic"].add_video(self.name, self.frames())
+
+    def frames(self) -> Iterator[tuple[ClassMap, ClassMap]]:
+        """Truth and prediction of each frame. Raises `DatasetError` where one cannot be read."""
+        for place, position in enumerate(self.positions):
+            assert self.prediction is not None and position is not None
+            try:
+                predicted = decode_classes(self.prediction.read(position))
+            except DatasetError as error:
+                raise DatasetError(f"{self.name}/{self.truth.stems[place]}: {error}") from error
+            yield self.truth.read(place), predicted
+
     def problems(self) -> list[Problem]:
         if self.prediction is None:
             return [Problem("missing-video", "has no maps", self.name)]
-        positions = self.prediction.positions(self.truth.stems)
         found = [
             self._problem(place, stem, self.prediction, position)
-            for place, (stem, position) in enumerate(zip(self.truth.stems, positions, strict=True))
+            for place, (stem, position) in enumerate(zip(self.truth.stems, self.positions, strict=True))
         ]
-        extra = [stem for place, stem in enumerate(self.prediction.stems) if place not in set(positions)]
+        taken = set(self.positions)
+        extra = [stem for place, stem in enumerate(self.prediction.stems) if place not in taken]
         return [
             *(problem for problem in found if problem is not None),
             *(Problem("extra-file", "is no frame of the ground truth", self.name, stem) for stem in extra),
@@ -156,7 +159,8 @@ class _Check:
         height, width = self.truth.size(place)
         kind = "damaged-png"
         try:
-            header = prediction.header(position)
+            archive = open_archive(prediction.place)
+            header = PngHeader.parse(archive.read(prediction.files[position], head=HEADER_BYTES))
             if (header.height, header.width) != (height, width):
                 message = f"the PNG is {header.width}x{header.height} pixels, must be {width}x{height}"
                 return Problem("size", message, self.name, stem)
@@ -200,9 +204,9 @@ class VspwFormat(PngFormat[SemanticTruth]):
 
     def checks(
         self, path: Path, truth: SemanticTruth, problems: list[Problem]
-    ) -> tuple[list[_Check], list[Problem]]:
+    ) -> tuple[list[_Video], list[Problem]]:
         found, classes = find_maps(path), frozenset(truth.class_ids)
-        checks = [_Check(video, found.get(video.name), classes) for video in truth.videos]
+        checks = [_Video(video, found.get(video.name), classes) for video in truth.videos]
         names = sorted(found.keys() - {video.name for video in truth.videos})
         extras = [Problem("extra-video", "is not in the ground truth", name) for name in names]
         archive = open_archive(path)
@@ -211,28 +215,26 @@ class VspwFormat(PngFormat[SemanticTruth]):
         extras += [Problem("extra-file", f"{name} is not looked for") for name in unexpected]
         return checks, extras
 
-    def pairs(self, path: Path, truth: SemanticTruth) -> list[MapPair]:
-        found = find_maps(path)
+    def pairs(self, path: Path, truth: SemanticTruth) -> list[_Video]:
+        found, classes = find_maps(path), frozenset(truth.class_ids)
         missing = [video.name for video in truth.videos if video.name not in found]
         if missing:
             raise DatasetError(f"{path} has no maps of {len(missing)} videos: {', '.join(missing[:5])}")
-        return [_pair(path, video, found[video.name]) for video in truth.videos]
+        videos = [_Video(video, found[video.name], classes) for video in truth.videos]
+        for video in videos:
+            stems, there = video.truth.stems, found[video.name].stems
+            absent = [stem for stem, place in zip(stems, video.positions, strict=True) if place is None]
+            if absent:
+                raise DatasetError(
+                    f"{path}: video '{video.name}' has {len(there)} frames, and {len(absent)} of the ground "
+                    f"truth's {len(stems)} are missing: {', '.join(absent[:5])}"
+                )
+        return videos
 
     def collectors(
         self, truth: SemanticTruth, metrics: Sequence[str], windows: Sequence[int]
     ) -> dict[str, Semantics]:
         return {"semantic": Semantics(truth.class_ids)}
-
-
-def _pair(path: Path, video: TruthMaps, prediction: _PredictedMaps) -> MapPair:
-    positions = prediction.positions(video.stems)
-    absent = [stem for stem, place in zip(video.stems, positions, strict=True) if place is None]
-    if absent:
-        raise DatasetError(
-            f"{path}: video '{video.name}' has {len(prediction.stems)} frames, and {len(absent)} of the ground "
-            f"truth's {len(video.stems)} are missing: {', '.join(absent[:5])}"
-        )
-    return MapPair(video, prediction, tuple(place for place in positions if place is not None))
 
 
 VSPW = VspwFormat()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dvis_cli.challenge.archive import FolderArchive
+from dvis_cli.challenge.archive import Archive
 from dvis_cli.datasets.categories import vipseg_by_id
 from dvis_cli.datasets.id_map import HEADER_BYTES, LARGEST_SIDE, PngHeader, read_ids
 from dvis_cli.datasets.names import safe_name, stem_of
@@ -93,7 +93,7 @@ def open_semantic_truth(path: Path, split: str) -> SemanticTruth:
         return vipseg_semantics(VIPSeg.open(path, split))
     if (path / "data").is_dir() and list(path.glob("*.txt")):
         return _published_vspw(path, split)
-    found = [_maps(path / name, name) for name in sorted(FolderArchive(path).folders())]
+    found = [_maps(path / name, name) for name in sorted(Archive(path).folders())]
     videos = tuple(video for video in found if video.stems)
     if not videos:
         raise DatasetError(f"{path} holds no ground truth: expected <video>/<stem>.png, VSPW or VIPSeg")
@@ -132,7 +132,7 @@ class _Maps:
         return classes
 
     def _data(self, position: int, head: int | None = None) -> bytes:
-        return FolderArchive(self.folder).read(f"{self.stems[position]}.png", head=head)
+        return Archive(self.folder).read(f"{self.stems[position]}.png", head=head)
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _published_vspw(root: Path, split: str) -> SemanticTruth:
     if not list_path.is_file():
         there = ", ".join(sorted(path.stem for path in root.glob("*.txt")))
         raise DatasetError(f"{list_path} does not exist; splits in {root}: {there}")
-    lines = FolderArchive(root).read(list_path.name).decode().split("\n")
+    lines = Archive(root).read(list_path.name).decode().split("\n")
     names = [safe_name(line.strip(), "video") for line in lines if line.strip()]
     videos = [_maps(root / "data" / name / "mask", name, shifted=True) for name in names]
     for video in videos:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dvis_cli.challenge.archive import open_archive, refuse_existing, zip_writer
-from dvis_cli.challenge.format import ExportReport, Format, videos_of
-from dvis_cli.challenge.metrics import InstanceAP
-from dvis_cli.challenge.outputs import output_folders, output_tubes, read_output
+from dvis_cli.challenge.format import ExportReport, Format, results_in, videos_of
+from dvis_cli.challenge.metrics.instance import InstanceAP
 from dvis_cli.challenge.problems import Problem
 from dvis_cli.challenge.writing import VideoWriter, write_text
 from dvis_cli.challenge.ytvis_truth import (
@@ -29,6 +28,7 @@ from dvis_cli.challenge.ytvis_truth import (
 )
 from dvis_cli.coco_masks import rle
 from dvis_cli.errors import DatasetError
+from dvis_cli.export.result import open_result
 from dvis_cli.structures import FinishedFrame, InstanceFrame, MaskTube, Segment
 
 JSON_NAME = "results.json"
@@ -124,16 +124,16 @@ class PredictedVideo:
         ]
 
     def _output_tubes(self, folder: Path) -> list[MaskTube]:
-        output = read_output(folder, "instance")
-        size, tubes = output_tubes(output)
-        count = len(self.video.stems)
-        if len(output.stems) != count or size != self.video.size:
+        result = open_result(folder, "instance")
+        size, count = (result.info.height, result.info.width), len(self.video.stems)
+        if len(result) != count or size != self.video.size:
             raise DatasetError(
-                f"{folder} has {len(output.stems)} frames of {size[1]}x{size[0]} pixels, the ground truth "
+                f"{folder} has {len(result)} frames of {size[1]}x{size[0]} pixels, the ground truth "
                 f"{count} of {self.video.size[1]}x{self.video.size[0]}"
             )
-        if output.named and output.stems != self.video.stems:
+        if result.named and result.stems != self.video.stems:
             raise DatasetError(f"{folder}: its frames are not those of the ground truth, in its order")
+        tubes = result.tubes()
         strange = sorted({tube.category_id for tube in tubes} - self.known)
         if strange:
             raise DatasetError(f"{folder} has classes that the ground truth does not know: {strange[:5]}")
@@ -217,7 +217,7 @@ class YtvisFormat(Format[InstanceTruth]):
     def pairs(self, path: Path, truth: InstanceTruth) -> list[PredictedVideo]:
         if not truth.annotated:
             raise DatasetError(f"{truth.path} has no annotations (a test split?): nothing to compare with")
-        folders = output_folders(path) if path.is_dir() and not (path / JSON_NAME).is_file() else []
+        folders = {} if (path / JSON_NAME).is_file() else results_in(path)
         if folders:
             found = _by_folder(path, folders, truth)
         else:
@@ -294,16 +294,15 @@ def _by_video(entries: list[Any], truth: InstanceTruth, problems: list[Problem])
     return [PredictedVideo(video, truth.known, tuple(by_number[video.number])) for video in truth.videos]
 
 
-def _by_folder(path: Path, folders: Sequence[Path], truth: InstanceTruth) -> list[PredictedVideo]:
-    by_name = {folder.name: folder for folder in folders}
-    missing = [video.name for video in truth.videos if video.name not in by_name]
+def _by_folder(path: Path, folders: Mapping[str, Path], truth: InstanceTruth) -> list[PredictedVideo]:
+    missing = [video.name for video in truth.videos if video.name not in folders]
     if missing:
         raise DatasetError(f"{path} has no result for {len(missing)} videos: {', '.join(missing[:5])}")
-    return [PredictedVideo(video, truth.known, folder=by_name[video.name]) for video in truth.videos]
+    return [PredictedVideo(video, truth.known, folder=folders[video.name]) for video in truth.videos]
 
 
 def _results(run: Path) -> list[_Result]:
-    found = [_Result(folder.name, folder) for folder in (output_folders(run) if run.is_dir() else [])]
+    found = [_Result(name, folder) for name, folder in results_in(run).items()]
     if not found:
         raise DatasetError(f"{run} holds no results: expected segments.json in it, or {JSON_NAME}")
     return found
@@ -322,7 +321,8 @@ def _numbers(results: Sequence[_Result], truth: InstanceTruth | None) -> dict[st
 def _result_entries(result: _Result, number: int, truth: InstanceTruth | None) -> Iterator[dict[str, Any]]:
     """A result's tubes, the likeliest first."""
     if truth is None:
-        size, tubes = output_tubes(read_output(result.place, "instance"))
+        opened = open_result(result.place, "instance")
+        size, tubes = (opened.info.height, opened.info.width), opened.tubes()
     else:
         video = next(video for video in truth.videos if video.number == number)
         size, tubes = video.size, PredictedVideo(video, truth.known, folder=result.place).tubes()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dvis_cli.config import Mode, ModelConfig, load_yaml, model_config
+from dvis_cli.config import Mode, ModelConfig, load_yaml, merged, model_config
 from dvis_cli.errors import ConfigError
 
 _PLUS: dict[str, Mode] = {"CTMinVIS": "minvis", "DVIS_Plus_online": "online", "DVIS_Plus_offline": "offline"}
@@ -227,15 +227,7 @@ def _with_bases(document: dict[str, Any], path: Path, seen: tuple[Path, ...]) ->
     if not isinstance(name, str):
         raise ConfigError(f"config {path}: _BASE_={name!r}, expected a file name")
     base = path.parent / Path(name).expanduser()
-    return _merge(_with_bases(load_yaml(base), base, (*seen, path.resolve())), own)
-
-
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
+    return merged(_with_bases(load_yaml(base), base, (*seen, path.resolve())), own, f"config {path}")
 
 
 def _literal(value: Any) -> Any:

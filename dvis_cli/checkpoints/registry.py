@@ -130,11 +130,8 @@ def _unknown(name: str) -> str:
 def looks_like_file(model: str) -> bool:
     """Whether a `--model` value names a file, or a folder of transformers, rather than a registered model."""
     path = Path(model)
-    return model.endswith(SUFFIXES) or "/" in model or os.sep in model or path.is_file() or _is_folder(path)
-
-
-def _is_folder(path: Path) -> bool:
-    return (path / "config.json").is_file()
+    there = path.is_file() or (path / "config.json").is_file()
+    return model.endswith(SUFFIXES) or "/" in model or os.sep in model or there
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,8 @@ import typer
 
 from dvis_cli.run.units import parse_size
 
-from .console import Progress, Reporter, print_json
+from .console import Reporter, print_json
+from .options import Json, Quiet, Workers
 
 if TYPE_CHECKING:
     from dvis_cli.datasets.prepare import VideoReport
@@ -23,11 +23,11 @@ def prepare_vipseg(
     raw: Annotated[Path, typer.Argument(help="Raw VIPSeg: imgs/, panomasks/, train.txt, val.txt, test.txt.")],
     out: Annotated[Path, typer.Argument(help="Folder for the 720P layout; finished videos in it are kept.")],
     split: Annotated[
-        list[str] | None, typer.Option("--split", help="Only this split; repeat for more [default: all].")
+        list[str] | None, typer.Option("--split", help="Only this split; repeat for more. Default: all.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
+    workers: Workers = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make the 720P layout and its json from raw VIPSeg, like the official one. Run again to resume."""
     from dvis_cli.datasets import prepare
@@ -62,9 +62,9 @@ def synth(
     difficulty: Annotated[
         float, typer.Option(help="0 (easy) to 1: speed, encounters, likeness, spoilt frames.")
     ] = 0.5,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    workers: Workers = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make synthetic videos with their truth, in the 720P layout. Run again to resume or to add videos."""
     from dvis_cli.datasets.synthetic.settings import Settings
@@ -75,7 +75,7 @@ def synth(
     settings = Settings(height, width, frames, seed, split, difficulty)
     with Reporter(quiet).progress("synth", videos, "videos") as progress:
         kept = write_dataset(
-            out, settings, videos, workers or usable_cores(), on_video=partial(_advance, progress)
+            out, settings, videos, workers or usable_cores(), on_video=progress.advance_named
         )
     if json_output:
         report = {"folder": str(out), "split": split, "videos": videos, "frames": videos * frames}
@@ -93,8 +93,8 @@ def info(
     check: Annotated[
         bool, typer.Option("--check", help="Also decode every image and mask; slow on all of VIPSeg.")
     ] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Print a dataset's splits with their videos, frames and classes, and what is missing.
 
@@ -113,17 +113,13 @@ def info(
     for name in splits:
         dataset = VIPSeg.open(folder, name)
         with Reporter(quiet).progress(name, len(dataset.videos), "videos") as progress:
-            described.append(describe_split(name, dataset, check, on_video=partial(_advance, progress)))
+            described.append(describe_split(name, dataset, check, on_video=progress.advance_named))
     if json_output:
         print_json({"folder": str(folder), "splits": described})
     else:
         _print_splits(described)
     if check and any(split["problems"] for split in described):
         raise typer.Exit(1)
-
-
-def _advance(progress: Progress, _video_id: str) -> None:
-    progress.advance()
 
 
 def _warn(reporter: Reporter, videos: tuple[VideoReport, ...]) -> None:

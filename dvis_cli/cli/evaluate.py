@@ -10,6 +10,7 @@ import typer
 from dvis_cli.errors import UsageError
 
 from .console import Reporter, print_json
+from .options import Json, Quiet, Workers
 from .segment import TaskChoice
 
 DEFAULT_METRICS = "vpq,stq"
@@ -43,9 +44,9 @@ def evaluate(
     ] = False,
     per_video: Annotated[bool, typer.Option("--per-video", help="Also print a table of the videos.")] = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write every number to this file.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print every number as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    workers: Workers = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score predictions against VIPSeg ground truth: VPQ and STQ, equal to the public scorers' numbers.
 

@@ -11,10 +11,20 @@ from typer.core import TyperGroup
 from dvis_cli.errors import UsageError
 
 from .console import Reporter, print_json
+from .options import Json, Overwrite, Quiet, Workers
 
 if TYPE_CHECKING:
     from dvis_cli.challenge.format import PngFormat
 
+_Results = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RESULT...", help="Outputs of dvis segment, or folders of them.", show_default=False
+    ),
+]
+_Source = Annotated[
+    Path | None, typer.Option(help="The film, where it is not where it was.", show_default=False)
+]
 ANY = "FORMAT"  # the command that takes every word that is no command of its own
 
 
@@ -49,12 +59,7 @@ def formats(
             show_default=False,
         ),
     ],
-    results: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RESULT...", help="Outputs of dvis segment, or folders of them.", show_default=False
-        ),
-    ],
+    results: _Results,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -69,12 +74,10 @@ def formats(
     ] = None,
     per_object: Annotated[bool, typer.Option("--per-object", help="A file for each segment.")] = False,
     images: Annotated[bool, typer.Option("--images", help="Write the frames as JPEG, too.")] = False,
-    source: Annotated[
-        Path | None, typer.Option(help="The film, where it is not where it was.", show_default=False)
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier exports.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
+    source: _Source = None,
+    overwrite: Overwrite = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write finished results in other tools' formats.
 
@@ -101,26 +104,15 @@ def formats(
             total = len(result) * passes(result, options)
             with reporter.progress(f"export {result.folder.name}", total) as bar:
                 made += export_result(result, options, target, bar.advance)
-    if json_output:
-        print_json({"files": [str(path) for path in made], "warnings": reporter.warned})
-    else:
-        for path in made:
-            typer.echo(path)
+    _print_made(made, json_output, reporter)
 
 
 @app.command("report")
 def report(
-    results: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RESULT...", help="Outputs of dvis segment, or folders of them.", show_default=False
-        ),
-    ],
-    source: Annotated[
-        Path | None, typer.Option(help="The film, where it is not where it was.", show_default=False)
-    ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
+    results: _Results,
+    source: _Source = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write report.html into finished results: a page that plays the film with its objects, as --report does."""
     from dvis_cli.export.report import write_report
@@ -133,11 +125,15 @@ def report(
     for folder in folders:
         with reporter.warnings_as_lines(), reporter.progress(folder.name, len(open_result(folder))) as bar:
             made.append(write_report(folder, source, bar.update))
+    _print_made(made, json_output, reporter)
+
+
+def _print_made(made: list[Path], json_output: bool, reporter: Reporter) -> None:
     if json_output:
         print_json({"files": [str(path) for path in made], "warnings": reporter.warned})
-    else:
-        for path in made:
-            typer.echo(path)
+        return
+    for path in made:
+        typer.echo(path)
 
 
 @app.command("vipseg")
@@ -147,10 +143,10 @@ def vipseg(
         typer.Argument(help="Outputs of dvis segment, folders of them, or submissions.", show_default=False),
     ],
     output: Annotated[Path, typer.Option("--out", "-o", help="The zip to make.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing zip.")] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
+    overwrite: Overwrite = False,
+    workers: Workers = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make a VIPSeg submission: pred.json and pan_pred/ in one zip. Check it with dvis validate."""
     from dvis_cli.challenge.vipseg import VIPSEG
@@ -172,9 +168,9 @@ def ytvis(
         typer.Option("--gt", help="The dataset's json or folder: gives the numbers of the videos."),
     ] = None,
     split: Annotated[str, typer.Option(help="Split, when --gt is a folder.")] = "val",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
+    overwrite: Overwrite = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make a YouTube-VIS or OVIS submission: results.json. Check it with dvis validate."""
     from dvis_cli.challenge.ytvis import YTVIS
@@ -200,9 +196,9 @@ def vspw(
         ),
     ],
     output: Annotated[Path, typer.Option("--out", "-o", help="The zip to make, or a folder.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing zip.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
+    overwrite: Overwrite = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make a VSPW submission: <video>/<stem>.png, class ids. Check it with dvis validate."""
     from dvis_cli.challenge.vspw import VSPW

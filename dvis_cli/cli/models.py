@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from .console import print_json
+from .options import Json
 
 if TYPE_CHECKING:
     from dvis_cli.checkpoints.registry import KnownModel
 
 
 def models(
-    json_output: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json_output: Json = False,
 ) -> None:
     """List the known models and whether their weights are on this machine."""
     from dvis_cli.checkpoints.home import weights_folder

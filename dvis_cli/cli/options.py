@@ -6,7 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import Field
+from dataclasses import MISSING, Field
 from enum import Enum
 from functools import wraps
 from typing import Annotated, Any, Literal, Union
@@ -14,6 +14,12 @@ from typing import Annotated, Any, Literal, Union
 import typer
 
 from dvis_cli.run.options import Option, option_fields
+
+# Options that many commands have.
+Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: all cores.")]
 
 
 def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,7 +35,8 @@ def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     }
     parameters: list[inspect.Parameter] = []
     for name, parameter in signature.parameters.items():
-        parameters += _parameters(records[name]) if name in records else [_keyword(parameter)]
+        one = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        parameters += _parameters(records[name]) if name in records else [one]
 
     @wraps(command)
     def filled(**values: Any) -> Any:
@@ -47,25 +54,21 @@ def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return filled
 
 
-def _keyword(parameter: inspect.Parameter) -> inspect.Parameter:
-    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-
-
-def _parameters(kind: type) -> list[inspect.Parameter]:
-    hints = typing.get_type_hints(kind)
+def _parameters(record: type) -> list[inspect.Parameter]:
+    hints = typing.get_type_hints(record)
     found = []
-    for field, look in option_fields(kind):
-        declared = typer.Option(*look.flags, metavar=look.metavar, help=look.help, rich_help_panel=look.panel)
-        shown, default = _shown_type(field.name, hints[field.name], look), field.default
-        if isinstance(default, tuple):
-            default = None
-        found.append(
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=default,
-                annotation=Annotated[shown, declared],
+    for field, look in option_fields(record):
+        declared = (
+            typer.Argument(metavar=look.metavar, help=look.help, show_default=False)
+            if look.argument
+            else typer.Option(
+                *look.flags, metavar=look.metavar, help=look.help, min=look.min, rich_help_panel=look.panel
             )
+        )
+        default = {MISSING: inspect.Parameter.empty, (): None}.get(field.default, field.default)
+        shown, kind = _shown_type(field.name, hints[field.name], look), inspect.Parameter.KEYWORD_ONLY
+        found.append(
+            inspect.Parameter(field.name, kind, default=default, annotation=Annotated[shown, declared])
         )
     return found
 
@@ -89,6 +92,6 @@ def _value(field: Field[Any], look: Option, value: Any) -> Any:
     """What the record holds for what Typer read."""
     if look.parse is not None:
         return look.parse(value, "--" + field.name.replace("_", "-"))
-    if isinstance(field.default, tuple):
+    if isinstance(value, list) or isinstance(field.default, tuple):
         return tuple(value or ())
     return value.value if isinstance(value, Enum) else value

@@ -46,7 +46,7 @@ def load(reporter: Reporter, options: SegmentOptions) -> DvisModel:
 
 def run_video(reporter: Reporter, source: Path, out: str, options: SegmentOptions, json_output: bool) -> None:
     """Segment one source."""
-    from dvis_cli.run.video import save_video
+    from dvis_cli.run.saving import save_video
     from dvis_cli.video import open_video
     from dvis_cli.writers.folder import check_target, safe_name
 

@@ -4,107 +4,38 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dvis_cli.training.options import Changes, Job, Machine
+
 from .console import Progress, Reporter, print_json
+from .options import Json, Quiet, with_options
 
 
-class Stage(str, Enum):
-    """What can be trained, in order."""
-
-    segmenter = "segmenter"
-    tracker = "tracker"
-    refiner = "refiner"
-
-
-class TrainPrecision(str, Enum):
-    """Arithmetic of the training."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
+@with_options
 def train(
-    stage: Annotated[Stage, typer.Argument(help="What to train; each stage needs the one before.")],
-    data: Annotated[
-        list[Path],
-        typer.Option("--data", help="Dataset folder, VIPSeg or COCO panoptic layout; repeat to mix."),
+    *,
+    job: Job,
+    run: Annotated[
+        Path,
+        typer.Option("-o", "--run", metavar="DIR", help="Folder for checkpoints, curves and the result."),
     ],
-    run: Annotated[Path, typer.Option("-o", "--run", help="Folder for checkpoints, curves and the result.")],
-    init: Annotated[
-        Path | None,
-        typer.Option("--init", help="Weights to begin with: the stage before, or a Mask2Former checkpoint."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", help="Recipe (YAML): model and settings [default: the report's]."),
-    ] = None,
-    backbone_init: Annotated[
-        Path | None, typer.Option("--backbone-init", help="ImageNet weights for a segmenter without --init.")
-    ] = None,
-    split: Annotated[str, typer.Option("--split", help="Split to train on.")] = "train",
-    data_weight: Annotated[
-        list[float] | None,
-        typer.Option("--data-weight", help="How often to draw from each --data, in their order."),
-    ] = None,
-    val_data: Annotated[
-        Path | None, typer.Option("--val-data", help="Folder to validate on [default: the first --data].")
-    ] = None,
-    val_split: Annotated[str, typer.Option("--val-split", help="Split to validate on.")] = "val",
-    cache: Annotated[
-        Path | None,
-        typer.Option("--cache", help="Keep the frozen segmenter's features here; far faster on a CPU."),
-    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in this folder.")] = False,
-    overfit: Annotated[
-        int | None, typer.Option("--overfit", min=1, help="See only the first so many clips: a sanity check.")
-    ] = None,
-    iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Iterations.")] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Clips an iteration, in all.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of all that is drawn at random.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu or mps.")] = "auto",
-    devices: Annotated[int, typer.Option("--devices", min=1, help="Processes (GPUs) on each node.")] = 1,
-    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines.")] = 1,
-    precision: Annotated[
-        TrainPrecision, typer.Option("--precision", help="Arithmetic.")
-    ] = TrainPrecision.fp32,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=0, help="Loader processes of each process [default: 1; GPU: up to 8]."),
-    ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
+    changes: Changes,
+    machine: Machine,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train the segmenter, the referring tracker or the temporal refiner (report, sections 2.4 and 3.1)."""
     _check_extra()
     from dvis_cli.errors import warnings_to
     from dvis_cli.run.placement import keep_freed_memory
-    from dvis_cli.training.run import Machine
-    from dvis_cli.training.train import Job, train
+    from dvis_cli.training.train import train
 
     keep_freed_memory()
-    job = Job(
-        stage=stage.value,
-        data=data,
-        split=split,
-        weights=data_weight,
-        val_data=val_data,
-        val_split=val_split,
-        recipe=config,
-        init=init,
-        backbone_init=backbone_init,
-        cache=cache,
-        overfit=overfit,
-    )
-    overrides = {"iterations": iterations, "batch": batch, "seed": seed}
-    if lr is not None:
-        overrides["optimizer"] = {"lr": lr}  # type: ignore[assignment]
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others of a machine are started by the first
     reporter = Reporter(quiet or not first)
     warned: list[str] = []
@@ -113,13 +44,13 @@ def train(
         warned.append(text)
         reporter.warn(text)
 
-    with warnings_to(warn), reporter.progress(f"train {stage.value}", None, "iterations") as progress:
+    with warnings_to(warn), reporter.progress(f"train {job.stage}", None, "iterations") as progress:
         result = train(
             job,
             run,
-            Machine(device, devices, nodes, precision.value, workers),
+            machine,
             resume=resume,
-            overrides=overrides,
+            overrides=changes.settings(),
             on_cached=lambda done, total: progress.update(0, f"features of {done} of {total} videos"),
             on_start=lambda total: _start(progress, total),
             on_iteration=lambda iteration, figures: _show(progress, iteration, figures),
@@ -129,7 +60,7 @@ def train(
     if json_output:
         print_json(
             {
-                "stage": stage.value,
+                "stage": job.stage,
                 "weights": str(result),
                 "curves": str(run / "curves.png"),
                 "warnings": warned,

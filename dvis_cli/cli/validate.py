@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import Reporter, print_json
+from .options import Json, Quiet, Workers
 from .segment import TaskChoice
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ def validate(
     ] = None,
     split: Annotated[str, typer.Option(help="Split, when --gt is a folder.")] = "val",
     show: Annotated[int, typer.Option(min=0, help="Problems of each kind to print; 0 prints all.")] = 5,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    workers: Workers = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Report all that is wrong with a submission, in the scorer's terms: then the exit code is 1.
 

@@ -12,6 +12,7 @@ import typer
 from dvis_cli.errors import CheckpointError, DvisError, OutputError, UsageError
 
 from .console import Reporter, print_json
+from .options import Json, Overwrite, Quiet
 
 if TYPE_CHECKING:
     from dvis_cli.checkpoints.installed import Installed
@@ -20,16 +21,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Fetch, keep, check and convert weights.", no_args_is_help=True)
 
-_Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
-_Overwrite = Annotated[bool, typer.Option(help="Replace an existing file.")]
-
 
 @app.command("list")
 def list_(
     name: Annotated[str | None, typer.Argument(help="Only names that contain this.")] = None,
     remote: Annotated[bool, typer.Option(help="Ask the hub what its repositories hold.")] = False,
-    json_output: _Json = False,
+    json_output: Json = False,
 ) -> None:
     """List the weights that can be pulled, and which of them are on this machine."""
     from dvis_cli.checkpoints.installed import installed, installed_names
@@ -94,8 +91,8 @@ def pull(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Accept size and licence without a question.")
     ] = False,
-    json_output: _Json = False,
-    quiet: _Quiet = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fetch weights, after saying what they are, how large and under which licence."""
     import dataclasses
@@ -207,7 +204,7 @@ def add(
 @app.command("info")
 def info(
     name: Annotated[str, typer.Argument(help="A name from 'dvis weights list', or a weight file or folder.")],
-    json_output: _Json = False,
+    json_output: Json = False,
 ) -> None:
     """Say what weights are, and what a file on this machine holds, without running anything in it."""
     from dvis_cli.checkpoints.registry import known_model, looks_like_file
@@ -238,8 +235,8 @@ def verify(
     remote: Annotated[
         bool, typer.Option(help="Check the addresses of the registry, fetching nothing.")
     ] = False,
-    json_output: _Json = False,
-    quiet: _Quiet = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare installed files with the checksums they came with, or the registry with its servers."""
     from dvis_cli.checkpoints.installed import installed_names
@@ -303,7 +300,7 @@ def convert(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
     half: Annotated[bool, typer.Option(help="Keep float16 numbers: half the size.")] = False,
-    overwrite: _Overwrite = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a model as one .safetensors file that carries its configuration and class list."""
     _check_target(out, overwrite)
@@ -346,7 +343,7 @@ def random(
     model: Annotated[str, typer.Argument(help="A name from 'dvis models'.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 7,
-    overwrite: _Overwrite = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a model of noise, to measure speed and memory without trained weights."""
     _check_target(out, overwrite)

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from PIL import Image
-
+from dvis_cli.datasets.pictures import read_picture
 from dvis_cli.datasets.vipseg import VIPSeg, VIPSegVideo
 from dvis_cli.errors import DatasetError
 
@@ -68,13 +67,9 @@ def _problems(dataset: VIPSeg, video: VIPSegVideo, absent: set[str], check: bool
     for frame, path in zip(video.frames, paths, strict=False):
         if check:
             try:
-                with Image.open(path) as image:
-                    size = image.size
-                    image.load()
-                if size != (frame.width, frame.height):
-                    yield f"{path} is {size[0]}x{size[1]} pixels, the json says {frame.width}x{frame.height}"
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                yield f"{path} cannot be read: {error}"
+                read_picture(path, frame.width, frame.height)
+            except DatasetError as error:
+                yield str(error)
     for frame in video.frames if dataset.annotated and "panomasksRGB" not in absent else ():
         if check:
             yield from _mask_problems(dataset, video, frame)

@@ -26,7 +26,7 @@ from dvis_cli.datasets.categories import vipseg_by_id
 from dvis_cli.datasets.names import read_json, safe_name, stem_of
 from dvis_cli.datasets.parallel import parallel_map
 from dvis_cli.datasets.segment_ids import SegmentIds
-from dvis_cli.datasets.vipseg import JSON_PREFIX
+from dvis_cli.datasets.vipseg import JSON_PREFIX, split_document
 from dvis_cli.errors import DatasetError, OutputError
 from dvis_cli.files import atomic_path, atomic_text
 
@@ -267,14 +267,6 @@ def _is_done(out: Path, task: VideoTask, images: Sequence[Path]) -> bool:
 
 
 def _write_split(out: Path, split: str, names: Sequence[str]) -> None:
-    videos, annotations = [], []
-    for name in names:
-        entry = read_json(_ledger(out, name))
-        videos.append({"video_id": name, "images": entry["images"]})
-        annotations.append({"video_id": name, "annotations": entry["annotations"]})
-    categories = [
-        {"id": c.id, "name": c.name, "isthing": int(c.isthing), "color": list(c.color)}
-        for _, c in sorted(vipseg_by_id().items())
-    ]
-    document = {"videos": videos, "annotations": annotations, "categories": categories}
-    atomic_text(out / f"{JSON_PREFIX}{split}.json", json.dumps(document))
+    entries = {name: read_json(_ledger(out, name)) for name in names}
+    categories = [category for _, category in sorted(vipseg_by_id().items())]
+    atomic_text(out / f"{JSON_PREFIX}{split}.json", json.dumps(split_document(entries, categories)))

@@ -7,7 +7,7 @@ DIR/panoptic_gt_VIPSeg_{train,val,test}.json
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ class VIPSegFrame:
     stem: str  # file name without suffix: the image's, the mask's and the prediction's
     width: int  # pixels
     height: int
-    file_name: str  # as in the json: .png, or in the test split the image's name
     segments: tuple[Mapping[str, Any], ...]  # segments_info: id, category_id, iscrowd, area in pixels
 
 
@@ -122,13 +121,6 @@ class VIPSeg:
         path = next((path for path in paths if path.is_file()), paths[0])
         return read_picture(path, frame.width, frame.height)
 
-    def annotations(
-        self, video: VIPSegVideo
-    ) -> Iterator[tuple[npt.NDArray[np.uint32], tuple[Mapping[str, Any], ...]]]:
-        """The ground truth of a video, read frame by frame: `(ids, segments_info)`."""
-        for frame in video.frames:
-            yield self.read_ids(video, frame), frame.segments
-
 
 def mask_path(root: Path, video_id: str, stem: str) -> Path:
     """Where a frame's ground truth is."""
@@ -140,6 +132,22 @@ def splits_of(root: Path) -> list[str]:
     names = {path.stem[len(JSON_PREFIX) :] for path in root.glob(f"{JSON_PREFIX}*.json")}
     usual = [name for name in ("train", "val", "test") if name in names]
     return usual + sorted(names - set(usual))
+
+
+def split_document(
+    entries: Mapping[str, Mapping[str, Any]], categories: Iterable[Category]
+) -> dict[str, Any]:
+    """The json of a split, from the `images` and `annotations` of each video."""
+    return {
+        "videos": [{"video_id": name, "images": one["images"]} for name, one in entries.items()],
+        "annotations": [
+            {"video_id": name, "annotations": one["annotations"]} for name, one in entries.items()
+        ],
+        "categories": [
+            {"id": one.id, "name": one.name, "isthing": int(one.isthing), "color": list(one.color)}
+            for one in categories
+        ],
+    }
 
 
 def parse_categories(document: Any) -> tuple[Category, ...]:
@@ -199,7 +207,6 @@ def _parse_frames(video: Any, annotation: Any, categories: set[int]) -> tuple[VI
                 stem=stem_of(file_name),
                 width=_integer(value_of(image, "width"), f"frame {file_name}: width", 1, LARGEST_SIDE),
                 height=_integer(value_of(image, "height"), f"frame {file_name}: height", 1, LARGEST_SIDE),
-                file_name=file_name,
                 segments=_parse_segments(value_of(truth, "segments_info"), categories, file_name),
             )
         )

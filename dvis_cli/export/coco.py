@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -164,10 +165,8 @@ class _AnnotationFile:
             self._file.close()
 
     def abort(self) -> None:
-        try:
+        with suppress(OSError):  # what waits to be written does not matter any more
             self._file.close()
-        except OSError:  # what waits to be written does not matter any more
-            self._first = False
 
 
 def image_entry(index: int, job: Job) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -120,10 +121,8 @@ class Mots(Writer):
             (self._maps / "labels.txt").write_text("\n".join(self._labels) + "\n", "utf-8")
 
     def abort(self) -> None:
-        try:
+        with suppress(OSError):  # what waits to be written does not matter any more
             self._text.close()
-        except OSError:  # what waits to be written does not matter any more
-            return
 
 
 def paint(found: list[Seen], values: dict[int, int], size: tuple[int, int]) -> np.ndarray:

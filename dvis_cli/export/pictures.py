@@ -42,9 +42,8 @@ class _Reader:
 
     def __init__(self, path: Path, result: Result) -> None:
         self._path = path
-        named = bool(result.names) and result.names[0] is not None
         video = open_video(path, folder_fps=result.info.fps)
-        start = 0.0 if named or not len(result) else result.pts[0] - video.info.start - BEFORE
+        start = 0.0 if result.named or not len(result) else result.pts[0] - video.info.start - BEFORE
         if start > 0:
             video = open_video(path, Selection(start=start), folder_fps=result.info.fps)
         self._check_size(video.info, result.info)

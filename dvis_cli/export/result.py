@@ -26,9 +26,17 @@ from PIL import Image
 from dvis_cli.coco_masks import check_counts
 from dvis_cli.config import TASKS, TaskName
 from dvis_cli.datasets.id_map import LARGEST_SIDE, read_header, read_ids
-from dvis_cli.datasets.names import read_json, safe_name
+from dvis_cli.datasets.names import read_json, safe_name, stem_of
 from dvis_cli.errors import DatasetError
-from dvis_cli.structures import Category, FinishedFrame, InstanceFrame, PanopticFrame, Segment, VideoInfo
+from dvis_cli.structures import (
+    Category,
+    FinishedFrame,
+    InstanceFrame,
+    MaskTube,
+    PanopticFrame,
+    Segment,
+    VideoInfo,
+)
 from dvis_cli.writers.folder import MASKS_NAME
 from dvis_cli.writers.palette import segment_color
 from dvis_cli.writers.soft_edges import SOFT_FOLDER, read_soft
@@ -74,14 +82,41 @@ class Result:
                 present = {id: known[id] for id in masks}
                 yield InstanceFrame(index, self.pts[index], black, masks, present, self.names[index])
             return
-        for index, name in enumerate(self.files):
-            path = self.folder / self.task / (name or "")
-            if name is None:
-                raise DatasetError(f"{self.folder} was made without PNGs; run dvis segment again with them")
+        for index, name in enumerate(self.pngs):
+            path = self.folder / name
             ids = self._class_map(path) if self.task == "semantic" else self._id_map(path)
             present = self._present(ids, known, path)
             soft = read_soft(self.folder / SOFT_FOLDER, index, size) if self.task == "panoptic" else None
             yield PanopticFrame(index, self.pts[index], black, ids, present, self.names[index], soft)
+
+    @property
+    def pngs(self) -> list[str]:
+        """Of each frame: the path of its PNG in the folder. Raises DatasetError where there are none."""
+        if None in self.files:
+            raise DatasetError(f"{self.folder} was made without PNGs; run dvis segment again with them")
+        return [f"{self.task}/{name}" for name in self.files]
+
+    @property
+    def named(self) -> bool:
+        """Whether the source's frames have names of their own."""
+        return bool(self.names) and None not in self.names
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Of each frame: its source's name, or 000000, 000001, ... Raises DatasetError where two are equal."""
+        numbers = (name or f"{index:06d}" for index, name in enumerate(self.files))
+        stems = tuple(name or "" for name in self.names) if self.named else tuple(map(stem_of, numbers))
+        if len(set(stems)) != len(stems):
+            raise DatasetError(f"{self.folder}: two frames have the same source name")
+        return stems
+
+    def tubes(self) -> list[MaskTube]:
+        """Of an instance result: the masks of each segment. Raises what iterating raises."""
+        frames = [frame.masks for frame in self if isinstance(frame, InstanceFrame)]
+        return [
+            MaskTube(one.category.id, [masks.get(one.id) for masks in frames], one.score)
+            for one in self.segments
+        ]
 
     def to_coco(self, stuff: bool = False) -> dict[str, Any]:
         """COCO's `images`, `annotations` (run lengths, `track_id`) and `categories`; see `export.python`.
@@ -149,11 +184,14 @@ class Result:
             raise DatasetError(f"{path}: {error}") from error
 
 
-def open_result(folder: str | Path) -> Result:
+def open_result(folder: str | Path, expected: TaskName | None = None) -> Result:
     """Read a result's `segments.json`, in less memory than it has bytes.
 
+    Args:
+        expected: its task; None: any.
+
     Raises:
-        DatasetError: there is none, or it is not one of `dvis segment`.
+        DatasetError: there is none, it is not one of `dvis segment`, or of another task.
     """
     path = Path(folder) / SEGMENTS_NAME
     if not path.is_file():
@@ -165,21 +203,23 @@ def open_result(folder: str | Path) -> Result:
         task = document.get("task", "panoptic")
         if task not in TASKS:
             raise DatasetError(f"{path}: task {task!r:.40} not known; tasks: {', '.join(TASKS)}")
+        if task != (expected or task):
+            raise DatasetError(f"{folder} is a result of --task {task}; one of --task {expected} is needed")
         return _result(path, task, document)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise DatasetError(f"{path} is not one of dvis segment") from None
 
 
-def result_folders(run: Path) -> list[Path]:
-    """The results that a path names: itself, or the folders in it that are results.
-
-    Raises:
-        DatasetError: there are none.
-    """
+def find_results(run: Path) -> list[Path]:
+    """The results that a path names: itself, or the folders in it that are results."""
     if (run / SEGMENTS_NAME).is_file():
         return [run]
-    found = sorted(path.parent for path in run.glob(f"*/{SEGMENTS_NAME}"))
-    if not found:
+    return sorted(path.parent for path in run.glob(f"*/{SEGMENTS_NAME}"))
+
+
+def result_folders(run: Path) -> list[Path]:
+    """`find_results`; DatasetError where there are none."""
+    if not (found := find_results(run)):
         raise DatasetError(f"{run} is no result of dvis segment, and there is none in it")
     return found
 

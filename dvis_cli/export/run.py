@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from dvis_cli.errors import DvisWarning, OutputError, UsageError
-from dvis_cli.files import abandoned, output_errors, partial_path
+from dvis_cli.files import abandoned, output_errors, partial_path, put_in_place, remove
 from dvis_cli.structures import Category, FinishedFrame, Segment
 from dvis_cli.writers.folder import EXPORTS_FOLDER, safe_name
 
@@ -117,7 +116,7 @@ def _outputs(
     for segment in job.segments:
         name = re.sub(r"[^\w-]+", "_", segment.category.name.split(",")[0]).strip("_") or "segment"
         target = folder / stem / f"{safe_name(name)}-{job.number(segment)}{suffix}"
-        yield _Output(chosen, target, replace(job, chosen=_Ids({segment.id}), segments=(segment,)))
+        yield _Output(chosen, target, replace(job, chosen=_among({segment.id}), segments=(segment,)))
 
 
 def _job(result: Result, options: ExportOptions, segments: list[Segment], chosen: Chosen) -> Job:
@@ -125,7 +124,7 @@ def _job(result: Result, options: ExportOptions, segments: list[Segment], chosen
         segments = [segment for segment in segments if segment.category.isthing]
     return Job(
         info=result.info,
-        chosen=_Ids({segment.id for segment in segments}),
+        chosen=_among({segment.id for segment in segments}),
         segments=tuple(segments),
         pts=result.pts,
         names=[name or f"{index:06d}" for index, name in enumerate(result.names)],
@@ -136,28 +135,22 @@ def _job(result: Result, options: ExportOptions, segments: list[Segment], chosen
     )
 
 
-@dataclass(frozen=True)
-class _Ids:
-    """The chosen segments as a question."""
-
-    ids: set[int]
-
-    def __call__(self, segment: Segment) -> bool:
-        return segment.id in self.ids
+def _among(ids: set[int]) -> Callable[[Segment], bool]:
+    return lambda segment: segment.id in ids
 
 
 def write_outputs(outputs: list[_Output], frames: Iterable[FinishedFrame], overwrite: bool) -> None:
     """One pass over the frames for all outputs; they get their names when all are complete."""
     for output in outputs:
         for left in abandoned(output.target, "partial"):  # by a run that was killed
-            _remove(left)
+            remove(left)
     parts = [partial_path(output.target) for output in outputs]
     writers: list[Writer] = []
     with ExitStack() as stack:
         for output, part in zip(outputs, parts, strict=True):
             with output_errors(output.target):
                 output.target.parent.mkdir(parents=True, exist_ok=True)
-            stack.callback(_remove, part)
+            stack.callback(remove, part)
             writers.append(output.chosen.format.load()(part, output.job))
             stack.callback(writers[-1].abort)
         for frame in frames:
@@ -166,7 +159,9 @@ def write_outputs(outputs: list[_Output], frames: Iterable[FinishedFrame], overw
         for writer in writers:
             writer.close()
         for output, part in zip(outputs, parts, strict=True):
-            _put_in_place(part, output, overwrite)
+            _check(output, overwrite)
+            with output_errors(output.target):
+                put_in_place(part, output.target)
 
 
 def _check(output: _Output, overwrite: bool) -> None:
@@ -185,19 +180,6 @@ def _check(output: _Output, overwrite: bool) -> None:
         )
 
 
-def _put_in_place(part: Path, output: _Output, overwrite: bool) -> None:
-    target = output.target
-    _check(output, overwrite)
-    with output_errors(target):
-        if target.is_dir() or (target.exists() and part.is_dir()):
-            aside = partial_path(target, "old")
-            target.rename(aside)
-            part.rename(target)
-            _remove(aside)
-        else:
-            part.replace(target)
-
-
 def _named_file(chosen: Chosen, path: Path) -> tuple[list[Chosen], Path, str]:
     """`-o person.webm`: the suffix is the variant, where the format has it."""
     suffix = path.suffix[1:].lower()
@@ -213,13 +195,6 @@ def _named_file(chosen: Chosen, path: Path) -> tuple[list[Chosen], Path, str]:
             f"{format.name} writes {Path(chosen.file).suffix}, not .{suffix}: name a folder, or such a file"
         )
     return [chosen], path, chosen.file
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _counted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,8 @@ class CsvTable(Writer):
             self._file.close()
 
     def abort(self) -> None:
-        try:
+        with suppress(OSError):  # what waits to be written does not matter any more
             self._file.close()
-        except OSError:  # what waits to be written does not matter any more
-            return
 
 
 class ParquetTable(Writer):
@@ -104,10 +103,8 @@ class ParquetTable(Writer):
             self._writer.close()
 
     def abort(self) -> None:
-        try:
+        with suppress(OSError, ValueError):
             self._writer.close()
-        except (OSError, ValueError):
-            return
 
     def _flush(self) -> None:
         columns = list(zip(*self._rows, strict=True)) or [()] * len(COLUMNS)

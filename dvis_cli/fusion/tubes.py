@@ -18,9 +18,8 @@ class FusionSettings:
 
     weights: Weights = field(default_factory=Weights)
     accept: float = 0.8  # affinity from which two queries may be one object
-    repeat: float = (
-        0.5  # a single is dropped that shares this much of its mask with stronger tubes of its class
-    )
+    # A single is dropped that shares this much of its mask with stronger tubes of its class.
+    repeat: float = 0.5
 
 
 DEFAULTS = FusionSettings()

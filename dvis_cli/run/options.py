@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dvis_cli.config import MODES, TASKS, Mode, TaskName
@@ -36,11 +36,18 @@ class Option:
     flags: tuple[str, ...] = ()  # () is `--name`, and for a switch `--name/--no-name`
     parse: Callable[[str | None, str], Any] | None = None  # from (text or None, "--name") to the value
     panel: str | None = None
+    min: int | None = None  # the least value that is taken
+    argument: bool = False  # comes without a name
     changes_result: bool = True  # False: how fast a result is made, or whether it may be, but no byte of it
 
 
 def option(default: Any, help: str, **look: Any) -> Any:
-    """A dataclass field that is an option of the command line, too. `look`: the other fields of `Option`."""
+    """A dataclass field that is an option of the command line, too.
+
+    Args:
+        default: MISSING: it must be given.
+        look: the other fields of `Option`.
+    """
     return field(default=default, metadata={"option": Option(help, **look)})
 
 
@@ -233,11 +240,6 @@ class SegmentOptions:
             for one, look in option_fields(type(self))
             if look.changes_result
         }
-
-    def changed(self) -> dict[str, Any]:
-        """The options that are not at their defaults, by name."""
-        assert all(one.default is not MISSING for one in fields(self))
-        return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,8 @@ def device_budget(device: torch.device) -> int:
     if device.type != "cuda":
         return 0
     free, _ = torch.cuda.mem_get_info(device)
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-        device
-    )  # this process has it already
+    # This process has it already.
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return (free + unused) // 3
 
 

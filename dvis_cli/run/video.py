@@ -22,14 +22,8 @@ from dvis_cli.layers.transfer import accelerated
 from dvis_cli.structures import FinishedFrame, Frame, Segment, VideoInfo, View
 from dvis_cli.threads import ahead
 from dvis_cli.video import VideoSource, open_video
-from dvis_cli.video.live import LiveSource
 from dvis_cli.video.views import preprocess_views
-from dvis_cli.writers.folder import check_target, safe_name
-from dvis_cli.writers.frame_files import frame_files
-from dvis_cli.writers.instance_picture import SHOWN_FROM
-from dvis_cli.writers.video_folder import VideoFolderWriter
 
-from .exporting import exporter
 from .horizon import FullHorizon
 from .loading import load_for
 from .model import DvisModel
@@ -38,7 +32,6 @@ from .scales import Scales
 from .settings import RunSettings, describe, settings_for, task_for, views_for
 from .spool import WaitingFrames
 
-LIVE_MEMORY = 0.9  # a frame that is decided alone has the classes of about ten frames
 PREFETCH_FRAMES = 4  # decoded and preprocessed frames that wait for the network
 
 # Stage ("network", "fusion", "masks", "files"), frames of the video done in it.
@@ -173,63 +166,7 @@ def segment_video(
     settings, views = settings_for(model, options), views_for(model, options, source.info)
     norm = model.config.input.mean, model.config.input.std
     inputs = ((frame, preprocess_views(frame.rgb, views, *norm, model.device)) for frame in source)
-    prefetched: Iterable[tuple[Frame, Inputs]] = inputs
-    # A live source has a thread of its own; what waits in another one would be delay.
-    if isinstance(source, LiveSource):
-        settings = replace(settings, class_memory=LIVE_MEMORY)
-    else:
-        prefetched = ahead(inputs, PREFETCH_FRAMES, "decode")
+    settings = replace(settings, class_memory=source.class_memory)
+    prefetched = ahead(inputs, PREFETCH_FRAMES, "decode") if source.prefetch else inputs
     facts = describe(model, settings, options, views)
     return SegmentedVideo(source.info, prefetched, model, views, settings, on_progress, facts)
-
-
-def save_video(
-    source: str | Path,
-    out: str | Path,
-    model: DvisModel | str | Path | None = None,
-    options: SegmentOptions | None = None,
-    *,
-    name: str | None = None,
-    source_path: str | None = None,
-    on_progress: OnProgress | None = None,
-    **changes: Any,
-) -> dict[str, Any]:
-    """Segment a video and write `OUT/<name>/`: PNG maps (or masks.jsonl), segments.json, an overlay video, exports.
-
-    Args:
-        source, model, options, on_progress, changes: as for `segment_video`.
-        out: folder in which the video's own folder is made.
-        name: of that folder; None is the source's, made safe.
-        source_path: the path of the source in segments.json; None is its own.
-
-    Returns:
-        the document in segments.json, without what is there for every frame.
-
-    Raises:
-        OutputError: the result exists or cannot be written. Nothing half-written stays.
-    """
-    options = replace(options or SegmentOptions(), **changes)
-    video = segment_video(source, model, options, on_progress=on_progress)
-    target = Path(out) / (safe_name(video.info.name) if name is None else name)
-    check_target(target, options.overwrite)
-    finishing = exporter(options, video.model.categories, Path(source), on_progress)
-    writer = VideoFolderWriter(
-        target,
-        replace(video.info, path=source_path or video.info.path),
-        options.outputs,
-        run=video.facts,
-        overwrite=options.overwrite,
-        audio_from=Path(source) if video.info.has_audio else None,
-        files=frame_files(options.task, video.model.categories),
-        shown_from=video.settings.score_threshold or SHOWN_FROM,
-        finishing=finishing,
-    )
-    try:
-        with writer:
-            for frame in video:
-                writer.add(frame)
-                if on_progress:
-                    on_progress("files", frame.index + 1)
-            return writer.finish(video.segments)
-    finally:
-        video.close()

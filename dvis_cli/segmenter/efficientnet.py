@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvis_cli.config import EfficientNetLiteConfig
-from dvis_cli.segmenter.frozen_norm import FrozenBatchNorm2d
+from dvis_cli.layers.convolution import FrozenBatchNorm2d, normed
 
 KERNELS = (3, 3, 5, 3, 5, 5, 3)  # of the seven stages
 STRIDES = (1, 2, 2, 2, 1, 2, 1)
@@ -36,11 +36,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (T, inputs, H, W)."""
-        norm, conv = self.norm, self.conv
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        weight, bias = conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
-        x = F.pad(x, self.padding) if self.padding else x
-        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return normed(F.pad(x, self.padding) if self.padding else x, self.conv, self.norm)
 
 
 class InvertedBottleneck(nn.Module):

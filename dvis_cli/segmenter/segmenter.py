@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +23,10 @@ from .mobilenet import MobileNetV2
 from .pixel_decoder import PixelDecoder
 from .query_decoder import QueryDecoder
 from .resnet import ResNet
-from .swin import Swin
 from .vit_adapter import ViTAdapter
+
+if TYPE_CHECKING:
+    from .swin import Swin
 
 
 class Segmenter(nn.Module):
@@ -52,6 +56,8 @@ def build_backbone(config: Backbone) -> ResNet | Swin | EfficientNetLite | Mobil
     if isinstance(config, ResNetConfig):
         return ResNet(config)
     if isinstance(config, SwinConfig):
+        from .swin import Swin  # torchvision takes as long to import as the rest of torch
+
         return Swin(config)
     if isinstance(config, EfficientNetLiteConfig):
         return EfficientNetLite(config)

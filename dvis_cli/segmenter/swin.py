@@ -1,6 +1,8 @@
 """Swin transformer backbone for dense prediction.
 
-Windows are shifted even where the map is smaller than one, as published checkpoints were trained.
+torchvision's Swin computes something else where a map is smaller than a window (it then leaves the shift
+out) and has no norm on the four outputs, so only its patch merging is used here; published checkpoints were
+trained with the shift always on.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.swin_transformer import PatchMerging
+from torchvision.ops import StochasticDepth
 
 from dvis_cli.config import SwinConfig
 
@@ -69,42 +73,12 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
         self.linear1 = nn.Linear(channels, 4 * channels)
         self.linear2 = nn.Linear(4 * channels, channels)
-        self.drop = StochasticDepth(drop)
+        self.drop = StochasticDepth(drop, "row")
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (T, h, w, C)."""
         x = x + self.drop(self.attention(self.norm1(x)))
         return x + self.drop(self.linear2(F.gelu(self.linear1(self.norm2(x)))))
-
-
-class StochasticDepth(nn.Module):
-    """In training, leaves a residual out for each frame with probability `drop`, and scales it up otherwise."""
-
-    def __init__(self, drop: float) -> None:
-        super().__init__()
-        self.drop = drop
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (T, h, w, C)."""
-        if not self.training or self.drop == 0:
-            return x
-        kept = 1 - self.drop
-        return x * x.new_empty(len(x), 1, 1, 1).bernoulli_(kept).div_(kept or 1)
-
-
-class PatchMerging(nn.Module):
-    """Four neighbouring cells become one of twice the channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
-        self.norm = nn.LayerNorm(4 * channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (T, h, w, C). Returns (T, h / 2, w / 2, 2 C), odd sides rounded up."""
-        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
-        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5)  # columns before rows
-        return self.reduction(self.norm(x.flatten(3)))
 
 
 class WindowAttention(nn.Module):

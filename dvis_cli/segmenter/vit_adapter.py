@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvis_cli.config import ViTAdapterConfig
+from dvis_cli.layers.convolution import FrozenBatchNorm2d
 from dvis_cli.layers.deformable import DeformableAttention, Size
 from dvis_cli.layers.position import cell_centers
 from dvis_cli.layers.vit import LayerNorm, ViTBlock, grid_image
-from dvis_cli.segmenter.frozen_norm import FrozenBatchNorm2d
 
 PATCH = 16  # pixels a side
 INTERACTIONS = 4

@@ -25,9 +25,8 @@ class SegmentList:
 
     categories: Sequence[Category]
     segments: list[Segment] = field(default_factory=list)
-    _by_key: dict[Hashable, tuple[Segment, int]] = field(
-        default_factory=dict
-    )  # with what its score stands for
+    # With what its score stands for.
+    _by_key: dict[Hashable, tuple[Segment, int]] = field(default_factory=dict)
 
     def segment(
         self, key: Hashable, index: int, score: float, weight: int, query: int | None = None

@@ -72,15 +72,43 @@ class WinnerMaps:
         Returns:
             (height, width) at output size: 0 where nobody's mask is, else n + 1 for kept query n.
         """
+        self._begin(frame_masks)
+        if accelerated(frame_masks.device):
+            return self._dense(frame_masks)
+        cells = frame_masks.cells()
+        return self._counted(*(self._by_pixels(frame_masks) if cells is None else self._by_cells(cells)))
+
+    def soft_frame(self, frame_masks: FrameMasks) -> np.ndarray:
+        """The same, and the two queries of each pixel with the largest score times probability. All masks are made.
+
+        Returns:
+            (5, height, width): what `frame` gives; first and second query + 1, 0 where there is none; their mask
+            probabilities, 0..255.
+        """
+        self._begin(frame_masks)
+        best, next_best, own = rank(frame_masks, self.scores)
+        winner = best[1].int() - 1
+        sure = best[0] >= SURE * self.scores[winner]
+        who, shares = torch.stack((best[1], next_best[1])), torch.stack((best[2], next_best[2]))
+        pairs = torch.cat((who, (shares * 255).round())).int()
+        cells = None if accelerated(frame_masks.device) else frame_masks.cells()
+        if cells is not None:  # to the last bit what it is without soft edges
+            winner, sure = self._by_cells(cells)
+        winner, sure, pairs, own = fetch(winner, sure, pairs, own)
+        if cells is None:
+            self.counts.own += own.numpy()
+        winners = self._counted(winner, sure)
+        return np.concatenate((winners[None], pairs.numpy().astype(winners.dtype)))
+
+    def _begin(self, frame_masks: FrameMasks) -> None:
         if not len(frame_masks):
             raise ValueError("a winner map needs at least one query")
         if self.scores.device != frame_masks.device:
             self.scores = send(self.scores, frame_masks.device)
-        if accelerated(frame_masks.device):
-            return self._dense(frame_masks)
-        cells = frame_masks.cells()
-        winner, sure = self._by_cells(cells) if cells is not None else self._by_pixels(frame_masks)
-        count = len(frame_masks)
+
+    def _counted(self, winner: Tensor, sure: Tensor) -> np.ndarray:
+        """Count who wins, (height, width) int32, and where it is in the winner's mask; the map of both."""
+        count = len(self.scores)
         both = torch.bincount((winner + count * sure).flatten(), minlength=2 * count).view(2, count)
         self.counts.won += both.sum(0).cpu().numpy()
         self.counts.assigned += both[1].cpu().numpy()
@@ -163,23 +191,19 @@ class WinnerMaps:
         return code >> 1, (code & 1).bool()
 
 
-def rivals(frame_masks: FrameMasks, scores: Tensor) -> np.ndarray:
-    """The two queries of each pixel with the largest score times probability.
-
-    Args:
-        frame_masks: of the kept queries in this frame; at least one.
-        scores: (N,) float32 of the queries, on the CPU.
+def rank(frame_masks: FrameMasks, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The two queries of each pixel with the largest score times probability, and the pixels of each query's mask.
 
     Returns:
-        (4, height, width) int32: first and second query + 1, 0 where there is none; then their mask probabilities,
-        0..255.
+        twice (3, height, width) float32: score times probability, query + 1 (0: none), probability; (N,) int64.
     """
     best = next_best = None
-    weights = scores.tolist()
+    own = []
     for start in range(0, len(frame_masks), QUERIES_AT_ONCE):
         for n, mask in enumerate(frame_masks.probabilities(slice(start, start + QUERIES_AT_ONCE)), start):
             # Value, who, probability.
-            new = torch.stack((mask * weights[n], torch.full_like(mask, n + 1), mask))
+            new = torch.stack((mask * scores[n], torch.full_like(mask, n + 1), mask))
+            own.append((mask >= SURE).count_nonzero())
             if best is None or next_best is None:
                 best, next_best = new, torch.zeros_like(new)
                 continue
@@ -187,8 +211,7 @@ def rivals(frame_masks: FrameMasks, scores: Tensor) -> np.ndarray:
             best = torch.where(new[0] > best[0], new, best)
             next_best = torch.where(lower[0] > next_best[0], lower, next_best)
     assert best is not None and next_best is not None
-    who, shares = torch.stack((best[1], next_best[1])), torch.stack((best[2], next_best[2]))
-    return torch.cat((who, (shares * 255).round())).int().cpu().numpy()
+    return best, next_best, torch.stack(own)
 
 
 class Identities(SegmentList):
@@ -286,15 +309,12 @@ class PanopticDecision:
         self._by_id: dict[int, Segment] = {}
 
     def frame(self, index: int) -> np.ndarray:
-        """(height, width): the winner map; with soft edges (5, height, width), see `rivals`."""
+        """(height, width): the winner map; with soft edges (5, height, width), see `WinnerMaps`."""
         self._frames += 1
         if len(self._kept.queries) == 0:
             return np.zeros(self._task.size, self._maps.dtype)
         masks = self._tubes.masks(index, self._kept.queries)
-        winners = self._maps.frame(masks)
-        if not self._task.soft:
-            return winners
-        return np.concatenate((winners[None], rivals(masks, self._kept.scores).astype(winners.dtype)))
+        return self._maps.soft_frame(masks) if self._task.soft else self._maps.frame(masks)
 
     def close(self) -> None:
         identities = self._task.identities

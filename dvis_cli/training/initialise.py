@@ -23,8 +23,8 @@ from dvis_cli.run.model import DvisModel
 from dvis_cli.segmenter.segmenter import Segmenter
 from dvis_cli.structures import Category
 
+from .options import StageName
 from .settings import STAGES
-from .stages import StageName
 
 MODE_OF: dict[StageName, Mode] = {"segmenter": "minvis", "tracker": "online", "refiner": "offline"}
 GENTLE = 0.1  # times the usual scale of a new block's last weights: it begins close to the identity

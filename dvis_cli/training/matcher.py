@@ -39,15 +39,11 @@ class CostWeights:
 class MatchingRule:
     """Which of the ways to assign queries to objects."""
 
-    guided: bool = (
-        False  # match by the output of the frozen part before; the report does so for the first half
-    )
+    # Match by the output of the frozen part before; the report does so for the first half.
+    guided: bool = False
     # "report" uses a query once per clip (equation 4); "official" lets objects that appear in different frames share
     # one, as the published code does.
     convention: Convention = "report"
-    always_present: bool = (
-        False  # as the official loader of panoptic data: all objects from the first frame on
-    )
     appearance: float = 0.0  # share of its largest area that an object must show to be matched; 0: any pixel
     patience: int | None = None  # frames a track may miss its object before another takes over; None: all
 
@@ -94,8 +90,6 @@ class Matcher:
     ) -> list[Assignment]:
         """Match each object on the frame where it first appears; that holds for all frames."""
         first = targets.first(rule.appearance)
-        if rule.always_present:
-            first = np.zeros_like(first)
         queries, found = np.zeros_like(first), []
         taken = np.zeros(predicted.mask_embeds.shape[1], dtype=bool)
         frames = np.unique(first).tolist()

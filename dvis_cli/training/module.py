@@ -15,9 +15,10 @@ from dvis_cli.run.model import DvisModel
 from .dense import ApartHead, DenseHead
 from .losses import Criterion, Losses
 from .matcher import Matcher, MatchingRule
+from .options import StageName
 from .points import Draw, uniform_draw
 from .settings import OptimizerSettings, TrainSettings
-from .stages import RefinerStage, SegmenterStage, Stage, StageName, TrackerStage, VideoMTStage
+from .stages import RefinerStage, SegmenterStage, Stage, TrackerStage, VideoMTStage
 from .targets import ClipBatch, FrozenFeatures
 
 STAGE_CLASSES: dict[StageName, type[Stage]] = {

@@ -15,14 +15,14 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dvis_cli.config import to_document
-from dvis_cli.errors import DvisWarning, OutputError, TrainingError, UsageError
+from dvis_cli.config import ModelConfig, build_config, to_document
+from dvis_cli.errors import ConfigError, DvisWarning, OutputError, TrainingError, UsageError
 from dvis_cli.files import atomic_text, usable_cores
 from dvis_cli.run.loading import save_weights
 
@@ -30,6 +30,7 @@ from .callbacks import AtomicCheckpoints, Average, OnIteration, Record, Validate
 from .clips import collate, start_worker
 from .curves import LOG
 from .module import StageModule
+from .options import Machine
 from .settings import TrainSettings
 from .validation import HeldOut
 
@@ -37,21 +38,6 @@ SETTINGS_NAME = "run.json"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 MOST_WORKERS = 8  # loader processes for a GPU that nobody chose a number for
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the training runs on."""
-
-    accelerator: str = "auto"  # "auto", "cpu", "gpu", ...: Lightning's names
-    devices: int = 1  # processes on each node
-    nodes: int = 1
-    precision: str = "fp32"  # or "bf16", "fp16": autocast
-    workers: int | None = None  # loader processes of each training process; None: by the device and its cores
-
-    @property
-    def processes(self) -> int:
-        return self.devices * self.nodes
 
 
 class Share(Sampler[int]):
@@ -209,7 +195,7 @@ def _prepare(run: Path, facts: dict[str, Any], resume: bool) -> Path | None:
     if not path.is_file():
         raise UsageError(f"{run} holds no run to resume; leave --resume out to begin one")
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = _completed(json.loads(path.read_text(encoding="utf-8")))
         different = next((key for key in facts if earlier.get(key) != facts[key]), None)
     except (OSError, ValueError, AttributeError):
         raise TrainingError(f"{path} cannot be read; the run cannot be resumed") from None
@@ -220,3 +206,12 @@ def _prepare(run: Path, facts: dict[str, Any], resume: bool) -> Path | None:
             "another folder"
         )
     return checkpoint if checkpoint.is_file() else None  # stopped before its first checkpoint: begin again
+
+
+def _completed(facts: dict[str, Any]) -> dict[str, Any]:
+    """What `run.json` holds, with what it lacks, being of an earlier version, at its default."""
+    completed = dict(facts)
+    for key, kind in (("settings", TrainSettings), ("model", ModelConfig)):
+        with suppress(ConfigError, TypeError):  # compared as it is, then
+            completed[key] = to_document(build_config(kind, facts.get(key), key))
+    return completed

@@ -18,13 +18,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dvis_cli.config import ModelConfig, build_config, load_yaml, model_config
+from dvis_cli.config import ModelConfig, build_config, load_yaml, merged, model_config
 from dvis_cli.errors import ConfigError
 
 from .clip_settings import ClipSettings
 from .losses import PointSettings
 from .matcher import Convention, CostWeights
-from .stages import StageName
+from .options import StageName
 
 STAGES: tuple[StageName, ...] = ("segmenter", "tracker", "refiner")
 SECTIONS = ("model", "common", *STAGES)
@@ -128,24 +128,9 @@ def read_recipe(path: Path | None, stage: StageName, **overrides: Any) -> Recipe
     unknown = [str(key) for key in document if key not in SECTIONS]
     if unknown:
         raise ConfigError(f"{where}: unknown section {', '.join(unknown)}; known: {', '.join(SECTIONS)}")
-    values = _merge({"clip": _plain_clip(stage)}, document.get("common") or {}, where)
-    values = _merge(values, document.get(stage) or {}, where)
-    values = _merge(values, {key: value for key, value in overrides.items() if value is not None}, where)
+    values = merged({"clip": dataclasses.asdict(PUBLISHED_CLIPS[stage])}, document.get("common") or {}, where)
+    values = merged(values, document.get(stage) or {}, where)
+    values = merged(values, {key: value for key, value in overrides.items() if value is not None}, where)
     settings = build_config(TrainSettings, values, f"{where}.{stage}")
     model = document.get("model")
     return Recipe(model_config({"name": path.stem, **model}, where) if model and path else None, settings)
-
-
-def _plain_clip(stage: StageName) -> dict[str, Any]:
-    return dataclasses.asdict(PUBLISHED_CLIPS[stage])
-
-
-def _merge(base: Mapping[str, Any], change: Any, where: str) -> dict[str, Any]:
-    """`base` with the values of `change`, mapping by mapping."""
-    if not isinstance(change, Mapping):
-        raise ConfigError(f"{where}: expected a mapping, got {change!r}")
-    merged = dict(base)
-    for key, value in change.items():
-        inner = merged.get(key)
-        merged[key] = _merge(inner, value, where) if isinstance(inner, Mapping) else value
-    return merged

@@ -14,7 +14,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -32,8 +31,6 @@ from .matcher import Assignment, ClipAssignment, Matcher, MatchingRule, Predicte
 from .ownership import handed_over
 from .points import Draw
 from .targets import ClipTargets, FrozenFeatures
-
-StageName = Literal["segmenter", "tracker", "refiner"]
 
 
 @dataclass(frozen=True, slots=True)

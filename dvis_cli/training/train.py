@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,10 @@ from .clip_sources import Mixture, open_source
 from .clips import ClipDataset
 from .initialise import start_network
 from .module import StageModule
-from .run import Machine, train_stage
+from .options import Job, Machine
+from .run import train_stage
 from .settings import read_recipe
-from .stages import StageName
 from .validation import HeldOut
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a stage is trained from."""
-
-    stage: StageName
-    data: Sequence[Path]  # folders in VIPSeg's or COCO's panoptic layout; the first gives the class list
-    split: str = "train"
-    weights: Sequence[float] | None = None  # how often a clip comes from each folder; None: all alike
-    val_data: Path | None = None  # None: the first of `data`
-    val_split: str = "val"
-    recipe: Path | None = None
-    init: Path | None = None
-    backbone_init: Path | None = None
-    cache: Path | None = None  # folder for the frozen segmenter's features
-    overfit: int | None = None  # see only the first so many clips
 
 
 def train(

@@ -34,11 +34,10 @@ class HeldOut:
             if report.failed:
                 video, why = next(iter(report.failed.items()))
                 raise TrainingError(f"validation video '{video}' failed: {why}")
-            result = evaluate(folder / "run", self.dataset, ["vpq"], WINDOWS).vpq
+            result = evaluate(folder / "run", self.dataset, ["vpq"], WINDOWS).results["vpq"]
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             for part in training:
                 part.training = True
-        assert result is not None
         scores = {"vpq": result.mean()} | {f"vpq{window}": result.mean([window]) for window in WINDOWS}
         return {name: score for name, score in scores.items() if score is not None}

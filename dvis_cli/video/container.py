@@ -196,9 +196,8 @@ def promised_length(container: InputContainer, stream: VideoStream, origin: floa
     `origin`: the first frame on the file's clock, in seconds.
     """
     if "avi" in _kinds(container) and stream.frames:
-        return stream.frames / nominal_rate(
-            stream
-        )  # its other durations are guessed from the size of the file
+        # Its other durations are guessed from the size of the file.
+        return stream.frames / nominal_rate(stream)
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     length = _tagged_length(stream)

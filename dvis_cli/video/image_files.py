@@ -82,6 +82,8 @@ def natural_key(path: Path) -> tuple[list[tuple[str, int]], str]:
 class ImageFiles:
     """Images of one size as a `VideoSource`: picture i is shown at i / fps seconds, or at its own time."""
 
+    prefetch, class_memory = True, 0.0
+
     def __init__(
         self,
         path: Path,

@@ -69,7 +69,8 @@ class LiveSource:
         VideoError: it cannot be opened, or has no picture.
     """
 
-    live = True
+    prefetch = False  # it has a thread of its own; what waits in another one would be delay
+    class_memory = 0.9  # a frame that is decided alone has the classes of about ten frames
 
     def __init__(
         self,

@@ -19,9 +19,8 @@ _SUFFIXES = (
     " .sgi .avif .heic .heif .hif .jxl"
 )
 IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
-RAW_SUFFIXES = frozenset(
-    (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".pef", ".raf")
-)  # of cameras
+# Of cameras.
+RAW_SUFFIXES = frozenset((".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".pef", ".raf"))
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif")  # of pictures
 NEEDS_HEIF = "needs a reader of HEIF: pip install 'dvis[heif]'"
 TIME_TOLERANCE = 1e-6  # seconds: times nearer than this are equal, so that 0.1 s means the frame at 1/10 s
@@ -87,6 +86,9 @@ class Selection:
 
 class VideoSource(Protocol):
     """Frames of a file or of a folder. Iterating starts at the first selected frame, every time."""
+
+    prefetch: bool  # frames may be decoded ahead of the network
+    class_memory: float  # 0..1: how much the classes of a horizon count in the next one
 
     @property
     def info(self) -> VideoInfo:

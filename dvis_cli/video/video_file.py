@@ -60,6 +60,8 @@ class _Timed(NamedTuple):
 class VideoFile:
     """A video file as a `VideoSource`. Holds no open file; every iteration opens its own."""
 
+    prefetch, class_memory = True, 0.0
+
     def __init__(self, path: Path, selection: Selection) -> None:
         """Decodes the first selected frame. Raises VideoError, or UsageError when none is selected."""
         self._path = path

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dvis_cli.errors import OutputError
-from dvis_cli.files import abandoned, output_errors, partial_path
+from dvis_cli.files import abandoned, output_errors, partial_path, put_in_place
 
 # What this package puts in an output folder. A folder with anything else in it is never deleted.
 EXPORTS_FOLDER = "exports"
@@ -115,21 +115,14 @@ class AtomicFolder:
 
     def commit(self) -> None:
         """Give the work folder its name. On any failure it is removed and an old target is back in place."""
-        aside: Path | None = None
         try:
             with output_errors(self.target):
                 if self.target.exists():
                     check_target(self.target, self.overwrite)  # it may have appeared meanwhile
-                    aside = partial_path(self.target, "old")
-                    self.target.rename(aside)
-                self.path.rename(self.target)
+                put_in_place(self.path, self.target)
         except BaseException:
-            if aside is not None and aside.exists() and not self.target.exists():
-                aside.rename(self.target)
             self.discard()
             raise
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
 
     def discard(self) -> None:
         """Remove the work folder, and the parents that were created for it. Never raises `OSError`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -92,10 +93,8 @@ class InstanceFiles(FrameFiles):
 
     def abort(self) -> None:
         if self._file is not None:
-            try:
+            with suppress(OSError):  # what waits to be written does not matter any more
                 self._file.close()
-            except OSError:  # what waits to be written does not matter any more
-                self._file = None
 
 
 def frame_files(task: TaskName, categories: Iterable[Category]) -> FrameFiles:

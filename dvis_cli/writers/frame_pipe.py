@@ -10,8 +10,8 @@ import av
 import numpy as np
 
 from dvis_cli.errors import OutputError
-from dvis_cli.structures import FinishedFrame, InstanceFrame, VideoInfo
-from dvis_cli.writers.instance_picture import instance_map
+from dvis_cli.structures import FinishedFrame, VideoInfo
+from dvis_cli.writers.instance_picture import shown_map
 from dvis_cli.writers.labels import Anchors
 from dvis_cli.writers.overlay import draw_overlay
 
@@ -59,10 +59,7 @@ class FramePipe:
         """Draw and write one frame."""
         if self._gone:
             return
-        ids, segments = (
-            instance_map(frame) if isinstance(frame, InstanceFrame) else (frame.ids, frame.segments)
-        )
-        picture = draw_overlay(frame.rgb, ids, segments, "blend", self._anchors)
+        picture = draw_overlay(frame.rgb, *shown_map(frame), "blend", self._anchors)
         try:
             self._write(picture, frame.pts)
         except (OSError, av.FFmpegError, ValueError) as error:
@@ -96,9 +93,8 @@ class FramePipe:
         stream = cast(Any, stream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = 1 / rate if self._kind == "y4m" else _TICK
-        stream.codec_context.gop_size = max(
-            1, round(2 * self._info.fps)
-        )  # who comes late sees something soon
+        # Who comes late sees something soon.
+        stream.codec_context.gop_size = max(1, round(2 * self._info.fps))
         self._stream = stream
 
 

@@ -1,31 +1,30 @@
-"""Overlapping masks as one map that can be drawn."""
+"""What is drawn of a frame: its map, or overlapping masks as one."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from dvis_cli.coco_masks import decode
-from dvis_cli.structures import InstanceFrame, Segment
+from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment
 
 SHOWN_FROM = 0.5  # tubes less certain than this are in the files, but not in the picture
 _HIDDEN = 0.3  # a mask of which less than this share is on top is not drawn: it repeats what is
 
 
-def instance_map(
-    frame: InstanceFrame, shown_from: float = SHOWN_FROM
-) -> tuple[np.ndarray, dict[int, Segment]]:
-    """The likeliest things of a frame, each pixel with the likeliest one that covers it.
+def shown_map(frame: FinishedFrame, shown_from: float = SHOWN_FROM) -> tuple[np.ndarray, dict[int, Segment]]:
+    """A frame's map; of instances the likeliest things, each pixel with the likeliest one that covers it.
 
-    Stuff is left out: a tube of it covers what is behind the things. So are tubes that lie nearly all under
+    Their stuff is left out: a tube of it covers what is behind the things. So are tubes that lie nearly all under
     likelier ones, the same object once more as a rule.
 
     Args:
-        frame: its masks.
-        shown_from: 0..1, the least score.
+        shown_from: of instances, 0..1: the least score.
 
     Returns:
         (height, width) int32 ids, 0 where nothing is shown, and the segments that are shown.
     """
+    if not isinstance(frame, InstanceFrame):
+        return frame.ids, frame.segments
     height, width = frame.rgb.shape[:2]
     ids = np.zeros((height, width), np.int32)
     shown: dict[int, Segment] = {}

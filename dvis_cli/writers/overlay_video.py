@@ -14,7 +14,7 @@ import numpy as np
 
 from dvis_cli.demux import address, open_media, ranked_tracks
 from dvis_cli.errors import DvisWarning
-from dvis_cli.structures import FinishedFrame, InstanceFrame, VideoInfo
+from dvis_cli.structures import FinishedFrame, VideoInfo
 from dvis_cli.writers.audio import (
     AUDIO_FAULTS,
     COPIED_CODECS,
@@ -24,7 +24,7 @@ from dvis_cli.writers.audio import (
     codec_name,
 )
 from dvis_cli.writers.audio_recode import RecodedAudio
-from dvis_cli.writers.instance_picture import SHOWN_FROM, instance_map
+from dvis_cli.writers.instance_picture import SHOWN_FROM, shown_map
 from dvis_cli.writers.labels import Anchors
 from dvis_cli.writers.overlay import OverlayStyle, draw_overlay
 from dvis_cli.writers.video_encoder import VideoEncoder, encoding_errors
@@ -91,10 +91,7 @@ class OverlayVideo:
 
     def draw(self, frame: FinishedFrame) -> np.ndarray:
         """The picture of a frame, (height, width, 3) uint8 RGB; in order. Another thread may be encoding meanwhile."""
-        if isinstance(frame, InstanceFrame):
-            ids, segments = instance_map(frame, self._shown_from)
-        else:
-            ids, segments = frame.ids, frame.segments
+        ids, segments = shown_map(frame, self._shown_from)
         return draw_overlay(frame.rgb, ids, segments, self._style, self._anchors, self._numbered)
 
     def encode(self, picture: np.ndarray, pts: float) -> None:

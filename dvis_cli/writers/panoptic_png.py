@@ -19,21 +19,6 @@ if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # older OpenCV has one fixed filter, whi
     PNG_SETTINGS += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 
 
-def ids_to_rgb(ids: np.ndarray) -> np.ndarray:
-    """Colours that spell ids: (..., 3) uint8 for (...) integers.
-
-    Raises:
-        ValueError: an id below 0 or above 2**24 - 1.
-    """
-    return np.ascontiguousarray(_id_bytes(ids)[..., :3])
-
-
-def rgb_to_ids(rgb: np.ndarray) -> np.ndarray:
-    """Ids that colours spell: (...) int32 for (..., 3) uint8 RGB."""
-    red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
-    return red | (green << 8) | (blue << 16)
-
-
 def write_panoptic_png(path: Path, ids: np.ndarray) -> None:
     """Write (height, width) integer ids.
 
@@ -51,19 +36,6 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
         raise OutputError(f"cannot write {path}: {pixels.shape[1]}x{pixels.shape[0]} pixels do not fit a PNG")
     with output_errors(path):
         path.write_bytes(data.tobytes())  # not imwrite, which ignores a full disk
-
-
-def read_panoptic_png(path: Path) -> np.ndarray:
-    """Read a PNG of ids: (height, width) int32.
-
-    Raises:
-        OSError: the file cannot be opened.
-        ValueError: it is not an 8-bit RGB PNG.
-    """
-    pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-        raise ValueError(f"{path} is not an 8-bit RGB PNG of segment ids")
-    return rgb_to_ids(pixels[..., ::-1])
 
 
 def _id_bytes(ids: np.ndarray) -> np.ndarray:

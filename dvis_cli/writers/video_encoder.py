@@ -41,9 +41,8 @@ _ENCODERS = (
     _Encoder("libopenh264", {}, rate_control=True),
     _Encoder("h264_videotoolbox", {"bf": "0", "allow_sw": "1"}, rate_control=True),
     _Encoder("h264_mf", {}, rate_control=True),
-    _Encoder(
-        "mpeg4", {"flags": "+qscale", "global_quality": str(118 * 3)}, clock=30_000
-    ),  # 118: FF_QP2LAMBDA
+    # 118: FF_QP2LAMBDA.
+    _Encoder("mpeg4", {"flags": "+qscale", "global_quality": str(118 * 3)}, clock=30_000),
 )
 _BITS_PER_PIXEL = 0.15  # for encoders with rate control: generous, drawn edges are expensive
 
@@ -112,9 +111,8 @@ class VideoEncoder:
 
     def _timed(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
         for packet in packets:
-            packet.duration = (
-                self._frame_ticks
-            )  # mp4 uses the last one's; the others end where the next begins
+            # Mp4 uses the last one's; the others end where the next begins.
+            packet.duration = self._frame_ticks
         return packets
 
     def _fit(self, picture: np.ndarray) -> np.ndarray:

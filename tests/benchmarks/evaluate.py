@@ -105,11 +105,10 @@ def main() -> None:
         started = time.perf_counter()
         result = evaluate(root / "run", VIPSeg.open(root, "val"), workers=options.workers)
         seconds = time.perf_counter() - started
-    assert result.vpq is not None and result.stq is not None
     who = resource.RUSAGE_CHILDREN if options.workers > 1 else resource.RUSAGE_SELF
     memory = resource.getrusage(who).ru_maxrss / 1024
     print(f"{result.videos} videos, {result.frames} frames of {WIDTH}x{HEIGHT}, {options.workers} workers")
-    print(f"VPQ {result.vpq.mean():.3f}  STQ {result.stq.stq:.5f}")
+    print(f"VPQ {result.results['vpq'].mean():.3f}  STQ {result.results['stq'].stq:.5f}")
     print(f"{seconds:.1f} s, largest worker {memory:.0f} MB")
 
 

@@ -36,7 +36,8 @@ from teachers import DeepLab
 from truth import names_of
 
 from dvis_cli import load_model, segment_video
-from dvis_cli.challenge.metrics import VPQ, frame_overlap
+from dvis_cli.challenge.metrics.overlap import frame_overlap
+from dvis_cli.challenge.metrics.vpq import VPQ
 from dvis_cli.datasets.vipseg import VIPSeg, VIPSegVideo
 
 WINDOWS = (1, 2, 4, 6)
@@ -138,9 +139,9 @@ def judge_video(dataset: VIPSeg, video: VIPSegVideo, found: Iterator[Found], sco
             count(*groups, scores.coarse)
         if video.video_id.startswith("davis"):
             _add_tubes(tubes, truth, frame.segments, ids, segments)
-    scores.every.add_overlaps(video.video_id, tables)
+    scores.every.add_video(video.video_id, tables)
     if by_hand:
-        scores.clips.add_overlaps(video.video_id, tables)
+        scores.clips.add_video(video.video_id, tables)
     for number, tube in tubes.items():
         scores.tubes[f"{video.video_id} {BY_ID[tube.category].name} {number}"] = tube.best()
 

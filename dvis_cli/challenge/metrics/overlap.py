@@ -7,7 +7,7 @@ kilobytes where the two maps are megabytes, so each frame is looked at once howe
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,8 +19,6 @@ from dvis_cli.errors import DatasetError
 ID_LIMIT = 256**3  # ids are three bytes of a PNG; 0 is void
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
-Side: TypeAlias = "tuple[npt.NDArray[Any], Sequence[Mapping[str, Any]]]"
-FramePair: TypeAlias = "tuple[Side, Side]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +93,6 @@ def frame_overlap(
         pred_areas=pred_areas,
         counts=shared[1:, 1:],
     )
-
-
-def overlaps(frames: Iterable[FramePair]) -> Iterator[FrameOverlap]:
-    """Reduce the frame pairs `((gt_ids, gt_segments), (pred_ids, pred_segments))` of a video one by one."""
-    number = 0
-    try:
-        for gt, pred in frames:
-            yield frame_overlap(*gt, *pred)
-            number += 1
-    except DatasetError as error:
-        raise DatasetError(f"frame {number}: {error}") from error
 
 
 def _joint_counts(

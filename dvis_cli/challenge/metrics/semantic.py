@@ -20,6 +20,7 @@ from dvis_cli.errors import DatasetError
 IGNORE = -1  # in maps of class ids: no class
 WINDOWS = (8, 16)  # frames
 ClassMap = npt.NDArray[Any]
+Lengths = npt.NDArray[np.int32]
 
 
 @dataclass(slots=True)
@@ -81,24 +82,26 @@ class Semantics(Collector[VideoSemantics]):
             DatasetError: sizes that differ.
         """
         count = len(self.class_ids)
-        table = _IndexTable(self.class_ids)
+        table = _table_of(self.class_ids)
         confusion = np.zeros((count, count + 1), np.int64)
         consistency = {n: _Consistency(n) for n in self.windows}
-        true_run, predicted_run = _Runs(), _Runs()
+        last: list[Lengths | None] = [None, None]  # of truth and prediction: the frame before
+        runs: list[Lengths | None] = [None, None]
         with self.counting(name):
             for number, (truth, prediction) in enumerate(frames):
-                if truth.shape != prediction.shape or not true_run.fits(truth):
+                if truth.shape != prediction.shape or (last[0] is not None and last[0].shape != truth.shape):
                     raise DatasetError(
                         f"frame {number}: the prediction is {size_text(prediction)} pixels, the ground truth "
                         f"{size_text(truth)}; sizes must be equal, in all frames of a video"
                     )
-                true, predicted = table.look_up(truth), table.look_up(prediction)
+                true, predicted = now = _look_up(table, truth), _look_up(table, prediction)
                 valid = true < count
                 joint = true[valid].astype(np.int64) * (count + 1) + predicted[valid]
                 confusion += np.bincount(joint, minlength=count * (count + 1)).reshape(count, count + 1)
-                runs = true_run.add(true), predicted_run.add(predicted)
+                lengths = [_run_lengths(*one) for one in zip(runs, last, now, strict=True)]
+                runs, last = [*lengths], [*now]
                 for one in consistency.values():
-                    one.add(*runs, valid, true == predicted)
+                    one.add(lengths[0], lengths[1], valid, true == predicted)
         public, right = (
             {n: getattr(one, kind) for n, one in consistency.items()} for kind in ("public", "right")
         )
@@ -162,38 +165,24 @@ class _Consistency:
         self.right.add(_share(both & valid & equal, steady & valid))
 
 
-class _Runs:
-    """For how many frames each pixel has had the class it has now."""
-
-    def __init__(self) -> None:
-        self._last: ClassMap | None = None
-
-    def fits(self, classes: ClassMap) -> bool:
-        return self._last is None or classes.shape == self._last.shape
-
-    def add(self, classes: ClassMap) -> npt.NDArray[np.int32]:
-        """The (H, W) lengths after the next frame."""
-        if self._last is None:
-            self._length = np.ones(classes.shape, np.int32)
-        else:
-            self._length = np.where(classes == self._last, self._length + 1, 1).astype(np.int32)
-        self._last = classes
-        return self._length
+def _run_lengths(before: Lengths | None, last: Lengths | None, classes: Lengths) -> Lengths:
+    """(H, W) for how many frames each pixel has had its class; `before` and `last`: the frame before's."""
+    if before is None or last is None:
+        return np.ones(classes.shape, np.int32)
+    return np.where(classes == last, before + 1, 1).astype(np.int32)
 
 
-class _IndexTable:
-    """Class id to 0..K-1, K for any other."""
+def _table_of(class_ids: Sequence[int]) -> Lengths:
+    """Class id to 0..K-1; K for any other, which the last entry stands for."""
+    table = np.full(max(class_ids, default=0) + 2, len(class_ids), np.int32)
+    table[list(class_ids)] = np.arange(len(class_ids))
+    return table
 
-    def __init__(self, class_ids: Sequence[int]) -> None:
-        self._other = len(class_ids)
-        self._table = np.full(max(class_ids, default=0) + 2, self._other, np.int32)
-        self._table[list(class_ids)] = np.arange(len(class_ids))
 
-    def look_up(self, ids: ClassMap) -> npt.NDArray[np.int32]:
-        """(H, W) ids to (H, W) indices."""
-        last = len(self._table) - 1  # an entry for all that is too large or negative
-        inside = (ids >= 0) & (ids < last)
-        return self._table[np.where(inside, ids, last)]
+def _look_up(table: Lengths, ids: ClassMap) -> Lengths:
+    """(H, W) ids to (H, W) indices."""
+    last = len(table) - 1
+    return table[np.where((ids >= 0) & (ids < last), ids, last)]
 
 
 def _share(part: npt.NDArray[np.bool_], whole: npt.NDArray[np.bool_]) -> float:

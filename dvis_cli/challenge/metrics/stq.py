@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dvis_cli.challenge.metrics.collector import Collector
-from dvis_cli.challenge.metrics.overlap import FrameOverlap, FramePair, IntArray, overlaps
+from dvis_cli.challenge.metrics.overlap import FrameOverlap, IntArray
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category
 
@@ -70,12 +70,8 @@ class STQ(Collector[_VideoCounts]):
         self._index = {category.id: index for index, category in enumerate(self.categories)}
         self._things = np.array([category.isthing for category in self.categories], dtype=np.bool_)
 
-    def add_video(self, video_id: str, frames: Iterable[FramePair]) -> None:
-        """Score one video; the arguments are those of `VPQ.add_video`."""
-        self.add_overlaps(video_id, overlaps(frames))
-
-    def add_overlaps(self, video_id: str, tables: Iterable[FrameOverlap]) -> None:
-        """The same from tables that were made before."""
+    def add_video(self, video_id: str, tables: Iterable[FrameOverlap]) -> None:
+        """Add one video, a table a frame. Raises what `VPQ.add_video` raises."""
         video = _Video(len(self.categories), self._things)
         with self.counting(video_id):
             for table in tables:

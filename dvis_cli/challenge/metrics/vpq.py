@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dvis_cli.challenge.metrics.collector import Collector
-from dvis_cli.challenge.metrics.overlap import FrameOverlap, FramePair, IntArray, overlaps
+from dvis_cli.challenge.metrics.overlap import FrameOverlap, IntArray
 from dvis_cli.challenge.metrics.tubes import Tubes
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category
@@ -116,16 +116,8 @@ class VPQ(Collector[_VideoCounts]):
         super().__init__(self.categories, self.windows)
         self._index = {category.id: index for index, category in enumerate(self.categories)}
 
-    def add_video(self, video_id: str, frames: Iterable[FramePair]) -> None:
-        """Add one video: for every frame `((gt_ids, gt_segments), (pred_ids, pred_segments))`, see `frame_overlap`.
-
-        Raises:
-            DatasetError: maps and lists do not agree, a category is unknown, or the video was added before.
-        """
-        self.add_overlaps(video_id, overlaps(frames))
-
-    def add_overlaps(self, video_id: str, tables: Iterable[FrameOverlap]) -> None:
-        """The same from tables that were made before."""
+    def add_video(self, video_id: str, tables: Iterable[FrameOverlap]) -> None:
+        """Add one video, a table a frame. Raises `DatasetError`: an unknown category, or it was added before."""
         counts = np.zeros((len(self.windows), len(self.categories), 3), dtype=np.int64)
         iou = np.zeros((len(self.windows), len(self.categories)))
         with self.counting(video_id):

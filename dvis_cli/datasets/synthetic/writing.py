@@ -24,7 +24,7 @@ from dvis_cli.datasets.synthetic import classes
 from dvis_cli.datasets.synthetic.plan import plan_scene
 from dvis_cli.datasets.synthetic.rendering import paint_video
 from dvis_cli.datasets.synthetic.settings import Settings
-from dvis_cli.datasets.vipseg import JSON_PREFIX
+from dvis_cli.datasets.vipseg import JSON_PREFIX, split_document
 from dvis_cli.errors import DatasetError, OutputError, UsageError
 from dvis_cli.files import atomic_open, atomic_text
 
@@ -59,14 +59,17 @@ def write_dataset(
     """
     if not 1 <= videos <= MOST_VIDEOS:
         raise UsageError(f"videos {videos}: must be 1..{MOST_VIDEOS}")
-    entries, kept = [], 0
+    entries: dict[str, Any] = {}
+    kept = 0
     try:
         _claim(out, settings, videos)
         for entry, resumed in parallel_map(partial(write_video, out, settings), range(videos), workers):
-            entries.append(entry)
+            entries[entry["video_id"]] = entry
             kept += resumed
             on_video(entry["video_id"])
-        atomic_text(out / f"{JSON_PREFIX}{settings.split}.json", json.dumps(_document(entries)))
+        categories = [vipseg_by_id()[id] for id in sorted(classes.THINGS + classes.STUFF)]
+        document = split_document(entries, categories)
+        atomic_text(out / f"{JSON_PREFIX}{settings.split}.json", json.dumps(document))
     except OSError as error:
         raise OutputError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
     return kept
@@ -141,19 +144,6 @@ def _finished(ledger: Path, images: Path, masks: Path, frames: int) -> dict[str,
         return None
     paths = [images / f"{stem}.jpg" for stem in stems] + [masks / f"{stem}.png" for stem in stems]
     return entry if len(stems) == frames and all(path.is_file() for path in paths) else None
-
-
-def _document(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    by_id = vipseg_by_id()
-    categories = [
-        {"id": c, "name": by_id[c].name, "isthing": int(by_id[c].isthing), "color": list(by_id[c].color)}
-        for c in sorted(classes.THINGS + classes.STUFF)
-    ]
-    return {
-        "videos": [{"video_id": e["video_id"], "images": e["images"]} for e in entries],
-        "annotations": [{"video_id": e["video_id"], "annotations": e["annotations"]} for e in entries],
-        "categories": categories,
-    }
 
 
 def _write(path: Path, rgb: npt.NDArray[np.uint8], options: list[int]) -> None:

@@ -30,9 +30,8 @@ LARGEST_LABEL = 2**16 - 1
 
 
 _YES = 1 << 15  # of a decision, beside its context
-_SIDE_BY_SIDE = (
-    128  # frames that are encoded in one go: the time for a step hardly depends on how many there are
-)
+# Frames that are encoded in one go: the time for a step hardly depends on how many there are.
+_SIDE_BY_SIDE = 128
 _STEPS = 1024  # of them whose probabilities are looked up in one go
 
 

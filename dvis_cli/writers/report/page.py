@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import tempfile
 from array import array
@@ -11,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import IO, Any, NamedTuple
 
 import cv2
@@ -19,9 +17,10 @@ import numpy as np
 
 from dvis_cli.errors import OutputError
 from dvis_cli.files import abandoned, atomic_open, atomic_path, output_errors, partial_path
-from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment, VideoInfo
+from dvis_cli.structures import FinishedFrame, Segment, VideoInfo
 from dvis_cli.writers.folder import REPORT_FILM, REPORT_PAGE, REPORT_THUMBNAIL
-from dvis_cli.writers.instance_picture import SHOWN_FROM, instance_map
+from dvis_cli.writers.html_page import fill_page
+from dvis_cli.writers.instance_picture import SHOWN_FROM, shown_map
 from dvis_cli.writers.overlay import draw_overlay
 from dvis_cli.writers.overlay_video import OverlayVideo, tell
 from dvis_cli.writers.palette import segment_color
@@ -120,10 +119,7 @@ class ReportPage:
 
     def add(self, frame: FinishedFrame) -> None:
         """Take one frame; frames come in order."""
-        if isinstance(frame, InstanceFrame):
-            ids, segments = instance_map(frame, self._shown_from)
-        else:
-            ids, segments = frame.ids, frame.segments
+        ids, segments = shown_map(frame, self._shown_from)
         labels = self._label(ids, segments)
         with output_errors(self._folder / REPORT_PAGE):
             self._keep(self._coder.add(labels))
@@ -140,15 +136,8 @@ class ReportPage:
         if self._copy is not None:
             self._copy.add(frame)
 
-    def finish(self, scores: Mapping[int, float] | None = None) -> dict[str, Any]:
-        """Write the page.
-
-        Args:
-            scores: of all segments, where they have changed since their frames.
-
-        Returns:
-            what a list of pages wants to know: `frames`, `seconds`, `things`, `segments`.
-        """
+    def finish(self, scores: Mapping[int, float] | None = None) -> None:
+        """Write the page. `scores`: of all segments, where they have changed since their frames."""
         if self._copy is not None:
             if not self._copy.plays_in_browsers:
                 self._warn(
@@ -163,14 +152,8 @@ class ReportPage:
             self._keep(self._coder.flush())
             if self._thumbnail is not None:
                 _write_jpeg(self._folder / REPORT_THUMBNAIL, self._thumbnail)
-        document = self._document(scores or {})
-        _write_page(self._folder / REPORT_PAGE, document, self._maps, self._chunks)
+        _write_page(self._folder / REPORT_PAGE, self._document(scores or {}), self._maps, self._chunks)
         self._maps.close()
-        return {
-            "frames": len(self._pts),
-            "things": sum(1 for one in document["segments"] if one["thing"]),
-            "segments": len(document["segments"]),
-        }
 
     def abort(self) -> None:
         """Let go of everything. Never raises."""
@@ -254,18 +237,14 @@ def _row(seen: _Seen, task: str, scores: Mapping[int, float]) -> dict[str, Any]:
 
 
 def _write_page(path: Path, document: Mapping[str, Any], maps: IO[str], chunks: int) -> None:
-    script = "\n".join(_part(name) for name in ("maps.js", "picture.js", "page.js", "table.js"))
-    style = _part("page.css")
-    # Nothing runs in the page but this script, whatever the names in it are; and nothing is fetched but the film.
-    policy = (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; media-src 'self' file: blob:; "
-        "img-src 'self' file:; base-uri 'none'; form-action 'none'"
-    )
-    data = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        data = data.replace(character, f"\\u{ord(character):04x}")
-    filled = Template(_part("page.html")).substitute(
-        POLICY=policy, TITLE=escape(document["name"]), STYLE=style, SCRIPT=script, DATA=data, MAPS="\0"
+    # Nothing is fetched but the film.
+    filled = fill_page(
+        Path(__file__).with_name("page.html"),
+        ("maps.js", "picture.js", "page.js", "table.js"),
+        json.dumps(document, ensure_ascii=False, separators=(",", ":")),
+        "media-src 'self' file: blob:; ",
+        TITLE=escape(document["name"]),
+        MAPS="\0",
     )
     before, after = filled.split("\0")
     with atomic_open(path) as file:
@@ -274,14 +253,6 @@ def _write_page(path: Path, document: Mapping[str, Any], maps: IO[str], chunks: 
         for number in range(chunks):
             file.write(f'<script type="text/plain" id="maps-{number}">{maps.readline().strip()}</script>\n')
         file.write(after)
-
-
-def _part(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _thumbnail(rgb: np.ndarray, ids: np.ndarray, segments: dict[int, Segment]) -> np.ndarray:
