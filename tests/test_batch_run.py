@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from batch_workers import (
@@ -25,6 +25,7 @@ from batch_workers import (
 
 from dvis_cli.batch import BatchOptions, BatchReport, Event, Stop, claims, run_batch
 from dvis_cli.batch.local import LocalEngine
+from dvis_cli.batch.report import EventKind
 from dvis_cli.errors import UsageError
 from dvis_cli.run.options import SegmentOptions
 
@@ -393,10 +394,6 @@ def test_a_worker_that_cannot_load_does_not_end_the_others(run: Run, videos: Pat
 
 def test_events_are_documented() -> None:
     text = (Path(__file__).parent.parent / "docs" / "batch.md").read_text()
-    from typing import get_args
-
-    from dvis_cli.batch.report import EventKind
-
     for kind in get_args(EventKind):
         assert f"`{kind}`" in text
     assert Event("note", {"text": "x"}).document() == {"event": "note", "text": "x"}
