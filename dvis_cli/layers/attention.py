@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import Linear, linear
+
 
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention, batch first.
@@ -19,7 +21,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
-        self.out_proj = nn.Linear(channels, channels)
+        self.out_proj = Linear(channels, channels)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
@@ -37,9 +39,9 @@ class Attention(nn.Module):
         q_weight, k_weight, v_weight = self.in_proj_weight.chunk(3)
         q_bias, k_bias, v_bias = self.in_proj_bias.chunk(3)
         attended = F.scaled_dot_product_attention(
-            self._split(F.linear(query, q_weight, q_bias)),
-            self._split(F.linear(key, k_weight, k_bias)),
-            self._split(F.linear(value, v_weight, v_bias)),
+            self._split(linear(query, q_weight, q_bias)),
+            self._split(linear(key, k_weight, k_bias)),
+            self._split(linear(value, v_weight, v_bias)),
             attn_mask=None if mask is None else mask.unsqueeze(1),
         )
         return self.out_proj(attended.transpose(1, 2).flatten(2))
@@ -87,8 +89,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.linear1 = nn.Linear(channels, hidden)
-        self.linear2 = nn.Linear(hidden, channels)
+        self.linear1 = Linear(channels, hidden)
+        self.linear2 = Linear(hidden, channels)
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import Linear, linear
+
 Size = tuple[int, int]  # (height, width) of a level
 
 
@@ -28,10 +30,10 @@ class DeformableAttention(nn.Module):
     def __init__(self, channels: int, heads: int, levels: int, points: int) -> None:
         super().__init__()
         self.heads, self.levels, self.points = heads, levels, points
-        self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
-        self.attention_weights = nn.Linear(channels, heads * levels * points)
-        self.value_proj = nn.Linear(channels, channels)
-        self.output_proj = nn.Linear(channels, channels)
+        self.sampling_offsets = Linear(channels, heads * levels * points * 2)
+        self.attention_weights = Linear(channels, heads * levels * points)
+        self.value_proj = Linear(channels, channels)
+        self.output_proj = Linear(channels, channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -46,9 +48,9 @@ class DeformableAttention(nn.Module):
         nn.init.zeros_(self.sampling_offsets.weight)
         nn.init.zeros_(self.attention_weights.weight)
         nn.init.zeros_(self.attention_weights.bias)
-        for linear in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
 
     def forward(self, query: Tensor, reference: Tensor, value: Tensor, sizes: list[Size]) -> Tensor:
         """Sample and mix.
@@ -65,7 +67,7 @@ class DeformableAttention(nn.Module):
         batch, count, channels = query.shape
         grid = _grid(tuple(sizes), self.heads, self.points, query.device)
         # Places need fp32 whatever the autocast: bf16 cannot tell neighbouring cells of a wide map apart.
-        offsets = F.linear(query, *self._all_x_then_all_y()).float()
+        offsets = linear(query, *self._all_x_then_all_y()).float()
         center = (reference.float() * grid.side - 0.5).transpose(-1, -2).flatten(-2)
         places = offsets + center.index_select(-1, grid.source)
         weights = softmax(self.attention_weights(query).float().unflatten(-1, (self.heads, -1)))
@@ -165,7 +167,7 @@ def _grid(sizes: tuple[Size, ...], heads: int, points: int, device: torch.device
         cell = torch.tensor(starts, dtype=torch.int32) + width + 1
         first = cell[:, None] * heads + torch.arange(heads, dtype=torch.int32)[:, None, None]
         constants = (side, source, torch.full_like(highest, -1), highest, first.expand(sampled).flatten())
+        side, source, lowest, highest, first = (constant.to(device) for constant in constants)
     # Below the last map its row of zeros; and what lies beyond that is read too, with weight 0.
     cells = (rows[-1] + 2) * width + 2
-    side, source, lowest, highest, first = (constant.to(device) for constant in constants)
     return _Grid(side, source, lowest, highest, first, starts, width, cells, heads)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from dvis_cli.config import HEAD
 
+from .linear import Linear
+
 NORM_EPS = 1e-6  # of every layer norm in a vision transformer
 
 
@@ -24,12 +26,12 @@ class ViTBlock(nn.Module):
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.norm1 = LayerNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels)
+        self.proj = Linear(channels, channels)
         self.scale1 = nn.Parameter(torch.ones(channels))
         self.norm2 = LayerNorm(channels)
-        self.linear1 = nn.Linear(channels, hidden)
-        self.linear2 = nn.Linear(hidden, channels)
+        self.linear1 = Linear(channels, hidden)
+        self.linear2 = Linear(hidden, channels)
         self.scale2 = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dvis_cli.config import PixelDecoderConfig
 from dvis_cli.layers.deformable import DeformableAttention, Size
+from dvis_cli.layers.linear import Linear
 from dvis_cli.layers.position import cell_centers, pixel_waves, sine_position, waves
 
 LEVELS = 3  # res5, res4, res3
@@ -48,8 +49,8 @@ class EncoderLayer(nn.Module):
         channels = config.channels
         self.attention = DeformableAttention(channels, config.heads, LEVELS, config.points)
         self.norm1 = nn.LayerNorm(channels)
-        self.linear1 = nn.Linear(channels, config.ffn)
-        self.linear2 = nn.Linear(config.ffn, channels)
+        self.linear1 = Linear(channels, config.ffn)
+        self.linear2 = Linear(config.ffn, channels)
         self.norm2 = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, sizes: list[Size]) -> Tensor:
@@ -128,4 +129,4 @@ class PixelDecoder(nn.Module):
         for layer in self.encoder:
             x = layer(x, position, reference, sizes)
         parts = x.split([h * w for h, w in sizes], dim=1)
-        return [p.transpose(1, 2).unflatten(2, size) for p, size in zip(parts, sizes, strict=True)]
+        return [p.unflatten(1, size).permute(0, 3, 1, 2) for p, size in zip(parts, sizes, strict=True)]

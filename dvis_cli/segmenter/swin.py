@@ -16,6 +16,7 @@ from torchvision.models.swin_transformer import PatchMerging
 from torchvision.ops import StochasticDepth
 
 from dvis_cli.config import SwinConfig
+from dvis_cli.layers.linear import Linear
 
 MASKED = -100.0  # added to the attention logits of cells that are neighbours only through the roll
 
@@ -71,8 +72,8 @@ class SwinBlock(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.attention = WindowAttention(channels, heads, window, shift)
         self.norm2 = nn.LayerNorm(channels)
-        self.linear1 = nn.Linear(channels, 4 * channels)
-        self.linear2 = nn.Linear(4 * channels, channels)
+        self.linear1 = Linear(channels, 4 * channels)
+        self.linear2 = Linear(4 * channels, channels)
         self.drop = StochasticDepth(drop, "row")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,8 +88,8 @@ class WindowAttention(nn.Module):
     def __init__(self, channels: int, heads: int, window: int, shift: int) -> None:
         super().__init__()
         self.heads, self.window, self.shift = heads, window, shift
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels)
+        self.proj = Linear(channels, channels)
         self.bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.bias_table, std=0.02)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dvis_cli.config import ViTAdapterConfig
 from dvis_cli.layers.convolution import FrozenBatchNorm2d
 from dvis_cli.layers.deformable import DeformableAttention, Size
+from dvis_cli.layers.linear import Linear
 from dvis_cli.layers.position import cell_centers
 from dvis_cli.layers.vit import LayerNorm, ViTBlock, grid_image
 
@@ -92,9 +93,9 @@ class Extractor(nn.Module):
         self.feat_norm = LayerNorm(channels)
         self.attention = DeformableAttention(channels, config.extractor_heads, levels=1, points=POINTS)
         self.ffn_norm = LayerNorm(channels)
-        self.linear1 = nn.Linear(channels, hidden)
+        self.linear1 = Linear(channels, hidden)
         self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.linear2 = nn.Linear(hidden, channels)
+        self.linear2 = Linear(hidden, channels)
 
     def forward(self, maps: Tensor, found: Tensor, sizes: list[Size]) -> Tensor:
         """maps: (T, S, E), of the sizes given, one after the other; found: (T, h * w, E), of the middle size."""
