@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from batch_workers import (
@@ -25,6 +25,7 @@ from batch_workers import (
 
 from dvis_cli.batch import BatchOptions, BatchReport, Event, Stop, claims, run_batch
 from dvis_cli.batch.local import LocalEngine
+from dvis_cli.batch.report import EventKind
 from dvis_cli.errors import UsageError
 from dvis_cli.run.options import SegmentOptions
 
@@ -378,20 +379,21 @@ def test_a_video_at_which_every_device_fails_is_to_blame(run: Run, videos: Path)
     assert "device-side assert" in report.failed[0].error
 
 
-def test_a_worker_that_cannot_load_does_not_end_the_others(run: Run, videos: Path) -> None:
+def test_a_worker_that_cannot_load_does_not_end_the_others(run: Run, videos: Path, tmp_path: Path) -> None:
     for path in videos.rglob("*.mp4"):
-        write(path, "slow 1")
-    assert run(worker=FirstCannotLoad).done == 4
+        write(path, f"wait {tmp_path / 'broken'}")
+
+    def when_it_is_told(event: Event) -> None:
+        if "cannot load" in event.data.get("text", ""):
+            (tmp_path / "broken").touch()
+
+    assert run(worker=FirstCannotLoad, on_event=when_it_is_told).done == 4
     texts = [e.data["text"] for e in run.events if e.kind == "worker"]  # type: ignore[attr-defined]
     assert any("it cannot load the model: RuntimeError: no device" in text for text in texts)
 
 
 def test_events_are_documented() -> None:
     text = (Path(__file__).parent.parent / "docs" / "batch.md").read_text()
-    from typing import get_args
-
-    from dvis_cli.batch.report import EventKind
-
     for kind in get_args(EventKind):
         assert f"`{kind}`" in text
     assert Event("note", {"text": "x"}).document() == {"event": "note", "text": "x"}

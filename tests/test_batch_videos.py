@@ -142,6 +142,7 @@ def test_a_folder_with_a_bad_day(tmp_path: Path) -> None:
         assert "\n" not in failed[key] and "unexpected" not in failed[key]
     assert code == 1 and (report["done"], report["left"], report["stopped"]) == (len(good), 0, None)
     assert any(e["event"] == "warning" and e["key"] == "cut but readable" for e in events)
+    assert report["warnings"] == sum(e["event"] == "warning" for e in events)
     for key in good:
         assert (tmp_path / "out" / key / "segments.json").is_file()
     assert not list((tmp_path / "out").rglob(".*")) and not (tmp_path / "out" / "broken").exists()

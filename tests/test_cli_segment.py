@@ -361,7 +361,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "DVIS_DEBUG"}
     for extra, there in (([], False), (["--debug"], True)):
         done = subprocess.run(
-            [*command, *extra, "segment", str(tmp_path / "none.mp4"), "-o", str(tmp_path)],
+            [*command, *extra, "dataset", "info", str(tmp_path / "none")],
             capture_output=True, text=True, check=False, env=environment,
         )  # fmt: skip
         assert done.returncode == 1

@@ -59,10 +59,11 @@ def test_who_is_slow_gets_the_newest_frame(tmp_path: Path, monkeypatch: pytest.M
     source, seen = LiveSource("-", realtime=True), []
     with pytest.warns(DvisWarning, match="frames were dropped to keep up"):
         for frame in source:
-            time.sleep(0.03)
             seen.append(read_number(frame.rgb))
-    assert seen == sorted(seen) and seen[-1] == 39
-    assert source.counts.received == 40 and source.counts.dropped == 40 - len(seen) > 0
+            while source.counts.received < 40:
+                time.sleep(0.01)
+    assert seen == sorted(seen) and seen[-1] == 39 and len(seen) <= 3
+    assert source.counts.received == 40 and source.counts.dropped == 40 - len(seen)
 
 
 def test_every_and_max_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,11 +84,10 @@ def test_a_stream_that_stays_away_ends(tmp_path: Path) -> None:
 
 def test_udp_with_a_break_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "SILENCE", 0.5)
-    monkeypatch.setitem(live._OPTIONS, "udp", {**live._OPTIONS["udp"], "timeout": "500000"})
     with udp_with_a_break(2.0, 1.5) as address:
-        source = LiveSource(address, patience=3.0)
+        source = LiveSource(address, realtime=False, patience=3.0)
         frames = []
-        with pytest.warns(DvisWarning, match="opened again [12] times"):
+        with pytest.warns(DvisWarning, match=r"opened again \d+ times"):
             frames.extend((frame.pts, read_number(frame.rgb)) for frame in source)
     times = [pts for pts, _ in frames]
     assert times == sorted(times) and len(set(times)) == len(times)
@@ -100,7 +100,7 @@ def test_udp_with_a_break_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rtsp_breaks_off_and_is_opened_again() -> None:
     server = RtspServer(1.5)
     try:
-        source = LiveSource(server.address, max_frames=20, patience=10.0)
+        source = LiveSource(server.address, realtime=False, max_frames=20, patience=10.0)
         with pytest.warns(DvisWarning, match="opened again"):
             numbers = [read_number(frame.rgb) for frame in source]
     finally:
@@ -209,7 +209,7 @@ def test_ctrl_c_finishes_the_files(tmp_path: Path) -> None:
     for _ in range(3):
         assert process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err.decode()
     document = json.loads((tmp_path / "out" / "stdin" / "segments.json").read_text())
     assert 3 <= len(document["frames"]) == 3 + len(out.splitlines())

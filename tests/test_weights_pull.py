@@ -132,7 +132,7 @@ def test_two_at_once(place, server: Server, tmp_path: Path) -> None:
             lines = iter(second.stderr.readline, "")
             assert any("another process pulls it" in line for line in lines)
             gate.set()
-            ends = [process.communicate(timeout=60) for process in (first, second)]
+            ends = [process.communicate(timeout=300) for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], ends
     assert ends[0][0] == ends[1][0] and whole(tmp_path)
     assert len(server.gets(path)) == 1

@@ -245,7 +245,7 @@ def test_a_failure_is_reported_while_frames_still_come(
 
 def test_frames_wait_in_a_bounded_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    monkeypatch.setattr("dvis_cli.writers.frame_files.write_panoptic_png", lambda *_: gate.wait(20))
+    monkeypatch.setattr("dvis_cli.writers.frame_files.write_panoptic_png", lambda *_: gate.wait(60))
     handed = []
 
     def feed() -> None:
@@ -258,7 +258,7 @@ def test_frames_wait_in_a_bounded_queue(tmp_path: Path, monkeypatch: pytest.Monk
         feeder = threading.Thread(target=feed)
         feeder.start()
         (worker,) = writer._workers
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not (len(handed) == 4 and worker._queue.full()) and time.monotonic() < deadline:
             time.sleep(0.001)
         assert len(handed) == 4  # one in the worker's hands and three that wait

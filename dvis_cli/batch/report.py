@@ -62,6 +62,7 @@ class BatchReport:
     left: int = 0  # not begun, or not finished, when the run was stopped
     elsewhere: int = 0  # another run was working on them
     frames: int = 0  # by this run
+    warnings: int = 0  # of the videos, each a `warning` event
     seconds: float = 0.0
     stopped: Stopped | None = None
     reason: str | None = None  # why it stopped, or who else is at work, one line

@@ -189,6 +189,7 @@ class Scheduler:
             case Progress() if running is not None:
                 running.frames, running.total = message.frames, message.total
             case Warned():
+                self._report.warnings += 1
                 self._emit("warning", key=message.key, text=message.text)
             case Finished(worker, outcome) if running is not None:
                 del self._running[worker]

@@ -34,8 +34,8 @@ QUEUED = 8  # frames that wait where none may be dropped
 SILENCE = 5.0  # seconds without a packet after which a stream counts as broken
 RETRY = (0.25, 4.0)  # seconds between attempts to open it again: at first, at most
 _OPTIONS = {
-    "rtsp": {"rtsp_flags": "prefer_tcp", "timeout": str(int(SILENCE * 1e6))},
-    "udp": {"fifo_size": "50000", "overrun_nonfatal": "1", "timeout": str(int(SILENCE * 1e6))},
+    "rtsp": {"rtsp_flags": "prefer_tcp"},
+    "udp": {"fifo_size": "50000", "overrun_nonfatal": "1"},
 }
 _PROTOCOLS = dict.fromkeys(("rtsp", "rtsps", "rtp"), "rtsp,rtsps,rtp,udp,tcp,tls,crypto,srtp")
 _CAMERAS = {
@@ -176,8 +176,8 @@ class LiveSource:
         elif self.name.isdigit():
             kind, device = _CAMERAS.get(sys.platform, _CAMERAS["linux"])
             source = device.format(self.name)
-        else:
-            options |= _OPTIONS.get(scheme.removesuffix("s"), {})
+        elif own := _OPTIONS.get(scheme.removesuffix("s")):
+            options |= own | {"timeout": str(int(SILENCE * 1e6))}
         # A stream may name other files and addresses; those of its own kind are all it gets.
         allowed = _PROTOCOLS.get(scheme, scheme or "pipe,file")
         mute()
