@@ -1,0 +1,97 @@
+"""The layers that the networks are made of, against PyTorch's and torchvision's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+
+from dvis_cli.layers.attention import Attention
+from dvis_cli.layers.convolution import FrozenBatchNorm2d, normed
+from dvis_cli.layers.deformable import DeformableAttention
+from dvis_cli.layers.linear import Linear
+
+
+def test_attention_is_torch_s() -> None:
+    ours, theirs = Attention(32, 4), torch.nn.MultiheadAttention(32, 4, batch_first=True)
+    ours.load_state_dict(theirs.state_dict())
+    query, key, value = torch.randn(2, 5, 32), torch.randn(2, 7, 32), torch.randn(2, 7, 32)
+    allowed = torch.rand(2, 5, 7) > 0.3
+    allowed[..., 0] = True
+    expected, _ = theirs(query, key, value, attn_mask=(~allowed).repeat_interleave(4, dim=0))
+    assert torch.allclose(ours(query, key, value, allowed), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 300, 24), (2, 17, 19, 24), (2, 3, 24)])
+def test_linear_is_torch_s(shape: tuple[int, ...], threads: int) -> None:
+    torch.manual_seed(0)
+    x, layer = torch.randn(shape), Linear(24, 40)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            ours, theirs = layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias)
+            sliced = layer(x.transpose(0, -2)[..., 1:, :])
+    finally:
+        torch.set_num_threads(before)
+    assert ours.shape == theirs.shape and ours.is_contiguous()
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert torch.allclose(sliced, theirs.transpose(0, -2)[..., 1:, :], atol=1e-5)
+
+
+def test_batch_norm_is_torchvisions_and_part_of_the_convolution() -> None:
+    torch.manual_seed(0)
+    conv, norm = torch.nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False), FrozenBatchNorm2d(6)
+    theirs = torchvision.ops.FrozenBatchNorm2d(6)
+    for values in norm.buffers():
+        values.uniform_(0.5, 2)
+    theirs.load_state_dict(norm.state_dict())
+    x = torch.randn(2, 4, 9, 11)
+    assert torch.equal(norm(conv(x)), theirs(conv(x)))
+    assert torch.allclose(normed(x, conv, norm), norm(conv(x)), atol=1e-5)
+
+
+def test_deformable_attention_against_grid_sample() -> None:
+    """An independent formulation: sample each level with `grid_sample`, then weigh. Gradients agree, too."""
+    torch.manual_seed(0)
+    sizes = [(3, 4), (6, 7)]
+    layer = DeformableAttention(16, heads=2, levels=2, points=3).double()
+    torch.nn.init.normal_(layer.sampling_offsets.weight, std=0.3)
+    torch.nn.init.normal_(layer.attention_weights.weight)
+    total = sum(h * w for h, w in sizes)
+    query = torch.randn(2, 5, 16, dtype=torch.double)
+    value = torch.randn(2, total, 16, dtype=torch.double, requires_grad=True)
+    reference = torch.rand(5, 1, 2, dtype=torch.double)
+    ours = layer(query, reference, value, sizes)
+    plain = sample_plainly(layer, query, reference, value, sizes)
+    assert torch.allclose(ours, plain, atol=1e-5)
+    probe = torch.randn_like(ours)
+    parameters = [value, layer.sampling_offsets.weight, layer.attention_weights.weight]
+    for a, b in zip(
+        torch.autograd.grad((ours * probe).sum(), parameters),
+        torch.autograd.grad((plain * probe).sum(), parameters),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def sample_plainly(layer, query, reference, value, sizes):
+    batch, count, _ = query.shape
+    values = layer.value_proj(value).unflatten(-1, (layer.heads, -1))
+    offsets = layer.sampling_offsets(query).view(batch, count, layer.heads, len(sizes), layer.points, 2)
+    weights = layer.attention_weights(query).view(batch, count, layer.heads, -1).softmax(-1)
+    weights = weights.view(batch, count, layer.heads, len(sizes), layer.points)
+    out, start = 0, 0
+    for level, (h, w) in enumerate(sizes):
+        level_map = values[:, start : start + h * w].permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, (h, w))
+        start += h * w
+        scale = torch.tensor([w, h], dtype=query.dtype)
+        place = reference[None, :, :, None] + offsets[:, :, :, level] / scale
+        grid = (2 * place - 1).transpose(1, 2).flatten(0, 1)
+        sampled = torch.nn.functional.grid_sample(level_map, grid, align_corners=False)
+        sampled = (
+            sampled.unflatten(0, (batch, layer.heads)) * weights[:, :, :, level].transpose(1, 2)[:, :, None]
+        )
+        out = out + sampled.sum(-1)
+    return layer.output_proj(out.permute(0, 3, 1, 2).flatten(2))
