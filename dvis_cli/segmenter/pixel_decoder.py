@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +14,8 @@ from dvis_cli.layers.linear import Linear
 from dvis_cli.layers.position import cell_centers, pixel_waves, sine_position, waves
 
 LEVELS = 3  # res5, res4, res3
-CORNERS = (
-    256,
-    512,
-)  # y and x in pixels up to which training moves the corner: pictures may be larger than its crops
+# y and x in pixels up to which training moves the corner: pictures may be larger than its crops.
+CORNERS = (256, 512)
 STRIDES = (32, 16, 8, 4)  # of the levels, coarse first, and of the mask features
 GROUPS = 32  # of every GroupNorm
 
@@ -42,11 +39,6 @@ class GroupNorm(nn.GroupNorm):
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
-def in_bf16(device: torch.device, reduced: bool) -> AbstractContextManager[object]:
-    """Where `reduced`, products inside are made in bf16; else as they would be."""
-    return torch.autocast(device.type, torch.bfloat16) if reduced else nullcontext()
-
-
 class EncoderLayer(nn.Module):
     """Deformable self-attention and FFN, post-norm."""
 
@@ -59,14 +51,10 @@ class EncoderLayer(nn.Module):
         self.linear2 = Linear(config.ffn, channels)
         self.norm2 = nn.LayerNorm(channels)
 
-    def forward(
-        self, x: Tensor, position: Tensor, reference: Tensor, sizes: list[Size], reduced: bool = False
-    ) -> Tensor:
+    def forward(self, x: Tensor, position: Tensor, reference: Tensor, sizes: list[Size]) -> Tensor:
         """x: (T, S, C); position: (S, C); reference: (S, 1, 2)."""
         x = self.norm1(x + self.attention(x + position, reference, x, sizes))
-        with in_bf16(x.device, reduced):
-            added = self.linear2(F.relu(self.linear1(x)))
-        return self.norm2(x + added)
+        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
 
 class Place(nn.Linear):
@@ -110,14 +98,12 @@ class PixelDecoder(nn.Module):
             Place(channels, count, stride) for count, stride in zip(outputs, STRIDES, strict=False)
         )
 
-    def forward(self, features: list[Tensor], reduced: bool = False) -> PixelFeatures:
-        """features: res2..res5 of T frames, float32. With `reduced` the largest products are made in bf16."""
-        levels = self.encode(features, reduced)
+    def forward(self, features: list[Tensor]) -> PixelFeatures:
+        """features: res2..res5 of T frames, float32."""
+        levels = self.encode(features)
         lateral = self.lateral_norm(self.lateral(features[0]))
         up = F.interpolate(levels[-1], lateral.shape[-2:], mode="bilinear", align_corners=False)
-        with in_bf16(up.device, reduced):
-            fused = self.output(lateral + up)
-        fused = F.relu(self.output_norm(fused.to(up.dtype)))
+        fused = F.relu(self.output_norm(self.output(lateral + up)))
         mask_features = self.mask_features(fused)
         if self.place:
             corner = tuple(int(torch.randint(most, ())) for most in CORNERS) if self.training else (0, 0)
@@ -126,7 +112,7 @@ class PixelDecoder(nn.Module):
             )
         return PixelFeatures(mask_features, levels)
 
-    def encode(self, features: list[Tensor], reduced: bool = False) -> list[Tensor]:
+    def encode(self, features: list[Tensor]) -> list[Tensor]:
         """Mix the three coarse levels; returns them, coarse first, as maps."""
         maps = [
             project(feature) for project, feature in zip(self.input_proj, reversed(features[1:]), strict=True)
@@ -139,6 +125,6 @@ class PixelDecoder(nn.Module):
         ])  # fmt: skip
         reference = torch.cat([cell_centers(h, w, device) for h, w in sizes])[:, None]
         for layer in self.encoder:
-            x = layer(x, position, reference, sizes, reduced)
+            x = layer(x, position, reference, sizes)
         parts = x.split([h * w for h, w in sizes], dim=1)
         return [p.unflatten(1, size).permute(0, 3, 1, 2) for p, size in zip(parts, sizes, strict=True)]

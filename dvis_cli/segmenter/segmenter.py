@@ -44,12 +44,8 @@ class Segmenter(nn.Module):
     def forward(self, frames: Tensor, memory: Tensor | None = None) -> SegmenterOutput:
         """frames: (T, 3, H, W) float, normalised and padded; H and W multiples of 32. Nothing is remembered."""
         features = self.backbone(frames)
-        # As the reference: in fp32. Of a CPU's bf16 its largest products, as TF32 on a GPU, make half of the gain.
-        reduced = (
-            frames.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled()
-        )
-        with torch.autocast(frames.device.type, enabled=False):
-            pixels = self.pixel_decoder([feature.float() for feature in features], reduced)
+        with torch.autocast(frames.device.type, enabled=False):  # as the reference: always in fp32
+            pixels = self.pixel_decoder([feature.float() for feature in features])
         queries = self.query_decoder(pixels)
         logits = self.query_decoder.class_head(self.query_decoder.heads_see(queries))
         return SegmenterOutput(queries, pixels.mask_features, logits)
