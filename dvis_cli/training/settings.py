@@ -43,9 +43,8 @@ class OptimizerSettings:
     lr: float = 1e-4
     weight_decay: float = 0.05  # 0 for norms, embeddings and relative position biases
     backbone_lr: float = 0.1  # times lr; 0: the backbone is left as it is
-    frozen: tuple[
-        str, ...
-    ] = ()  # beginnings of the names of what else is left as it is, e.g. backbone.trunks.0
+    # Beginnings of the names of what else is left as it is, e.g. backbone.trunks.0.
+    frozen: tuple[str, ...] = ()
     clip_norm: float = 0.01  # largest norm of the whole gradient
     warmup: int = 10  # iterations in which the rate rises from near zero
     steps: tuple[float, ...] = (0.7,)  # shares of the iterations after which the rate falls
