@@ -78,7 +78,9 @@ def segment(model: DvisModel, frame: torch.Tensor, memory: Any, watch: Stopwatch
     segmenter = model.segmenter
     if not isinstance(segmenter, VideoMT):
         features = watch("backbone", lambda: segmenter.backbone(frame))
-        pixels = watch("pixel decoder", lambda: segmenter.pixel_decoder(features))
+        with torch.autocast("cpu", enabled=False):  # as in the segmenter
+            levels = [feature.float() for feature in features]
+            pixels = watch("pixel decoder", lambda: segmenter.pixel_decoder(levels))
         queries = watch("query decoder", lambda: segmenter.query_decoder(pixels))
         return SegmenterOutput(queries, pixels.mask_features, queries)
     tokens = watch("trunk", lambda: segmenter.trunk(frame))
