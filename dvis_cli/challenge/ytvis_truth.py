@@ -18,12 +18,13 @@ import numpy as np
 
 from dvis_cli.coco_masks import check_counts, coco, encode
 from dvis_cli.datasets.id_map import LARGEST_SIDE, read_ids
-from dvis_cli.datasets.names import list_of, read_json, safe_name, stem_of, value_of
+from dvis_cli.datasets.names import error_in, list_of, read_json, safe_name, stem_of, value_of, whole
 from dvis_cli.datasets.vipseg import JSON_PREFIX, VIPSeg, VIPSegVideo, mask_path
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category, MaskTube
 
 _NO_COLOR = (128, 128, 128)
+_LARGEST_NUMBER = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,8 @@ def open_instance_truth(path: Path, split: str) -> InstanceTruth:
     videos = document.get("videos") if isinstance(document, dict) else None
     if isinstance(videos, list) and videos and isinstance(videos[0], dict) and "images" in videos[0]:
         return vipseg_instances(VIPSeg.from_json(path))
-    try:
+    with error_in(str(path)):
         return _parse(path, document)
-    except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,8 @@ class _JsonTubes:
         masks = entry.get("segmentations")
         if not isinstance(masks, list) or len(masks) != len(self.video.stems):
             raise DatasetError(f"{where} has not one segmentation for each of {len(self.video.stems)} frames")
-        try:
+        with error_in(where):
             codes = [mask_code(mask, self.video.size) for mask in masks]
-        except DatasetError as error:
-            raise DatasetError(f"{where}: {error}") from error
         return MaskTube(entry["category_id"], codes, iscrowd=entry.get("iscrowd") == 1)
 
 
@@ -162,27 +159,22 @@ def _parse(path: Path, document: Any) -> InstanceTruth:
 
 
 def _category(entry: Any) -> Category:
-    number = value_of(entry, "id")
-    if type(number) is not int or number < 0:
-        raise DatasetError(f"category id must be a whole number, not {number!r:.40}")
+    number = whole(value_of(entry, "id"), "category id", 0, _LARGEST_NUMBER)
     return Category(number, str(entry.get("name", number)), True, _NO_COLOR)
 
 
 def _video(entry: Any) -> InstanceVideo:
-    number = value_of(entry, "id")
-    if type(number) is not int:
-        raise DatasetError(f"video id must be a whole number, not {number!r:.40}")
+    number = whole(value_of(entry, "id"), "video id", 0, _LARGEST_NUMBER)
     files = list_of(value_of(entry, "file_names"), f"file_names of video {number}")
     if not files or not all(isinstance(file, str) for file in files):
         raise DatasetError(f"video {number} has no file_names")
     folder = entry.get("name") or (files[0].split("/")[-2] if "/" in files[0] else str(number))
-    size = value_of(entry, "height"), value_of(entry, "width")
-    if any(type(side) is not int or not 0 < side <= LARGEST_SIDE for side in size):
-        raise DatasetError(
-            f"video {number}: width and height must be 1..{LARGEST_SIDE} pixels, not {size!r:.80}"
-        )
+    height, width = (
+        whole(value_of(entry, side), f"video {number}: {side}", 1, LARGEST_SIDE)
+        for side in ("height", "width")
+    )
     stems = tuple(stem_of(file.split("/")[-1]) for file in files)
-    return InstanceVideo(number, safe_name(folder, f"name of video {number}"), size, stems)
+    return InstanceVideo(number, safe_name(folder, f"name of video {number}"), (height, width), stems)
 
 
 @dataclass(frozen=True)
@@ -194,21 +186,20 @@ class _PanopticThings:
     things: frozenset[int]  # category ids
 
     def tubes(self) -> list[MaskTube]:
-        classes: dict[int, tuple[int, bool]] = {}
+        first: dict[int, Mapping[str, Any]] = {}
         codes: dict[int, list[str | None]] = {}
         for place, frame in enumerate(self.video.frames):
             ids = read_ids(mask_path(self.root, self.video.video_id, frame.stem), frame.width, frame.height)
             seen = [segment for segment in frame.segments if segment["category_id"] in self.things]
-            masks = (
-                np.stack([ids == segment["id"] for segment in seen]) if seen else np.zeros((0, *ids.shape))
-            )
-            for segment, mask, code in zip(seen, masks, encode(masks) if seen else [], strict=True):
-                number = segment["id"]
-                classes.setdefault(number, (segment["category_id"], segment.get("iscrowd") == 1))
-                frames = codes.setdefault(number, [None] * len(self.video.frames))
+            if not seen:
+                continue
+            masks = np.stack([ids == segment["id"] for segment in seen])
+            for segment, mask, code in zip(seen, masks, encode(masks), strict=True):
+                first.setdefault(segment["id"], segment)
+                frames = codes.setdefault(segment["id"], [None] * len(self.video.frames))
                 frames[place] = code if mask.any() else None
         return [
-            MaskTube(classes[number][0], frames, iscrowd=classes[number][1])
+            MaskTube(first[number]["category_id"], frames, iscrowd=first[number].get("iscrowd") == 1)
             for number, frames in codes.items()
             if any(frames)
         ]
@@ -232,4 +223,4 @@ def _numbered(number: int, video: VIPSegVideo) -> InstanceVideo:
     sizes = {(frame.height, frame.width) for frame in video.frames}
     if len(sizes) != 1:
         raise DatasetError(f"video '{video.video_id}': its frames must all have one size, found {len(sizes)}")
-    return InstanceVideo(number, video.video_id, sizes.pop(), tuple(frame.stem for frame in video.frames))
+    return InstanceVideo(number, video.name, sizes.pop(), video.stems)

@@ -64,7 +64,7 @@ def evaluate(
     metrics = [name.strip() for name in metric.split(",") if name.strip()]
     form = FORMATS[task.value]
     truth = form.open_truth(gt, split)
-    total, reporter = len(form.lengths(truth)), Reporter(quiet)
+    total, reporter = len(truth.videos), Reporter(quiet)
     documents = []
     for run in runs:
         with reporter.progress(run.name or str(run), total, "videos") as progress:

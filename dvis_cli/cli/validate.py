@@ -40,7 +40,7 @@ def validate(
 
     form = FORMATS[task_of_submission(file) if task is None else task.value]
     truth = form.open_truth(gt, split)
-    with Reporter(quiet).progress("validate", len(form.lengths(truth)), "videos") as progress:
+    with Reporter(quiet).progress("validate", len(truth.videos), "videos") as progress:
         report = form.validate(file, truth, workers or usable_cores(), progress.advance_named)
     if json_output:
         print_json(report.to_json())

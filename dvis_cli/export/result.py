@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from dvis_cli.coco_masks import check_counts
 from dvis_cli.config import TASKS, TaskName
-from dvis_cli.datasets.id_map import LARGEST_SIDE, read_header, read_ids
-from dvis_cli.datasets.names import read_json, safe_name, stem_of
+from dvis_cli.datasets.id_map import LARGEST_SIDE, PngHeader, decode_classes, read_ids
+from dvis_cli.datasets.names import error_in, read_json, safe_name, stem_of
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import (
     Category,
@@ -140,16 +139,14 @@ class Result:
     def _class_map(self, path: Path) -> np.ndarray:
         """(height, width) int32: class id + 1, and 0 where the largest value of the PNG says "no class"."""
         try:
-            header = read_header(path)
-            size = (self.info.width, self.info.height)
-            if (header.width, header.height) != size or header.color_type or header.bit_depth not in (8, 16):
-                raise DatasetError(f"must be one channel of 8 or 16 bits, {size[0]}x{size[1]} pixels")
-            with Image.open(path, formats=["PNG"]) as image:
-                values = np.asarray(image).astype(np.int32)
-        except DatasetError as error:
-            raise DatasetError(f"{path}: {error}") from error
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DatasetError(f"{path}: damaged PNG: {error}") from error
+            data = path.read_bytes()
+        except OSError as error:
+            raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+        with error_in(str(path)):
+            header, size = PngHeader.parse(data), (self.info.width, self.info.height)
+            if (header.width, header.height) != size:
+                raise DatasetError(f"must be {size[0]}x{size[1]} pixels, is {header.width}x{header.height}")
+            values = decode_classes(data)
         return np.where(values == 2**header.bit_depth - 1, 0, values + 1)
 
     def _present(self, ids: np.ndarray, known: Mapping[int, Segment], path: Path) -> dict[int, Segment]:
