@@ -23,7 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dvis_cli.datasets.categories import vipseg_by_id
-from dvis_cli.datasets.names import read_json, safe_name, stem_of
+from dvis_cli.datasets.names import error_in, read_json, safe_name, stem_of
 from dvis_cli.datasets.parallel import parallel_map
 from dvis_cli.datasets.segment_ids import SegmentIds
 from dvis_cli.datasets.vipseg import JSON_PREFIX, split_document
@@ -186,10 +186,8 @@ def _convert_frames(
             mask = _open(masks / name)
             differing += mask.size != picture.size
             raw_ids = _mask_values(mask.resize(size, Image.Resampling.NEAREST), masks / name)
-            try:
+            with error_in(str(masks / name)):
                 rgb, segments = paint(raw_ids, ids)
-            except DatasetError as error:
-                raise DatasetError(f"{masks / name}: {error}") from error
             _save(Image.fromarray(rgb), out / "panomasksRGB" / task.video_id / name)
         images.append({"id": stem, "width": size[0], "height": size[1], "file_name": name})
         annotations.append({"image_id": stem, "file_name": name, "segments_info": segments})

@@ -216,7 +216,7 @@ def _parse_frames(video: Any, annotation: Any, categories: set[int]) -> tuple[VI
                 stem=stem_of(file_name),
                 width=whole(value_of(image, "width"), f"frame {file_name}: width", 1, LARGEST_SIDE),
                 height=whole(value_of(image, "height"), f"frame {file_name}: height", 1, LARGEST_SIDE),
-                segments=_parse_segments(value_of(truth, "segments_info"), categories, file_name),
+                segments=parse_segments(value_of(truth, "segments_info"), categories, f"frame {file_name}: "),
             )
         )
     if len({frame.stem for frame in frames}) != len(frames):
@@ -224,15 +224,19 @@ def _parse_frames(video: Any, annotation: Any, categories: set[int]) -> tuple[VI
     return tuple(frames)
 
 
-def _parse_segments(entries: Any, categories: set[int], frame: str) -> tuple[Mapping[str, Any], ...]:
+def parse_segments(
+    entries: Any, categories: set[int], where: str = "", areas: bool = True
+) -> tuple[Mapping[str, Any], ...]:
+    """The `segments_info` of a frame, checked; errors begin with `where`. With `areas` every segment must have one."""
     seen = set()
     for entry in list_of(entries, "segments_info"):
-        number = whole(value_of(entry, "id"), f"frame {frame}: segment id", 1, LARGEST_ID)
+        number = whole(value_of(entry, "id"), f"{where}segment id", 1, LARGEST_ID)
         category = value_of(entry, "category_id")
         if type(category) is not int or category not in categories:
-            raise DatasetError(f"frame {frame}: segment {number} has unknown category_id {category!r:.40}")
+            raise DatasetError(f"{where}segment {number} has unknown category_id {category!r:.40}")
         if number in seen:
-            raise DatasetError(f"frame {frame}: segment {number} is listed twice")
+            raise DatasetError(f"{where}segment {number} is listed twice")
         seen.add(number)
-        whole(value_of(entry, "area"), f"frame {frame}: area of segment {number}", 0, LARGEST_SIDE**2)
+        if areas:
+            whole(value_of(entry, "area"), f"{where}area of segment {number}", 0, LARGEST_SIDE**2)
     return tuple(entries)

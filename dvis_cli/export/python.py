@@ -49,8 +49,4 @@ def coco_document(
 def masks_of(frames: Iterable[FinishedFrame], ids: Sequence[int]) -> Iterator[np.ndarray]:
     """(len(ids), height, width) bool of every frame: where each segment is."""
     for frame in frames:
-        yield (
-            np.stack([frame.mask(id) for id in ids])
-            if len(ids)
-            else np.zeros((0, *frame.rgb.shape[:2]), bool)
-        )
+        yield np.array([frame.mask(id) for id in ids], bool).reshape(len(ids), *frame.rgb.shape[:2])

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -17,8 +17,9 @@ from dvis_cli.demux import address
 from dvis_cli.errors import OutputError, UsageError
 from dvis_cli.files import output_errors
 from dvis_cli.structures import FinishedFrame, VideoInfo
+from dvis_cli.writers.overlay_video import OverlayVideo
 from dvis_cli.writers.panoptic_png import write_png
-from dvis_cli.writers.video_encoder import VideoEncoder, encoding_errors
+from dvis_cli.writers.video_encoder import encoding_errors
 
 from .edges import alpha_of
 from .job import Job, Writer
@@ -75,93 +76,70 @@ class PngFolder(Pictures):
         write_png(self._folder / f"{index:06d}.png", picture)
 
 
-class VideoOut(Pictures):
-    """One video stream; a picture is shown at its time, the first at 0. Subclasses make the stream."""
+class Mp4(Pictures):
+    """H.264, or the best that this machine has; see `VideoEncoder`."""
 
-    def __init__(
-        self, path: Path, info: VideoInfo, container: str, options: dict[str, str] | None = None
-    ) -> None:
-        self._path, self._info, self._start = path, info, 0.0
+    def __init__(self, path: Path, info: VideoInfo) -> None:
+        self._video = OverlayVideo(path, info, instead=INSTEAD)
+
+    def put(self, picture: np.ndarray, index: int, pts: float) -> None:
+        if picture.ndim == 2:
+            picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
+        self._video.encode(picture, pts)
+
+    def close(self) -> None:
+        self._video.close()
+
+    def abort(self) -> None:
+        self._video.abort()
+
+
+class AlphaVideo(Pictures):
+    """ProRes 4444 (`mov`) or VP9 (`webm`), straight alpha; a picture is shown at its time, the first at 0."""
+
+    def __init__(self, path: Path, info: VideoInfo, kind: str) -> None:
+        self._path, self._info, self._codec = path, info, _WITH_ALPHA[kind]
+        if self._codec.encoder not in av.codecs_available:
+            raise OutputError(f"FFmpeg here has no {self._codec.encoder} to write {kind}; take matte:png")
+        self._stream: Any = None
+        self._start, self._last, self._tick = 0.0, -1, Fraction(1, self._codec.ticks)
         with encoding_errors(path, INSTEAD):
-            self._output = av.open(address(path), "w", format=container, options=options or {})
-        self._began = False
+            self._output = av.open(address(path), "w", format=self._codec.container)
 
     def put(self, picture: np.ndarray, index: int, pts: float) -> None:
         with encoding_errors(self._path, INSTEAD):
-            if not self._began:
-                self._start, self._began = pts, True
+            if self._stream is None:
                 self._begin(picture.shape[1], picture.shape[0])
-            for packet in self._packets(picture, pts - self._start):
-                self._output.mux(packet)
+                self._start = pts
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgba")
+            frame = frame.reformat(format=self._codec.pixels, dst_colorspace="ITU709")
+            self._last = max(self._last + 1, round((pts - self._start) / self._tick))
+            frame.pts, frame.time_base = self._last, self._tick
+            self._mux(frame)
 
     def close(self) -> None:
         with encoding_errors(self._path, INSTEAD):
-            for packet in self._packets(None, 0.0) if self._began else ():
-                self._output.mux(packet)
+            if self._stream is not None:
+                self._mux(None)
             self._output.close()
 
     def abort(self) -> None:
         with suppress(Exception):
             self._output.close()
 
-    @abstractmethod
-    def _begin(self, width: int, height: int) -> None:
-        """Make the stream, now that the size is known."""
-
-    @abstractmethod
-    def _packets(self, picture: np.ndarray | None, seconds: float) -> list[Any]:
-        """Encode a picture; None: what is left."""
-
-
-class Mp4(VideoOut):
-    """H.264, or the best that this machine has; see `VideoEncoder`."""
-
-    def __init__(self, path: Path, info: VideoInfo) -> None:
-        super().__init__(path, info, "mp4", {"movflags": "+faststart"})
-
-    def _begin(self, width: int, height: int) -> None:
-        self._encoder = VideoEncoder(self._output, width, height, 1 / self._info.fps)
-
-    def _packets(self, picture: np.ndarray | None, seconds: float) -> list[Any]:
-        if picture is None:
-            return self._encoder.flush()
-        if picture.ndim == 2:
-            picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
-        return self._encoder.encode(picture, seconds)
-
-
-class AlphaVideo(VideoOut):
-    """ProRes 4444 (`mov`) or VP9 (`webm`), straight alpha."""
-
-    def __init__(self, path: Path, info: VideoInfo, kind: str) -> None:
-        self._codec = _WITH_ALPHA[kind]
-        if self._codec.encoder not in av.codecs_available:
-            raise OutputError(f"FFmpeg here has no {self._codec.encoder} to write {kind}; take matte:png")
-        super().__init__(path, info, self._codec.container)
-
     def _begin(self, width: int, height: int) -> None:
         codec, rate = self._codec, Fraction(self._info.fps).limit_denominator(1001)
-        self._tick, self._last = Fraction(1, codec.ticks), -1
-        self._stream = cast(
-            Any, self._output.add_stream(codec.encoder, rate=rate, options=dict(codec.options))
-        )
+        self._stream = self._output.add_stream(codec.encoder, rate=rate, options=dict(codec.options))
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, codec.pixels
         self._stream.time_base = self._stream.codec_context.time_base = self._tick
         self._stream.codec_context.colorspace = 1  # BT.709
         self._frame_ticks = max(1, round(1 / (self._info.fps * self._tick)))
 
-    def _packets(self, picture: np.ndarray | None, seconds: float) -> list[Any]:
-        if picture is None:
-            packets = self._stream.encode(None)
-        else:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgba")
-            frame = frame.reformat(format=self._codec.pixels, dst_colorspace="ITU709")
-            self._last = max(self._last + 1, round(seconds / self._tick))
-            frame.pts, frame.time_base = self._last, self._tick
-            packets = self._stream.encode(frame)
-        for packet in packets:
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        """Encode a frame, or what is left."""
+        for packet in self._stream.encode(frame):
             packet.duration = self._frame_ticks
-        return list(packets)
+            self._output.mux(packet)
 
 
 class _Drawn(Writer):

@@ -55,6 +55,7 @@ class OverlayVideo:
         warn: told of sound that was left out, cut short, or chosen among several tracks.
         numbered: labels of things have their ids.
         shown_from: of instances: the least score of what is drawn.
+        instead: what to do where it cannot be encoded, for the message.
     """
 
     encoding: Mapping[str, str] = {}  # options of the encoder that differ from its own
@@ -69,12 +70,10 @@ class OverlayVideo:
         *,
         numbered: bool = True,
         shown_from: float = SHOWN_FROM,
+        instead: str = "turn the overlay off to go on without",
     ) -> None:
-        self.path = path
-        self._info = info
-        self._style = style
-        self._audio_from = audio_from
-        self._warn = warn
+        self.path, self._info, self._style = path, info, style
+        self._audio_from, self._warn, self._instead = audio_from, warn, instead
         self._numbered, self._shown_from = numbered, shown_from
         self._anchors: Anchors = {}
         self._encoder: VideoEncoder | None = None
@@ -100,7 +99,7 @@ class OverlayVideo:
         Raises:
             OutputError: no encoder can write this size, or the file cannot be written.
         """
-        with encoding_errors(self.path):
+        with encoding_errors(self.path, self._instead):
             if self._encoder is None:
                 self._open(picture, pts)
             assert self._encoder is not None
@@ -115,7 +114,7 @@ class OverlayVideo:
         if self._encoder is None or self._output is None:
             return
         try:
-            with encoding_errors(self.path):
+            with encoding_errors(self.path, self._instead):
                 self._mux_video(self._encoder.flush())
                 if self._audio is not None:
                     self._mux_audio(self._audio.finish(self._encoder.end))

@@ -14,7 +14,7 @@ from dvis_cli.errors import DvisWarning, UsageError
 from dvis_cli.structures import FinishedFrame, PanopticFrame, Segment, VideoInfo
 from dvis_cli.threads import BoundedThread
 from dvis_cli.writers.folder import AtomicFolder
-from dvis_cli.writers.frame_files import FrameFiles, PanopticFiles
+from dvis_cli.writers.frame_files import FrameFiles
 from dvis_cli.writers.instance_picture import SHOWN_FROM
 from dvis_cli.writers.overlay import OVERLAY_STYLES
 from dvis_cli.writers.overlay_video import OverlayVideo
@@ -79,7 +79,7 @@ class VideoFolderWriter:
         self._info, self._outputs, self._run = info, outputs, run
         self._audio_from = audio_from
         self._queue_frames = queue_frames
-        self._files = files or PanopticFiles()
+        self._files = files or FrameFiles()
         self._shown_from = shown_from
         self._statistics = SegmentStatistics()
         self._overlay: OverlayVideo | None = None
