@@ -100,15 +100,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     max_redirections = _REDIRECTS
 
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: Any,
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         before, after = urllib.parse.urlsplit(req.full_url), check_address(newurl)
         if before.scheme == "https" and after.scheme != "https":
             raise UsageError(f"{req.full_url} redirects to {newurl[:200]!r}, which is not https: refused")

@@ -129,22 +129,21 @@ def finish(entry: Published, staging: Path, files: dict[str, Digest]) -> Install
 
 def pinned(address: str) -> Digest | None:
     """What an address gave the first time."""
-    value = _pins().get(address)
-    return Digest(**value) if value else None
+    return _pins().get(address)
 
 
 def pin(address: str, digest: Digest) -> None:
     """Remember what an address gave."""
     with locked("pins"):
-        pins = {**_pins(), address: dataclasses.asdict(digest)}
+        pins = {key: dataclasses.asdict(one) for key, one in {**_pins(), address: digest}.items()}
         atomic_text(weights_folder() / PINS, json.dumps(pins, indent=2, sort_keys=True))
 
 
-def _pins() -> dict[str, Any]:
+def _pins() -> dict[str, Digest]:
     path = weights_folder() / PINS
     try:
         pins = json.loads(path.read_text(encoding="utf-8"))
-        return {str(key): dataclasses.asdict(Digest(**value)) for key, value in pins.items()}
+        return {str(key): Digest(**value) for key, value in pins.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):

@@ -45,6 +45,7 @@ from .python import coco_document, masks_of
 SEGMENTS_NAME = "segments.json"
 LONGEST_LINE = 2**28  # characters of a frame's masks
 _LISTS = ("frames", "segments")
+_OWN_KEYS = (*_LISTS, "source", "format", "version")
 
 
 @dataclass(frozen=True)
@@ -240,11 +241,7 @@ def _result(path: Path, task: TaskName, document: dict[str, Any]) -> Result:
         path.parent,
         _info(path, document["source"], len(frames)),
         task,
-        {
-            key: value
-            for key, value in document.items()
-            if key not in (*_LISTS, "source", "format", "version")
-        },
+        {key: value for key, value in document.items() if key not in _OWN_KEYS},
         sorted(segments, key=lambda segment: segment.id),
         pts,
         files,

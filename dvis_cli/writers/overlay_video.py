@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -39,9 +39,8 @@ def tell(message: str) -> None:
     warnings.warn(message, DvisWarning, stacklevel=3)
 
 
-class _AudioTrack(NamedTuple):
-    number: int  # of the file's audio tracks
-    copied: bool  # whether mp4 players know its codec
+# A way of keeping sound; mp4 players know the codecs that are copied.
+_Way = type[CopiedAudio] | type[RecodedAudio]
 
 
 class OverlayVideo:
@@ -134,23 +133,31 @@ class OverlayVideo:
         """Create the file, with the first track and way of keeping the sound that works."""
         self._start = pts
         tracks, count, fault = self._audio_tracks()
-        for track in tracks:
-            for way in (CopiedAudio, RecodedAudio) if track.copied else (RecodedAudio,):
-                error = self._try_open(picture, track.number, way)
-                if error is None:
-                    what = f"is audio track {track.number} (from 0) of {count}"
-                    if fault is not None:
-                        self._tell_of_audio(f"{what}; the one to prefer cannot be read", fault)
-                    elif count > 1:
-                        self._warn(f"the sound of {self._info.name} {what}")
-                    return
-            fault = fault or error
+        for number, ways in tracks:
+            for way in ways:
+                try:
+                    self._open_with(picture, number, way)
+                except AUDIO_FAULTS as error:
+                    self._release()
+                    last = error
+                    continue
+                what = f"is audio track {number} (from 0) of {count}"
+                if fault is not None:
+                    self._tell_of_audio(f"{what}; the one to prefer cannot be read", fault)
+                elif count > 1:
+                    self._warn(f"the sound of {self._info.name} {what}")
+                return
+            fault = fault or last
         self._open_with(picture)
         if fault is not None:
             self._tell_of_audio("cannot be read: there is none in the overlay", fault)
 
-    def _audio_tracks(self) -> tuple[list[_AudioTrack], int, Exception | None]:
-        """(tracks with a decoder, best first; number of all; why the best of all is not the first of them)."""
+    def _audio_tracks(self) -> tuple[list[tuple[int, tuple[_Way, ...]]], int, Exception | None]:
+        """What can be kept of the sound.
+
+        Returns:
+            (track, ways to keep it), the best first; the number of all tracks; why the best of all is not there.
+        """
         if self._audio_from is None:
             return [], 0, None
         try:
@@ -160,30 +167,15 @@ class OverlayVideo:
                 codecs = [None if stream.codec_context is None else codec_name(stream) for stream in streams]
         except AUDIO_FAULTS as error:
             return [], 0, error
-        tracks = [
-            _AudioTrack(number, codec in COPIED_CODECS)
+        tracks: list[tuple[int, tuple[_Way, ...]]] = [
+            (number, (CopiedAudio, RecodedAudio) if codec in COPIED_CODECS else (RecodedAudio,))
             for number, codec in zip(numbers, codecs, strict=True)
             if codec is not None
         ]
         missing = ValueError("there is no decoder for it here") if codecs and codecs[0] is None else None
         return tracks, len(codecs), missing
 
-    def _try_open(
-        self, picture: np.ndarray, number: int, way: type[CopiedAudio] | type[RecodedAudio]
-    ) -> Exception | None:
-        try:
-            self._open_with(picture, number, way)
-        except AUDIO_FAULTS as error:
-            self._release()
-            return error
-        return None
-
-    def _open_with(
-        self,
-        picture: np.ndarray,
-        number: int = 0,
-        way: type[CopiedAudio] | type[RecodedAudio] | None = None,
-    ) -> None:
+    def _open_with(self, picture: np.ndarray, number: int = 0, way: _Way | None = None) -> None:
         height, width = picture.shape[:2]
         if way is not None and self._audio_from is not None:
             self._audio_input = AudioInput(self._audio_from, self._start, number)
