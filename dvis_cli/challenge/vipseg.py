@@ -117,6 +117,7 @@ class VIPSegFormat(PngFormat[VIPSeg]):
     """Video panoptic segmentation as VIPSeg's scorer reads it."""
 
     task, truth_type, parts, zip_only = "panoptic", VIPSeg, ".videos", True
+    png_name, checks = staticmethod(png_name), staticmethod(find_checks)
 
     def writer(self, run: Path, video_id: str, number: int = 0) -> VIPSegWriter:
         folder = run / PNG_FOLDER / video_id
@@ -126,9 +127,6 @@ class VIPSegFormat(PngFormat[VIPSeg]):
         parts = (self.part_path(run, name).read_text("utf-8") for name in video_ids)
         write_text(run / JSON_NAME, json_list(*DOCUMENT, parts))
         return run / JSON_NAME
-
-    def png_name(self, video_id: str, stem: str) -> str:
-        return png_name(video_id, stem)
 
     def find(self, run: Path) -> Iterator[_RunVideo]:
         if not run.exists():
@@ -155,11 +153,6 @@ class VIPSegFormat(PngFormat[VIPSeg]):
 
     def open_truth(self, path: Path, split: str) -> VIPSeg:
         return VIPSeg.open(path, split) if path.is_dir() else VIPSeg.from_json(path)
-
-    def checks(
-        self, path: Path, truth: VIPSeg, problems: list[Problem]
-    ) -> tuple[list[PredictedVideo], list[Problem]]:
-        return find_checks(path, truth, problems)
 
     def pairs(self, path: Path, truth: VIPSeg) -> list[PredictedVideo]:
         """Raises `DatasetError` for all that would stop the scorer, short of decoding pixels."""

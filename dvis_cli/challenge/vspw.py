@@ -152,6 +152,7 @@ class VspwFormat(PngFormat[SemanticTruth]):
     """Video semantic segmentation as VSPW's server reads it."""
 
     task, truth_type, parts, zip_only = "semantic", SemanticTruth, ".maps", False
+    open_truth = staticmethod(open_semantic_truth)
 
     def writer(self, run: Path, video_id: str, number: int = 0) -> VspwWriter:
         return VspwWriter(self.part_path(run, video_id), video_id, run / video_id)
@@ -164,9 +165,6 @@ class VspwFormat(PngFormat[SemanticTruth]):
 
     def find(self, run: Path) -> list[_PredictedMaps]:
         return list(find_maps(run).values())
-
-    def open_truth(self, path: Path, split: str) -> SemanticTruth:
-        return open_semantic_truth(path, split)
 
     def checks(
         self, path: Path, truth: SemanticTruth, problems: list[Problem]

@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from dvis_cli.challenge.writing import VideoWriter, json_list, write_text
 from dvis_cli.challenge.ytvis_truth import (
     InstanceTruth,
     InstanceVideo,
-    TruthReader,
     mask_code,
     open_instance_truth,
 )
@@ -93,15 +92,13 @@ class PredictedVideo:
     known: frozenset[int]  # category ids
     entries: tuple[Any, ...] = ()  # of results.json
     folder: Path | None = None  # of `dvis segment`
-    reader: TruthReader | None = None  # of the true tubes
 
     @property
     def name(self) -> str:
         return self.video.name
 
     def feed(self, collectors: Mapping[str, InstanceAP]) -> None:
-        assert self.reader is not None
-        collectors["ap"].add_video(self.name, self.video.size, self.reader.tubes(), self.tubes())
+        collectors["ap"].add_video(self.name, self.video.size, self.video.tubes(), self.tubes())
 
     def tubes(self) -> list[MaskTube]:
         """Read them. Raises `DatasetError` where they do not fit the video."""
@@ -180,6 +177,7 @@ class YtvisFormat(Format[InstanceTruth]):
     """Video instance segmentation as the YouTube-VIS and OVIS servers read it."""
 
     task, truth_type, parts = "instance", InstanceTruth, ".tubes"
+    open_truth = staticmethod(open_instance_truth)
 
     def writer(self, run: Path, video_id: str, number: int) -> YtvisWriter:
         return YtvisWriter(self.part_path(run, video_id), video_id, number)
@@ -188,9 +186,6 @@ class YtvisFormat(Format[InstanceTruth]):
         parts = (json.loads(self.part_path(run, name).read_text("utf-8")) for name in video_ids)
         write_text(run / JSON_NAME, _document(entry for part in parts for entry in part))
         return run / JSON_NAME
-
-    def open_truth(self, path: Path, split: str) -> InstanceTruth:
-        return open_instance_truth(path, split)
 
     def checks(
         self, path: Path, truth: InstanceTruth, problems: list[Problem]
@@ -202,13 +197,17 @@ class YtvisFormat(Format[InstanceTruth]):
             raise DatasetError(f"{truth.path} has no annotations (a test split?): nothing to compare with")
         folders = {} if (path / JSON_NAME).is_file() else results_in(path)
         if folders:
-            found = _by_folder(path, folders, truth)
-        else:
-            problems: list[Problem] = []
-            found = _by_video(read_results(path), truth, problems)
-            if problems:
-                raise DatasetError(f"{path}: {problems[0]}; the ground truth is {truth.path}")
-        return [replace(video, reader=reader) for video, reader in zip(found, truth.readers, strict=True)]
+            missing = [video.name for video in truth.videos if video.name not in folders]
+            if missing:
+                raise DatasetError(
+                    f"{path} has no result for {len(missing)} videos: {', '.join(missing[:5])}"
+                )
+            return [PredictedVideo(video, truth.known, folder=folders[video.name]) for video in truth.videos]
+        problems: list[Problem] = []
+        found = _by_video(read_results(path), truth, problems)
+        if problems:
+            raise DatasetError(f"{path}: {problems[0]}; the ground truth is {truth.path}")
+        return found
 
     def collectors(
         self, truth: InstanceTruth, metrics: Sequence[str], windows: Sequence[int]
@@ -277,13 +276,6 @@ def _by_video(entries: list[Any], truth: InstanceTruth, problems: list[Problem])
             kind = "unknown-video" if isinstance(entry, dict) and "video_id" in entry else "tube"
             problems.append(Problem(kind, f"entry {position}: video_id {number!r:.40} is not known"))
     return [PredictedVideo(video, truth.known, tuple(by_number[video.number])) for video in truth.videos]
-
-
-def _by_folder(path: Path, folders: Mapping[str, Path], truth: InstanceTruth) -> list[PredictedVideo]:
-    missing = [video.name for video in truth.videos if video.name not in folders]
-    if missing:
-        raise DatasetError(f"{path} has no result for {len(missing)} videos: {', '.join(missing[:5])}")
-    return [PredictedVideo(video, truth.known, folder=folders[video.name]) for video in truth.videos]
 
 
 def _results(run: Path) -> list[RunVideo]:

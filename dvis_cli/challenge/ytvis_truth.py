@@ -9,10 +9,11 @@ in the split's json, counted from 1.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -27,20 +28,18 @@ _NO_COLOR = (128, 128, 128)
 _LARGEST_NUMBER = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceVideo:
-    """One video, as the ground truth describes it."""
+@dataclass(frozen=True)
+class InstanceVideo(ABC):
+    """One video, as the ground truth describes it; can be sent to another process."""
 
     number: int
     name: str  # of its folder
     size: tuple[int, int]  # (height, width) in pixels
     stems: tuple[str, ...]  # file names of the frames, without suffix
 
-
-class TruthReader(Protocol):
-    """Reads the true tubes of one video; can be sent to another process."""
-
-    def tubes(self) -> list[MaskTube]: ...
+    @abstractmethod
+    def tubes(self) -> list[MaskTube]:
+        """Read the true tubes. Raises `DatasetError`."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,6 @@ class InstanceTruth:
     categories: tuple[Category, ...]  # that are scored: of VIPSeg, the things
     known: frozenset[int]  # category ids that a prediction may have
     videos: tuple[InstanceVideo, ...]
-    readers: tuple[TruthReader, ...]  # of the videos, in their order
     annotated: bool
 
 
@@ -75,22 +73,21 @@ def open_instance_truth(path: Path, split: str) -> InstanceTruth:
 
 
 @dataclass(frozen=True)
-class _JsonTubes:
-    """Annotations of one video as its json has them."""
+class _JsonVideo(InstanceVideo):
+    """A video with its annotations as its json has them."""
 
-    video: InstanceVideo
-    entries: tuple[Mapping[str, Any], ...]
+    entries: list[Mapping[str, Any]]
 
     def tubes(self) -> list[MaskTube]:
         return [self._tube(entry) for entry in self.entries]
 
     def _tube(self, entry: Mapping[str, Any]) -> MaskTube:
-        where = f"video '{self.video.name}': annotation {entry.get('id')!r:.40}"
+        where = f"video '{self.name}': annotation {entry.get('id')!r:.40}"
         masks = entry.get("segmentations")
-        if not isinstance(masks, list) or len(masks) != len(self.video.stems):
-            raise DatasetError(f"{where} has not one segmentation for each of {len(self.video.stems)} frames")
+        if not isinstance(masks, list) or len(masks) != len(self.stems):
+            raise DatasetError(f"{where} has not one segmentation for each of {len(self.stems)} frames")
         with error_in(where):
-            codes = [mask_code(mask, self.video.size) for mask in masks]
+            codes = [mask_code(mask, self.size) for mask in masks]
         return MaskTube(entry["category_id"], codes, iscrowd=entry.get("iscrowd") == 1)
 
 
@@ -143,7 +140,7 @@ def _parse(path: Path, document: Any) -> InstanceTruth:
     videos = sorted(
         (_video(entry) for entry in list_of(document.get("videos"), "videos")), key=lambda video: video.number
     )
-    by_video: dict[int, list[Mapping[str, Any]]] = {video.number: [] for video in videos}
+    by_video = {video.number: video.entries for video in videos}
     if len(by_video) != len(videos) or len({video.name for video in videos}) != len(videos):
         raise DatasetError("two videos have the same id or name")
     annotations = document.get("annotations") or []
@@ -154,8 +151,7 @@ def _parse(path: Path, document: Any) -> InstanceTruth:
         if type(category) is not int or category not in known:
             raise DatasetError(f"an annotation has unknown category_id {category!r:.40}")
         by_video[number].append(entry)
-    readers = tuple(_JsonTubes(video, tuple(by_video[video.number])) for video in videos)
-    return InstanceTruth(path, categories, frozenset(known), tuple(videos), readers, bool(annotations))
+    return InstanceTruth(path, categories, frozenset(known), tuple(videos), bool(annotations))
 
 
 def _category(entry: Any) -> Category:
@@ -163,7 +159,7 @@ def _category(entry: Any) -> Category:
     return Category(number, str(entry.get("name", number)), True, _NO_COLOR)
 
 
-def _video(entry: Any) -> InstanceVideo:
+def _video(entry: Any) -> _JsonVideo:
     number = whole(value_of(entry, "id"), "video id", 0, _LARGEST_NUMBER)
     files = list_of(value_of(entry, "file_names"), f"file_names of video {number}")
     if not files or not all(isinstance(file, str) for file in files):
@@ -174,11 +170,11 @@ def _video(entry: Any) -> InstanceVideo:
         for side in ("height", "width")
     )
     stems = tuple(stem_of(file.split("/")[-1]) for file in files)
-    return InstanceVideo(number, safe_name(folder, f"name of video {number}"), (height, width), stems)
+    return _JsonVideo(number, safe_name(folder, f"name of video {number}"), (height, width), stems, [])
 
 
 @dataclass(frozen=True)
-class _PanopticThings:
+class _PanopticVideo(InstanceVideo):
     """The things of a VIPSeg video."""
 
     root: Path
@@ -213,14 +209,11 @@ def vipseg_instances(dataset: VIPSeg) -> InstanceTruth:
     """
     things = tuple(category for category in dataset.categories if category.isthing)
     ids = frozenset(category.id for category in things)
-    videos = tuple(_numbered(number, video) for number, video in enumerate(dataset.videos, start=1))
-    readers = tuple(_PanopticThings(dataset.root, video, ids) for video in dataset.videos)
+    videos = []
+    for number, video in enumerate(dataset.videos, start=1):
+        sizes = {(frame.height, frame.width) for frame in video.frames}
+        if len(sizes) != 1:
+            raise DatasetError(f"video '{video.name}': its frames must all have one size, found {len(sizes)}")
+        videos.append(_PanopticVideo(number, video.name, sizes.pop(), video.stems, dataset.root, video, ids))
     known = frozenset(category.id for category in dataset.categories)
-    return InstanceTruth(dataset.json_path, things, known, videos, readers, dataset.annotated)
-
-
-def _numbered(number: int, video: VIPSegVideo) -> InstanceVideo:
-    sizes = {(frame.height, frame.width) for frame in video.frames}
-    if len(sizes) != 1:
-        raise DatasetError(f"video '{video.video_id}': its frames must all have one size, found {len(sizes)}")
-    return InstanceVideo(number, video.name, sizes.pop(), video.stems)
+    return InstanceTruth(dataset.json_path, things, known, tuple(videos), dataset.annotated)
