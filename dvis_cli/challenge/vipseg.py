@@ -152,7 +152,7 @@ class VIPSegFormat(PngFormat[VIPSeg]):
         archive.write_text(JSON_NAME, json_list(*DOCUMENT, parts))
 
     def open_truth(self, path: Path, split: str) -> VIPSeg:
-        return VIPSeg.open(path, split) if path.is_dir() else VIPSeg.from_json(path)
+        return VIPSeg.open(path, split) if path.is_dir() else VIPSeg(path)
 
     def pairs(self, path: Path, truth: VIPSeg) -> list[PredictedVideo]:
         """Raises `DatasetError` for all that would stop the scorer, short of decoding pixels."""

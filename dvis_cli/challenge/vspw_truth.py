@@ -66,7 +66,7 @@ def open_semantic_truth(path: Path, split: str) -> SemanticTruth:
         DatasetError: there is nothing of the kind, or it is not what it should be.
     """
     if path.is_file():
-        return vipseg_semantics(VIPSeg.from_json(path))
+        return vipseg_semantics(VIPSeg(path))
     if not path.is_dir():
         raise DatasetError(f"{path} does not exist; expected maps, VSPW or VIPSeg")
     if splits_of(path):

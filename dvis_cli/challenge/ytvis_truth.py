@@ -67,7 +67,7 @@ def open_instance_truth(path: Path, split: str) -> InstanceTruth:
     document = read_json(path)
     videos = document.get("videos") if isinstance(document, dict) else None
     if isinstance(videos, list) and videos and isinstance(videos[0], dict) and "images" in videos[0]:
-        return vipseg_instances(VIPSeg.from_json(path))
+        return vipseg_instances(VIPSeg(path))
     with error_in(str(path)):
         return _parse(path, document)
 

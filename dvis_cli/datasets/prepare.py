@@ -68,7 +68,7 @@ def prepare_vipseg(
     out: Path,
     splits: Sequence[str] | None = None,
     workers: int = 1,
-    on_video: Callable[[VideoReport], None] = lambda report: None,
+    on_video: Callable[[str, int], None] = lambda video_id, total: None,
 ) -> PrepareReport:
     """Convert raw VIPSeg.
 
@@ -77,7 +77,7 @@ def prepare_vipseg(
         out: folder of the 720P layout; finished videos in it are kept.
         splits: which lists to convert, default all that are there.
         workers: processes.
-        on_video: called as each video is done.
+        on_video: called as each video is done, with the number of all.
 
     Raises:
         DatasetError: the raw data is not what the layout promises (told before any work where possible).
@@ -88,16 +88,11 @@ def prepare_vipseg(
     reports = []
     for report in parallel_map(partial(convert_video, raw, out), tasks, workers):
         reports.append(report)
-        on_video(report)
+        on_video(report.video_id, len(tasks))
     for split, names in lists.items():
         ordered = names if split == "test" else sorted(names)
         _write_split(out, split, ordered)
     return PrepareReport({split: len(names) for split, names in lists.items()}, tuple(reports))
-
-
-def listed_videos(raw: Path, splits: Sequence[str] | None = None) -> int:
-    """How many videos a conversion would go through."""
-    return len(_plan(raw, _read_lists(raw, splits)))
 
 
 def _read_lists(raw: Path, splits: Sequence[str] | None) -> dict[str, list[str]]:

@@ -57,15 +57,14 @@ class VIPSeg:
     """One split: `videos`, `categories` (contiguous order) and the way to their pictures.
 
     Args:
-        root: the folder with `images/` and `panomasksRGB/`; either may be missing until it is needed.
-        json_path: the split's json.
+        json_path: the split's json. `images/` and `panomasksRGB/` beside it may be missing until they are needed.
 
     Raises:
         DatasetError: what is wrong in the json, with video and frame.
     """
 
-    def __init__(self, root: Path, json_path: Path) -> None:
-        self.root, self.json_path = root, json_path
+    def __init__(self, json_path: Path) -> None:
+        self.root, self.json_path = json_path.parent, json_path
         document = read_json(json_path)
         with error_in(str(json_path)):
             self.categories = parse_categories(document)
@@ -80,12 +79,7 @@ class VIPSeg:
         if not path.is_file():
             there = ", ".join(splits_of(root)) or "none; make them with dvis dataset prepare-vipseg"
             raise DatasetError(f"{path} does not exist; splits in {root}: {there}")
-        return cls(root, path)
-
-    @classmethod
-    def from_json(cls, path: Path) -> VIPSeg:
-        """Read a split by its json; its folder is the root."""
-        return cls(path.parent, path)
+        return cls(path)
 
     @property
     def path(self) -> Path:

@@ -1,9 +1,9 @@
-"""COCO: panoptic and instances of frames (`coco`), and tracks of a video as YouTube-VIS has them (`coco-video`)."""
+"""COCO: frames (`coco`), tracks of a video as YouTube-VIS has them (`coco-video`), and what Python gets of a video."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from dvis_cli.coco_masks import rle
 from dvis_cli.files import output_errors
-from dvis_cli.structures import Category, FinishedFrame, InstanceFrame, Segment
+from dvis_cli.structures import Category, FinishedFrame, InstanceFrame, Segment, VideoInfo
 from dvis_cli.writers.panoptic_png import write_panoptic_png
 
 from .job import ByObject, Job, Writer
@@ -188,3 +188,41 @@ def categories(found: Iterable[Category]) -> list[dict[str, Any]]:
         | {"isthing": int(one.isthing), "color": list(one.color)}
         for one in found
     ]
+
+
+def coco_document(
+    frames: Iterable[FinishedFrame],
+    info: VideoInfo,
+    stuff: bool = False,
+    number: Callable[[Segment], int] = lambda segment: segment.id,
+) -> dict[str, Any]:
+    """`images`, `annotations` and `categories` as in COCO's instance files, for `pycocotools.coco.COCO().dataset`.
+
+    Args:
+        stuff: whether stuff is annotated, too.
+        number: a segment's `track_id`.
+    """
+    names: list[str] = []
+    pts: list[float] = []
+    job = Job(info, lambda segment: stuff or segment.category.isthing, pts=pts, names=names, number=number)
+    found: list[tuple[Segment, dict[str, Any]]] = []
+    for frame in frames:
+        names.append(frame.name or f"{frame.index:06d}")
+        pts.append(frame.pts)
+        for one in seen_in(frame, job.chosen):
+            found.append((one.segment, instance_entry(len(found) + 1, frame.index, one, job)))
+    classes: dict[int, Category] = {}
+    for segment, entry in found:
+        classes[segment.category.id] = segment.category
+        entry["score"] = round(float(segment.score), 6)  # of a video that ran meanwhile, the last word
+    return {
+        "images": [image_entry(index, job) for index in range(len(names))],
+        "annotations": [entry for _, entry in found],
+        "categories": categories(classes[id] for id in sorted(classes)),
+    }
+
+
+def masks_of(frames: Iterable[FinishedFrame], ids: Sequence[int]) -> Iterator[np.ndarray]:
+    """(len(ids), height, width) bool of every frame: where each segment is."""
+    for frame in frames:
+        yield np.array([frame.mask(id) for id in ids], bool).reshape(len(ids), *frame.rgb.shape[:2])

@@ -40,7 +40,7 @@ from dvis_cli.writers.folder import MASKS_NAME
 from dvis_cli.writers.palette import segment_color
 from dvis_cli.writers.soft_edges import SOFT_FOLDER, read_soft
 
-from .python import coco_document, masks_of
+from .coco import coco_document, masks_of
 
 SEGMENTS_NAME = "segments.json"
 LONGEST_LINE = 2**28  # characters of a frame's masks
@@ -119,7 +119,7 @@ class Result:
         ]
 
     def to_coco(self, stuff: bool = False) -> dict[str, Any]:
-        """COCO's `images`, `annotations` (run lengths, `track_id`) and `categories`; see `export.python`.
+        """COCO's `images`, `annotations` (run lengths, `track_id`) and `categories`; see `coco_document`.
 
         Args:
             stuff: whether stuff is annotated, too.

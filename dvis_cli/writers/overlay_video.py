@@ -19,11 +19,10 @@ from dvis_cli.writers.audio import (
     AUDIO_FAULTS,
     COPIED_CODECS,
     AudioInput,
-    AudioTrack,
     CopiedAudio,
+    RecodedAudio,
     codec_name,
 )
-from dvis_cli.writers.audio_recode import RecodedAudio
 from dvis_cli.writers.instance_picture import SHOWN_FROM, shown_map
 from dvis_cli.writers.labels import Anchors
 from dvis_cli.writers.overlay import OverlayStyle, draw_overlay
@@ -78,7 +77,7 @@ class OverlayVideo:
         self._encoder: VideoEncoder | None = None
         self._output: OutputContainer | None = None
         self._audio_input: AudioInput | None = None
-        self._audio: AudioTrack | None = None
+        self._audio: CopiedAudio | RecodedAudio | None = None
         self._start = 0.0  # pts of the first frame
         fps = info.fps if math.isfinite(info.fps) and info.fps > 0 else 25.0
         self._frame_seconds = 1.0 / fps
