@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dvis_cli.datasets.categories import vipseg_categories
+from dvis_cli.datasets.categories import parse_label_set, vipseg_categories
 from dvis_cli.datasets.id_map import LARGEST_SIDE, read_ids
 from dvis_cli.datasets.names import error_in, list_of, read_json, safe_name, stem_of, value_of, whole
 from dvis_cli.datasets.pictures import read_picture
@@ -160,20 +160,7 @@ def parse_categories(document: Any) -> tuple[Category, ...]:
     entries = document.get("categories") if isinstance(document, dict) else None
     if not entries:
         return vipseg_categories()
-    try:
-        found = [
-            Category(
-                id=whole(entry["id"], "category id", 0, 65535),
-                name=str(entry["name"]),
-                isthing=bool(entry["isthing"]),
-                color=tuple(entry.get("color") or (0, 0, 0)),
-            )
-            for entry in entries
-        ]
-    except (KeyError, TypeError, AttributeError):
-        raise DatasetError("categories must be a list of {id, name, isthing, color}") from None
-    if len({category.id for category in found}) != len(found):
-        raise DatasetError("categories hold an id twice")
+    found = parse_label_set(entries, "categories")
     return tuple(sorted(found, key=lambda category: (not category.isthing, category.id)))
 
 
