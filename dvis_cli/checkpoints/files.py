@@ -50,8 +50,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.is_dir():
         shards = [read_tensors(file)[0] for file in weight_files(path)]
         return {name: tensor for shard in shards for name, tensor in shard.items()}, {}
-    head = _first_bytes(path)
     try:
+        head = _first_bytes(path)
         if head[:2] == b"PK":
             _check_zip(path)
             return _flatten(_read_torch(path), path), {}
@@ -59,6 +59,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if head[:1] == b"\x80" and head[8:9] != b"{":
             return _flatten(_read_pickle(path), path), {}
         return _read_safetensors(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"weights {path} do not exist") from None
     except OSError as error:
         raise CheckpointError(f"cannot read weights {path}: {error.strerror or error}") from None
     except MemoryError:
@@ -66,13 +68,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _first_bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            head = file.read(32)
-    except FileNotFoundError:
-        raise CheckpointError(f"weights {path} do not exist") from None
-    except OSError as error:
-        raise CheckpointError(f"cannot read weights {path}: {error.strerror or error}") from None
+    with path.open("rb") as file:
+        head = file.read(32)
     if not head:
         raise CheckpointError(f"weights {path} are an empty file")
     if head.startswith(b"version https://git-lfs."):

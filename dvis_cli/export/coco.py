@@ -85,15 +85,9 @@ class CocoVideo(Writer):
 
     def close(self) -> None:
         job = self.job
-        video = {
-            "id": 1,
-            "name": job.info.name,
-            "width": job.info.width,
-            "height": job.info.height,
-            "length": len(job.names),
-            "fps": job.info.fps,
-            "file_names": [f"{job.info.name}/{name}.jpg" for name in job.names],
-        }
+        files = [f"{job.info.name}/{name}.jpg" for name in job.names]
+        video = {"id": 1, "name": job.info.name, **_size(job), "length": len(job.names)}
+        video |= {"fps": job.info.fps, "file_names": files}
         seen = (entry for segment in job.segments if (entry := self._track(segment)))
         file = _AnnotationFile(self.path, job, videos=[video])
         for entry in seen:
@@ -118,8 +112,7 @@ class CocoVideo(Writer):
             "category_id": segment.category.id,
             "score": round(float(segment.score), 6),
             "iscrowd": 0,
-            "width": job.info.width,
-            "height": job.info.height,
+            **_size(job),
             "length": count,
             "segmentations": masks,
             "bboxes": boxes,
@@ -155,14 +148,12 @@ class _AnnotationFile:
 
 def image_entry(index: int, job: Job) -> dict[str, Any]:
     """A frame in `images`."""
-    return {
-        "id": index + 1,
-        "file_name": f"{job.names[index]}.jpg",
-        "width": job.info.width,
-        "height": job.info.height,
-        "frame": index,
-        "time": round(job.pts[index], 6),
-    }
+    entry = {"id": index + 1, "file_name": f"{job.names[index]}.jpg", **_size(job)}
+    return {**entry, "frame": index, "time": round(job.pts[index], 6)}
+
+
+def _size(job: Job) -> dict[str, int]:
+    return {"width": job.info.width, "height": job.info.height}
 
 
 def instance_entry(id: int, index: int, one: Seen, job: Job) -> dict[str, Any]:
