@@ -191,7 +191,7 @@ def raise_for_status(code: int, address: str, retry_after: str = "") -> NoReturn
     raise CheckpointError(f"{address} answers {code}")
 
 
-def fetch(file: RemoteFile, target: Path, on_bytes: OnBytes | None = None) -> Digest:
+def fetch(file: RemoteFile, target: Path, on_bytes: OnBytes) -> Digest:
     """Download a file to `target`, which appears whole and checked, or not at all.
 
     Args:
@@ -239,7 +239,7 @@ def digest_of(path: Path) -> Digest:
     return Digest(size, sha256.hexdigest(), md5.hexdigest())
 
 
-def _receive(file: RemoteFile, part: Path, on_bytes: OnBytes | None) -> None:
+def _receive(file: RemoteFile, part: Path, on_bytes: OnBytes) -> None:
     """One attempt: go on where the part ends, if the server still has the same file."""
     have, validator = _part_of(file, part)
     if file.size is not None and have == file.size:
@@ -274,7 +274,7 @@ def _continues(content_range: str, have: int) -> bool:
 
 
 def _copy(
-    response: Any, file: RemoteFile, part: Path, have: int, total: int | None, on_bytes: OnBytes | None
+    response: Any, file: RemoteFile, part: Path, have: int, total: int | None, on_bytes: OnBytes
 ) -> None:
     most = file.size if file.size is not None else (total if total is not None else LARGEST)
     try:
@@ -286,8 +286,7 @@ def _copy(
                 if have > most:
                     raise CheckpointError(f"{file.address} sends more than the {most} bytes it should have")
                 _write(out, block, part)
-                if on_bytes is not None:
-                    on_bytes(have, total)
+                on_bytes(have, total)
     except CheckpointError:
         _forget(part)
         raise

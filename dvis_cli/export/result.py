@@ -16,7 +16,7 @@ import math
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import numpy as np
 from dvis_cli.coco_masks import check_counts
 from dvis_cli.config import TASKS, TaskName
 from dvis_cli.datasets.id_map import LARGEST_SIDE, PngHeader, decode_classes, read_ids
-from dvis_cli.datasets.names import error_in, read_json, safe_name, stem_of
+from dvis_cli.datasets.names import error_in, read_json, safe_name, stem_of, whole
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import (
     Category,
@@ -250,9 +250,8 @@ def _result(path: Path, task: TaskName, document: dict[str, Any]) -> Result:
 
 
 def _info(path: Path, source: Mapping[str, Any], frames: int) -> VideoInfo:
-    width, height, fps = source["width"], source["height"], float(source["fps"])
-    if any(type(side) is not int or not 0 < side <= LARGEST_SIDE for side in (width, height)):
-        raise DatasetError(f"{path}: width and height must be 1..{LARGEST_SIDE} pixels")
+    width, height = (whole(source[side], f"{path}: {side}", 1, LARGEST_SIDE) for side in ("width", "height"))
+    fps = float(source["fps"])
     if not (math.isfinite(fps) and fps > 0):
         raise DatasetError(f"{path}: fps {fps} must be more than 0")
     return VideoInfo(
@@ -269,13 +268,12 @@ def _info(path: Path, source: Mapping[str, Any], frames: int) -> VideoInfo:
 
 
 def _segment(entry: Mapping[str, Any], shift: int) -> Segment:
-    name = str(entry["category"])
-    category = Category(int(entry["category_id"]), name, bool(entry["isthing"]), (128, 128, 128))
+    number, name, isthing = int(entry["category_id"]), str(entry["category"]), bool(entry["isthing"])
+    category = Category(number, name, isthing, (128, 128, 128))
     segment = Segment(int(entry["id"]) + shift, category, float(entry["score"]), entry.get("query"))
-    if category.isthing:  # the file has no colours: the class gets the one that its pictures have
-        return segment
-    color = segment_color(segment)
-    return Segment(segment.id, Category(category.id, name, False, color), segment.score, segment.query)
+    if not isthing:  # the file has no colours: the class gets the one that its pictures have
+        segment = replace(segment, category=replace(category, color=segment_color(segment)))
+    return segment
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -47,55 +47,34 @@ _WITH_ALPHA = {
 }  # fmt: skip
 
 
-class Pictures(ABC):
-    """Where pictures go, one after the other: `put`, then `close`; or `abort`."""
-
-    @abstractmethod
-    def put(self, picture: np.ndarray, index: int, pts: float) -> None:
-        """Take a picture, (height, width) uint8 or 3 or 4 channels of RGB and alpha; `pts` in seconds."""
-
-    def close(self) -> None:  # noqa: B027 - a folder has nothing to complete
-        """Complete the file."""
-
-    def abort(self) -> None:  # noqa: B027
-        """Let go of it. Never raises."""
-
-
-class PngFolder(Pictures):
-    """`000000.png` ..."""
+class PngFolder:
+    """`000000.png` ...: where pictures go, one after the other, as into an `OverlayVideo`."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._count = folder, 0
         with output_errors(folder):
             folder.mkdir(parents=True)
 
-    def put(self, picture: np.ndarray, index: int, pts: float) -> None:
+    def encode(self, picture: np.ndarray, pts: float) -> None:
+        """Take a picture, (height, width) uint8 or 3 or 4 channels of RGB and alpha; `pts` in seconds."""
         if picture.ndim == 3:
             code = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
             picture = cv2.cvtColor(picture, code)
-        write_png(self._folder / f"{index:06d}.png", picture)
-
-
-class Mp4(Pictures):
-    """H.264, or the best that this machine has; see `VideoEncoder`."""
-
-    def __init__(self, path: Path, info: VideoInfo) -> None:
-        self._video = OverlayVideo(path, info, instead=INSTEAD)
-
-    def put(self, picture: np.ndarray, index: int, pts: float) -> None:
-        if picture.ndim == 2:
-            picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
-        self._video.encode(picture, pts)
+        write_png(self._folder / f"{self._count:06d}.png", picture)
+        self._count += 1
 
     def close(self) -> None:
-        self._video.close()
+        """Every file is complete."""
 
     def abort(self) -> None:
-        self._video.abort()
+        """None is open."""
 
 
-class AlphaVideo(Pictures):
-    """ProRes 4444 (`mov`) or VP9 (`webm`), straight alpha; a picture is shown at its time, the first at 0."""
+class AlphaVideo:
+    """ProRes 4444 (`mov`) or VP9 (`webm`), straight alpha; a picture is shown at its time, the first at 0.
+
+    Used as an `OverlayVideo`; pictures are (height, width, 4) uint8.
+    """
 
     def __init__(self, path: Path, info: VideoInfo, kind: str) -> None:
         self._path, self._info, self._codec = path, info, _WITH_ALPHA[kind]
@@ -106,7 +85,7 @@ class AlphaVideo(Pictures):
         with encoding_errors(path, INSTEAD):
             self._output = av.open(address(path), "w", format=self._codec.container)
 
-    def put(self, picture: np.ndarray, index: int, pts: float) -> None:
+    def encode(self, picture: np.ndarray, pts: float) -> None:
         with encoding_errors(self._path, INSTEAD):
             if self._stream is None:
                 self._begin(picture.shape[1], picture.shape[0])
@@ -146,14 +125,14 @@ class _Drawn(Writer):
     """A writer of one picture for each frame."""
 
     needs_pictures = True
-    out: Pictures
+    out: OverlayVideo | PngFolder | AlphaVideo
 
     @abstractmethod
     def picture(self, frame: FinishedFrame) -> np.ndarray:
         """What to show of a frame."""
 
     def add(self, frame: FinishedFrame) -> None:
-        self.out.put(self.picture(frame), frame.index, frame.pts)
+        self.out.encode(self.picture(frame), frame.pts)
 
     def close(self) -> None:
         self.out.close()
@@ -169,10 +148,11 @@ class Masks(_Drawn):
 
     def __init__(self, path: Path, job: Job) -> None:
         super().__init__(path, job)
-        self.out = PngFolder(path) if job.variant == "png" else Mp4(path, job.info)
+        self.out = PngFolder(path) if job.variant == "png" else OverlayVideo(path, job.info, instead=INSTEAD)
 
     def picture(self, frame: FinishedFrame) -> np.ndarray:
-        return union_of(frame, self.job.chosen).astype(np.uint8) * 255
+        mask = union_of(frame, self.job.chosen).astype(np.uint8) * 255
+        return mask if self.job.variant == "png" else cv2.cvtColor(mask, cv2.COLOR_GRAY2RGB)
 
 
 class Matte(_Drawn):
@@ -190,13 +170,15 @@ class Matte(_Drawn):
 class Cutout(Matte):
     """What was chosen before another background."""
 
+    _color: np.ndarray | None
+
     def __init__(self, path: Path, job: Job) -> None:
         Writer.__init__(self, path, job)
-        transparent = job.variant == "transparent"
-        self.out = AlphaVideo(path, job.info, "webm") if transparent else Mp4(path, job.info)
-        self._color = (
-            None if transparent or job.variant == "blur" else np.array(color_of(job.variant), np.float32)
-        )
+        self.out, self._color = OverlayVideo(path, job.info, instead=INSTEAD), None
+        if job.variant == "transparent":
+            self.out = AlphaVideo(path, job.info, "webm")
+        elif job.variant != "blur":
+            self._color = np.array(color_of(job.variant), np.float32)
 
     def picture(self, frame: FinishedFrame) -> np.ndarray:
         if self.job.variant == "transparent":

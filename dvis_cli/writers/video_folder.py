@@ -73,14 +73,10 @@ class VideoFolderWriter:
         shown_from: float = SHOWN_FROM,
         finishing: Callable[[Path], object] | None = None,
     ) -> None:
-        self._finishing = finishing
-        self._folder = AtomicFolder(target, overwrite)
+        self._folder, self._finishing = AtomicFolder(target, overwrite), finishing
         self._info, self._outputs, self._run = info, outputs, run
-        self._audio_from = audio_from
-        self._queue_frames = queue_frames
-        self._files = files or FrameFiles()
-        self._shown_from = shown_from
-        self._statistics = SegmentStatistics()
+        self._audio_from, self._queue_frames, self._shown_from = audio_from, queue_frames, shown_from
+        self._files, self._statistics = files or FrameFiles(), SegmentStatistics()
         self._overlay: OverlayVideo | None = None
         self._report: ReportPage | None = None
         self._takers: list[BoundedThread[FinishedFrame]] = []
@@ -191,10 +187,8 @@ class VideoFolderWriter:
     def _abort(self) -> None:
         for worker in self._workers:
             worker.cancel()
-        self._files.abort()
-        if self._overlay is not None:
-            self._overlay.abort()
-        if self._report is not None:
-            self._report.abort()
+        for made in (self._files, self._overlay, self._report):
+            if made is not None:
+                made.abort()
         self._folder.discard()
         self._done = True
