@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from batch_workers import PaperWorker
 
 from dvis_cli.batch import BatchOptions, Event, local, run_batch
 from dvis_cli.batch.local import LocalEngine
-from dvis_cli.batch.messages import Died, Finished, Message, Outcome, Ready, Task
+from dvis_cli.batch.work import Message, Outcome, Ready, Task, WorkerDiedError
 from dvis_cli.run.options import SegmentOptions
 
 
@@ -24,35 +25,44 @@ class TellingWorker(PaperWorker):
         facts = f"{options.device}, {options.threads} threads" + (
             f", {budget} bytes" if budget is not None else ""
         )
-        self.ready = Ready(number, 0.0, facts, False)
+        self.ready = Ready(0.0, facts, False)
+
+
+class ScriptedWorker:
+    """A worker in name only: how each try ends is told by a function of (worker, key)."""
+
+    def __init__(self, number: int, verdict: Callable[[int, str], str]) -> None:
+        self._number, self._verdict = number, verdict
+        self._said: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._said.put(Ready(0.0))
+
+    def send(self, task: Task) -> None:
+        verdict: Any = self._verdict(self._number, task.key)
+        self._said.put(Outcome(verdict, error="no"))
+
+    def receive(self) -> Message:
+        message = self._said.get()
+        if message is None:
+            raise WorkerDiedError("ended")
+        return message
+
+    def kill(self) -> None:
+        self._said.put(None)
 
 
 class ScriptedEngine:
-    """Workers in name only: how each try ends is told by a function of (worker, key)."""
-
     workers = 2
 
     def __init__(self, verdict: Callable[[int, str], str]) -> None:
-        self._verdict, self._said = verdict, []  # type: ignore[var-annotated]
+        self._verdict = verdict
 
     def connect(self) -> int:
         return self.workers
 
-    def start(self, worker: int) -> None:
-        self._said.append(Ready(worker, 0.0))
+    def start(self, number: int) -> ScriptedWorker:
+        return ScriptedWorker(number, self._verdict)
 
-    def submit(self, worker: int, task: Task) -> None:
-        verdict: Any = self._verdict(worker, task.key)
-        self._said.append(Finished(worker, Outcome(task.key, verdict, error="no")))
-
-    def messages(self, timeout: float) -> list[Message]:
-        said, self._said = self._said, []
-        return said
-
-    def kill(self, worker: int) -> None:
-        self._said.append(Died(worker, "ended"))
-
-    def stop(self) -> None:
+    def close(self) -> None:
         pass
 
 
@@ -65,8 +75,8 @@ def test_the_last_video_goes_to_the_worker_whose_device_works(tmp_path: Path) ->
         tried.append((worker, key))
         return "device" if worker == 0 and key == "a" else "done"
 
-    engine: Any = ScriptedEngine(verdict)
-    report = run_batch([tmp_path], tmp_path / "out", options=BatchOptions(max_tries=1), engine=engine)
+    options = BatchOptions(max_tries=1)
+    report = run_batch([tmp_path], tmp_path / "out", options=options, engine=ScriptedEngine(verdict))
     assert (report.done, report.failed) == (2, [])
     assert (0, "a") in tried and (1, "a") in tried and len(tried) == 3
 

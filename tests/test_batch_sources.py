@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvis_cli.batch.listing import Filters, Found, list_videos, means_batch
+from dvis_cli.batch.listing import Filters, Video, list_videos, means_batch
 from dvis_cli.batch.options import BatchOptions, in_shard, parse_shard
 from dvis_cli.batch.output import Output
 from dvis_cli.batch.places import place_videos, settled_places
@@ -127,7 +127,7 @@ def test_lists(tmp_path: Path) -> None:
     )
     outside = str(tmp_path / "far")[1:]
     listing = list_videos([tmp_path / "l" / "list.txt"], "")
-    assert [f.key for f in listing.found] == ["a", "s/b", f"{outside}/c", "missing", "dir/d", "s/e"]
+    assert [f.short_key for f in listing.found] == ["a", "s/b", f"{outside}/c", "missing", "dir/d", "s/e"]
     assert any("twice" in note for note in listing.notes)
 
 
@@ -191,7 +191,7 @@ NAME = st.sampled_from(["a", "b", "a.mp4", "b.mov"])
 )
 def test_places_are_apart_and_do_not_depend_on_order(entries: list[tuple[tuple[str, ...], str, str]]) -> None:
     found = [
-        Found("/".join(["/v", *folders, name + end]), "/".join(folders)) for folders, name, end in entries
+        Video("/".join(["/v", *folders, name + end]), "/".join(folders)) for folders, name, end in entries
     ]
     try:
         items = place_videos(found)

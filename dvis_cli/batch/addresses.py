@@ -1,8 +1,4 @@
-"""Videos and results behind addresses (s3://, gs://, memory://, ...), through fsspec.
-
-Networks work on local files, so an input is fetched to a temporary folder and a result is uploaded from one. An object
-store knows no rename: a result's record goes up last, and a result that has it is whole.
-"""
+"""Paths and addresses (s3://, gs://, memory://, ...): the latter through fsspec, with errors of one line."""
 
 from __future__ import annotations
 
@@ -37,9 +33,9 @@ def local_path(text: str) -> Path | None:
     return None if is_url(text) else Path(text)
 
 
-def join(url: str, key: str) -> str:
-    """The address of something below another one."""
-    return f"{url.rstrip('/')}/{key}"
+def join(parent: str, name: str) -> str:
+    """The address, or relative path, of something below another one; "" is the top."""
+    return f"{parent.rstrip('/')}/{name}" if parent else name
 
 
 def base_name(url: str) -> str:
@@ -65,17 +61,6 @@ def file_system(url: str) -> tuple[Any, str]:
         raise TransferError(f"{url} cannot be reached: {one_line(error)}") from error
 
 
-def address_of(path: str, like: str) -> str:
-    """The address of a path that a file system named, in the form of an address the user gave."""
-    return path if is_url(path) else f"{like.partition('://')[0]}://{path}"
-
-
-def remote_mark(info: dict[str, Any]) -> str:
-    """What a store tells of a file that changes when the file does: its size, and a hash or time."""
-    names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
-    return f"{info.get('size')}:{next((str(info[name]) for name in names if info.get(name)), '')}"
-
-
 @contextmanager
 def transfers(url: str, what: str) -> Iterator[None]:
     """Turn whatever a store's client raises into one line."""
@@ -98,29 +83,6 @@ def fetch(url: str, folder: Path) -> Path:
     return target
 
 
-def publish(folder: Path, url: str, last_name: str) -> None:
-    """Upload a result. What lies there of an earlier one goes first; the file that shows it to be whole comes last.
-
-    All others go in one call, which file systems of stores carry out side by side: the 1500 maps of a minute one
-    after the other would take longer than making them.
-    """
-    fs, path = file_system(url)
-    files = {
-        file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()
-    }
-    last = files.pop(last_name)
-    with transfers(url, "upload"):
-        if fs.exists(join(path, last_name)):
-            fs.rm_file(join(path, last_name))
-        if fs.exists(path):
-            fs.rm(path, recursive=True)
-        for parent in sorted({name.rpartition("/")[0] for name in files} | {""}):
-            fs.makedirs(join(path, parent) if parent else path, exist_ok=True)
-        if files:
-            fs.put([str(file) for file in files.values()], [join(path, name) for name in files])
-        fs.put_file(str(last), join(path, last_name))
-
-
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """A temporary folder of this process; those that killed processes left on this machine are removed."""
@@ -130,9 +92,8 @@ def scratch_folder() -> Iterator[Path]:
             pid = stray.name.split("-")[3]
             if pid.isdecimal() and not process_alive(int(pid)):
                 shutil.rmtree(stray, ignore_errors=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f"dvis-batch-{host}-{os.getpid()}-", ignore_cleanup_errors=True
-    ) as name:
+    prefix = f"dvis-batch-{host}-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 

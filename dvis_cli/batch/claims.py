@@ -12,7 +12,6 @@ import os
 import secrets
 import socket
 import time
-from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,9 @@ from typing import Any
 from dvis_cli.errors import DvisError
 from dvis_cli.files import process_alive
 
-from .options import os_bytes
 from .output import STATE, Output, parse
 
 _BEATS = 10  # signs of life in the time after which a claim is void
-FLUSH_EVERY = 5.0  # seconds between two versions of a shared file, at least
 _TRIES = 50  # to read a claim that is still empty
 
 
@@ -46,22 +43,18 @@ class Claims:
         return self._take(_digest(key))
 
     def stage(self, key: str) -> str:
-        """A new place to make a claimed video's result in."""
+        """A new folder or file to make something of a claimed video in; "": anywhere."""
         return self._output.stage(f"{_digest(key)}.{secrets.token_hex(4)}.work")
 
-    def clean(self, key: str) -> None:
-        """Remove what a try at a claimed video left."""
-        self._clean(_digest(key))
-
-    def release(self, key: str) -> None:
-        """Give a claim up."""
+    def release(self, key: str, unfinished: bool = False) -> None:
+        """Give a claim up; what a try left `unfinished` is removed."""
+        if unfinished:
+            self._clean(_digest(key))
         self._release(_digest(key))
 
     def sweep(self) -> None:
         """Remove what dead runs left, also of videos that nobody wants any more."""
-        for digest in {
-            name.partition(".")[0] for name in self._output.state() if "." in name
-        } - self._held.keys():
+        for digest in {name.partition(".")[0] for name in self._output.state() if "." in name}:
             if self._take(digest) is None:
                 self._clean(digest)
                 self._release(digest)
@@ -70,8 +63,8 @@ class Claims:
         """Show other machines that we live; to be called every now and then."""
         if time.monotonic() - self._beat >= self._stale / _BEATS:
             self._beat = time.monotonic()
-            for digest, number in self._held.items():
-                with suppress(DvisError):  # a store that is away for a moment
+            for digest, number in list(self._held.items()):
+                with suppress(DvisError):  # a store that is away for a moment, a claim just released
                     self._output.touch(f"{STATE}/{digest}.{number}", self._me)
 
     def _take(self, digest: str) -> str | None:
@@ -109,68 +102,21 @@ class Claims:
             self._output.remove(f"{STATE}/{digest}.{number}")
 
 
-class SharedFile(ABC):
-    """A small file of an output that runs side by side add to in turn, under a claim, now and then and whole."""
-
-    def __init__(self, name: str, output: Output, claims: Claims) -> None:
-        self._name, self._output, self._claims = name, output, claims
-        self._next = 0.0  # time.monotonic()
-
-    @abstractmethod
-    def _update(self) -> bytes | None:
-        """What the file is to hold from what it holds and what is new; None: nothing. The claim is ours."""
-
-    def flush(self, at_once: bool = False) -> bool:
-        """Write what is new if it is time; False where that has to be tried again: another run has the file.
-
-        Raises:
-            OutputError, TransferError: it cannot be written.
-        """
-        began = time.monotonic()
-        if began < self._next and not at_once:
-            return True
-        if self._claims.take(self._name) is not None:
-            return False
-        try:
-            data = self._update()
-            if data is None:
-                self._output.remove(self._name)
-            else:
-                self._output.write(self._name, data, self._claims.stage(self._name))
-            self._written()
-        finally:
-            self._claims.release(self._name)
-        self.wait(max(FLUSH_EVERY, 20 * (time.monotonic() - began)))
-        return True
-
-    def _written(self) -> None:  # noqa: B027
-        """The file holds what was new."""
-
-    def wait(self, seconds: float) -> None:
-        """Leave the file alone for a while."""
-        self._next = time.monotonic() + seconds
-
-
 def _digest(key: str) -> str:
-    return hashlib.blake2b(os_bytes(key), digest_size=10).hexdigest()
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=10).hexdigest()
 
 
 def _machine() -> dict[str, str]:
     """Host, its start, and the space of its process numbers: containers of one host have several."""
-    try:
+    host, boot, space = socket.gethostname(), "", ""
+    with suppress(OSError):  # no /proc here
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return {
-            "host": socket.gethostname(),
-            "boot": boot,
-            "space": str(Path("/proc/self/ns/pid").readlink()),
-        }
-    except OSError:  # no /proc here
-        return {"host": socket.gethostname(), "boot": "", "space": ""}
+        space = str(Path("/proc/self/ns/pid").readlink())
+    return {"host": host, "boot": boot, "space": space}
 
 
 def _start_of(pid: int) -> str:
     """When a process began, so that a number that was given anew is not taken for it."""
-    try:
+    with suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
+    return ""

@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from dvis_cli.errors import UsageError, VideoError
 from dvis_cli.video.source import IMAGE_SUFFIXES, plain_name
 from dvis_cli.writers.folder import OUTPUT_NAMES, safe_name
 
-from .addresses import address_of, base_name, file_system, is_url, join, local_path, remote_mark, transfers
+from .addresses import base_name, file_system, is_url, join, local_path, transfers
 from .output import RECORD, STATE
 
 LIST_SUFFIX = ".txt"
@@ -48,25 +49,26 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One video, and where it is mirrored."""
+class Video:
+    """One video, and where its result goes."""
 
     source: str
-    place: str  # folder in the output, relative, "" for the top
+    parent: str  # folder in the output in which it is mirrored, relative, "" for the top
     folder: bool = False  # of images
-    fingerprint: str | None = None  # known already for addresses
+    fingerprint: str | None = None  # of the input, by the file system; known at once for addresses
     size: int | None = None  # bytes
+    key: str = ""  # the result's folder, relative to the output, once that is settled (`places.py`)
 
     @property
-    def key(self) -> str:
-        """Its result's folder, relative to the output, unless that would meet another one."""
+    def short_key(self) -> str:
+        """Its result's folder, unless that would meet another one."""
         name = self.name
-        return _below(self.place, safe_name(name if self.folder else os.path.splitext(name)[0]))  # noqa: PTH122 - of a million
+        return join(self.parent, safe_name(name if self.folder else os.path.splitext(name)[0]))  # noqa: PTH122 - of a million
 
     @property
     def full_key(self) -> str:
-        """Where it goes when `key` is not its own."""
-        return _below(self.place, safe_name(self.name))
+        """Where it goes when `short_key` is not its own."""
+        return join(self.parent, safe_name(self.name))
 
     @property
     def identity(self) -> str:
@@ -84,7 +86,7 @@ class Found:
 class Listing:
     """All videos of a run, and what was noticed while looking for them."""
 
-    found: list[Found] = field(default_factory=list)
+    found: list[Video] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # worth a line to the user
     problems: list[str] = field(default_factory=list)  # folders that could not be searched
 
@@ -117,50 +119,48 @@ def list_videos(sources: Sequence[str | Path], out: str | Path, filters: Filters
         UsageError: a pattern that matches nothing.
         VideoError: a source that does not exist.
     """
-    finder = _Finder(filters or Filters(), local_path(str(out)), several=len(sources) > 1)
-    for source in sources:
-        finder.add(str(source))
+    finder = _Finder(filters or Filters(), local_path(str(out)))
+    for source in map(str, sources):
+        path = local_path(source)
+        if path is None:
+            finder.address(source)
+        elif path.is_dir():
+            finder.folder(path, plain_name(path) if len(sources) > 1 else "")
+        elif _is_list(path):
+            finder.list_file(path)
+        elif path.exists() or path.is_symlink():
+            finder.listing.found.append(Video(str(path), ""))
+        elif glob.has_magic(source):
+            finder.pattern(source)
+        else:
+            raise VideoError(f"{source}: there is no such file or folder; check the path")
     return finder.listing
 
 
 class _Finder:
     """Adds the videos of one source after the other to a listing."""
 
-    def __init__(self, filters: Filters, out: Path | None, several: bool) -> None:
+    def __init__(self, filters: Filters, out: Path | None) -> None:
         self.listing = Listing()
-        self._filters, self._several = filters, several
+        self._filters = filters
         self._out = os.path.realpath(out) if out is not None else None
 
-    def add(self, source: str) -> None:
-        path = local_path(source)
-        if path is None:
-            self._address(source)
-        elif path.is_dir():
-            self._folder(path, plain_name(path) if self._several else "")
-        elif _is_list(path):
-            self._list(path)
-        elif path.exists() or path.is_symlink():
-            self.listing.found.append(Found(str(path), ""))
-        elif glob.has_magic(source):
-            self._pattern(source)
-        else:
-            raise VideoError(f"{source}: there is no such file or folder; check the path")
-
-    def _folder(self, folder: Path, place: str) -> None:
+    def folder(self, folder: Path, place: str) -> None:
+        """A folder of videos, mirrored at `place`, or of images."""
         if not _is_folder_of_videos(folder, self._filters) and any(map(_is_image, _names(folder))):
             parent = PurePosixPath(place).parent.as_posix()
-            self.listing.found.append(Found(str(folder), "" if parent == "." else parent, folder=True))
+            self.listing.found.append(Video(str(folder), "" if parent == "." else parent, folder=True))
         else:
             self.listing.found.extend(walk(folder, place, self._filters, self._out, self.listing))
 
-    def _pattern(self, pattern: str) -> None:
+    def pattern(self, pattern: str) -> None:
+        """Everything that matches, mirrored from the pattern's first wildcard on."""
         matches = sorted(glob.glob(pattern, recursive=True), key=lambda m: (m.count(os.sep), m))  # noqa: PTH207
         if not matches:
             raise UsageError(f"{pattern}: no file matches; quote the pattern if the shell changed it")
         base = _fixed_part(pattern)
         seen: set[tuple[str, str]] = set()  # the same file, met again through a loop of links
-        for match in matches:
-            path = Path(match)
+        for path in map(Path, matches):
             identity = (os.path.realpath(path.parent), path.name)
             if identity in seen or self._is_result(path):
                 continue
@@ -168,18 +168,18 @@ class _Finder:
             place = _relative(path.parent, base)
             if path.is_dir():
                 if not pattern.rstrip(os.sep).endswith("**"):
-                    self._folder(path, _below(place, path.name))
-            elif self._filters.takes_file(_below(place, path.name)):
-                self.listing.found.append(Found(match, place))
+                    self.folder(path, join(place, path.name))
+            elif self._filters.takes_file(join(place, path.name)):
+                self.listing.found.append(Video(str(path), place))
 
     def _is_result(self, path: Path) -> bool:
         real = os.path.realpath(path)
         inside = self._out is not None and (real == self._out or real.startswith(self._out + os.sep))
         return inside or _is_result_folder(path.parent)
 
-    def _list(self, path: Path) -> None:
+    def list_file(self, path: Path) -> None:
         """One path, address or folder a line, relative to the list's own folder; `#` begins a remark."""
-        seen: set[str] = set()
+        seen: set[Path] = set()
         base = Path(os.path.normpath(path.parent))
         for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines():
             entry = line.strip()
@@ -187,23 +187,23 @@ class _Finder:
             if not entry or entry.startswith("#"):
                 continue
             if local is None:
-                self._address(entry, entry.partition("://")[2].rpartition("/")[0])
+                self.address(entry, entry.partition("://")[2].rpartition("/")[0])
                 continue
             where = Path(os.path.normpath(path.parent / local))
-            if str(where) in seen:
+            if where in seen:
                 self.listing.notes.append(f"{path}: {entry} is listed twice; it is done once")
                 continue
-            seen.add(str(where))
+            seen.add(where)
             place = _relative(where.parent, base)
             if where.is_dir():
-                self._folder(where, _below(place, where.name))
+                self.folder(where, join(place, where.name))
             else:
-                self.listing.found.append(Found(str(where), place))
+                self.listing.found.append(Video(str(where), place))
 
-    def _address(self, url: str, place: str | None = None) -> None:
-        """A file, a folder or a pattern behind an address."""
+    def address(self, url: str, place: str | None = None) -> None:
+        """A file, a folder or a pattern behind an address; `place`: where a file of a list is mirrored."""
         fs, path = file_system(url)
-        base = path.rpartition("/")[0]
+        base, alone = path.rpartition("/")[0], False
         with transfers(url, "listing"):
             if glob.has_magic(path):
                 found = fs.glob(path, detail=True)
@@ -211,23 +211,30 @@ class _Finder:
             elif fs.isdir(path):
                 found, base = fs.find(path, detail=True), path.rstrip("/")
             else:  # what is not there is listed, too, and will fail with its reason
-                found = {path: fs.info(path) if fs.exists(path) else {}}
+                found, alone = {path: fs.info(path) if fs.exists(path) else {}}, True
         results = {name.rpartition("/")[0] for name in found if base_name(name) in (RECORD, "segments.json")}
         count = len(self.listing.found)
         for name, info in sorted(found.items()):
             inner = name[len(base) :].strip("/")
-            alone = len(found) == 1 and name == path
             if info.get("type") == "directory" or name.rpartition("/")[0] in results:
                 continue
             if alone or self._filters.takes_file(inner):
                 parent = place if place is not None and alone else inner.rpartition("/")[0]
-                mark = remote_mark(info) if info else None
-                self.listing.found.append(Found(address_of(name, url), parent, False, mark, info.get("size")))
+                address = name if is_url(name) else f"{url.partition('://')[0]}://{name}"
+                video = Video(address, parent, False, _remote_mark(info), info.get("size"))
+                self.listing.found.append(video)
         if count == len(self.listing.found):
             self.listing.notes.append(f"{url}: no videos found there")
 
 
-def walk(root: Path, place: str, filters: Filters, out: str | None, listing: Listing) -> Iterator[Found]:
+def _remote_mark(info: dict[str, Any]) -> str | None:
+    """What a store tells of a file that changes when the file does: its size, and a hash or time."""
+    names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+    mark = next((str(info[name]) for name in names if info.get(name)), "")
+    return f"{info.get('size')}:{mark}" if info else None
+
+
+def walk(root: Path, place: str, filters: Filters, out: str | None, listing: Listing) -> Iterator[Video]:
     """All videos in and below a folder, by name.
 
     Real folders come before linked ones and each is searched once, so that links in circles end and a link to a
@@ -257,14 +264,14 @@ def walk(root: Path, place: str, filters: Filters, out: str | None, listing: Lis
         folders: list[tuple[Path, str]] = []
         videos = images = 0
         for entry in entries:
-            relative = _below(inner, entry.name)
+            relative = join(inner, entry.name)
             if entry.name.startswith(".") or filters.leaves_out(relative):
                 continue
             if _is_dir(entry):
                 (links if entry.is_symlink() else folders).append((Path(entry.path), relative))
             elif filters.takes_file(relative):
                 videos += 1
-                yield Found(entry.path, "/".join(filter(None, (place, inner))))
+                yield Video(entry.path, "/".join(filter(None, (place, inner))))
             else:
                 images += _is_image(entry.name)
         if images and videos:
@@ -272,7 +279,7 @@ def walk(root: Path, place: str, filters: Filters, out: str | None, listing: Lis
                 f"{path}: {images} images beside videos are left out; give them their own folder"
             )
         elif images and inner and filters.takes_images(inner):
-            yield Found(str(path), "/".join(filter(None, (place, inner.rpartition("/")[0]))), folder=True)
+            yield Video(str(path), "/".join(filter(None, (place, inner.rpartition("/")[0]))), folder=True)
         stack.extend(reversed(folders))
 
 
@@ -346,7 +353,3 @@ def _relative(folder: Path, base: Path) -> str:
     if Path(inside).parts[:1] == ("..",):
         inside = os.path.abspath(folder).lstrip(os.sep)  # noqa: PTH100
     return "" if inside == "." else Path(inside).as_posix()
-
-
-def _below(place: str, name: str) -> str:
-    return join(place, name) if place else name

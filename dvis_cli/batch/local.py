@@ -7,29 +7,19 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from dvis_cli.files import memory_limit, usable_cores
 from dvis_cli.run.options import SegmentOptions
 
-from .messages import Died, Message, Task
 from .options import BatchOptions
-from .work import MakeWorker, serve
+from .work import MakeWorker, Message, Task, WorkerDiedError, serve
 
 _PATIENCE = 3.0  # seconds that a worker which closed its pipe has to end
-
-
-@dataclass
-class _Process:
-    process: BaseProcess
-    pipe: Connection
 
 
 class LocalEngine:
@@ -42,74 +32,17 @@ class LocalEngine:
         self._make_worker, self._segment = make_worker, segment
         self._gpus = count_gpus() if segment.device in ("auto", "cuda") else 0
         self.workers = options.jobs or max(self._gpus, 1)
-        self._processes: dict[int, _Process] = {}
 
     def connect(self) -> int:
         """Get ready to start workers; how many there will be. Raises `DvisError` when there can be none."""
         return self.workers
 
-    def start(self, worker: int) -> None:
+    def start(self, number: int) -> LocalWorker:
         """Start a worker, or another in the place of one that died."""
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=_worker,
-            args=(theirs, worker, self._share(worker), self._make_worker),
-            name=f"dvis-worker-{worker}",
-            daemon=True,
-        )
-        # Ctrl-C goes to the whole process group. Workers are told by us, so they inherit that it is held back.
-        resource_tracker.ensure_running()  # before: starting it would end the holding back
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-        self._processes[worker] = _Process(process, ours)
+        return LocalWorker(number, self._share(number), self._make_worker)
 
-    def submit(self, worker: int, task: Task) -> None:
-        """Give a task to a worker that is ready."""
-        with suppress(OSError):  # it died just now: its end will be reported
-            self._processes[worker].pipe.send(task)
-
-    def messages(self, timeout: float) -> list[Message]:
-        """What workers said; waits up to `timeout` seconds for the first."""
-        numbers = {one.pipe: number for number, one in self._processes.items()}
-        if not numbers:
-            time.sleep(timeout)
-        found: list[Message] = []
-        for pipe in wait(list(numbers), timeout):
-            assert isinstance(pipe, Connection)
-            try:
-                while pipe.poll():
-                    found.append(pipe.recv())
-            except (EOFError, OSError):
-                found.append(Died(numbers[pipe], self._bury(numbers[pipe])))
-        return found
-
-    def kill(self, worker: int) -> None:
-        """End a worker; it will be reported as `Died`."""
-        if worker in self._processes:
-            self._processes[worker].process.kill()
-
-    def stop(self) -> None:
-        """End all workers at once; what they had begun is for others to remove."""
-        for one in self._processes.values():
-            one.process.kill()
-        for number in list(self._processes):
-            self._bury(number)
-
-    def _bury(self, number: int) -> str:
-        one = self._processes.pop(number)
-        one.pipe.close()
-        one.process.join(_PATIENCE)
-        if one.process.is_alive():
-            one.process.kill()
-            one.process.join()
-        reason = describe_exit(one.process.exitcode)
-        one.process.close()
-        return reason
+    def close(self) -> None:
+        """Let go of what `connect` took."""
 
     def _share(self, number: int) -> SegmentOptions:
         """What one worker has of the machine: a GPU where there are any, cores, and of its memory a quarter in all."""
@@ -123,7 +56,49 @@ class LocalEngine:
         return dataclasses.replace(self._segment, **own)
 
 
-def _worker(pipe: Connection, number: int, options: SegmentOptions, make_worker: MakeWorker | None) -> None:
+class LocalWorker:
+    """A process, and a pipe to it."""
+
+    def __init__(self, number: int, options: SegmentOptions, make_worker: MakeWorker | None) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_work,
+            args=(theirs, number, options, make_worker),
+            name=f"dvis-worker-{number}",
+            daemon=True,
+        )
+        # Ctrl-C goes to the whole process group. Workers are told by us, so they inherit that it is held back.
+        resource_tracker.ensure_running()  # before: starting it would end the holding back
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+
+    def send(self, task: Task) -> None:
+        """Give it a task when it is ready."""
+        with suppress(OSError):  # it died just now, as `receive` will tell
+            self._pipe.send(task)
+
+    def receive(self) -> Message:
+        """Wait for what it says next. Raises `WorkerDiedError`, and then it is."""
+        try:
+            message: Message = self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join(_PATIENCE)
+            self._process.kill()
+            self._process.join()
+            raise WorkerDiedError(describe_exit(self._process.exitcode)) from None
+        return message
+
+    def kill(self) -> None:
+        """End it at once; what it had begun is for others to remove."""
+        self._process.kill()
+
+
+def _work(pipe: Connection, number: int, options: SegmentOptions, make_worker: MakeWorker | None) -> None:
     """A worker process. It ends with its parent, however that ends: its memory and cores are for the next run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()

@@ -4,37 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from dvis_cli.errors import UsageError
 
-from .listing import Found
-from .output import FAILURES, INDEX, RECORD, STATE, Output, parse
+from .listing import Video
+from .output import FAILURES, INDEX, RECORD, STATE, Output, as_utf8, parse
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One video and its place in the output."""
-
-    source: str
-    key: str  # the result's folder, relative to the output
-    fingerprint: str | None = None  # of the input, by the file system
-    size: int | None = None  # bytes
-
-
-def as_utf8(text: str) -> str:
-    """Text with its invalid bytes spelled out, as JSON files can hold it."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def settled_places(found: Sequence[Found], output: Output, known: Mapping[str, str]) -> dict[str, str]:
-    """Where videos whose names meet others', now or once, have a result already: key by `Found.identity`.
+def settled_places(found: Sequence[Video], output: Output, known: Mapping[str, str]) -> dict[str, str]:
+    """Where videos whose names meet others', now or once, have a result already: key by `Video.identity`.
 
     `known`: places that need not be looked up.
     """
-    keys = [one.key for one in found]
+    keys = [one.short_key for one in found]
     times, around = _meetings(keys)
-    unsure: list[tuple[Found, str]] = []
+    unsure: list[tuple[Video, str]] = []
     for one, key in zip(found, keys, strict=True):
         if not (known and one.identity in known):
             unsure.append((one, one.full_key))
@@ -48,8 +33,8 @@ def settled_places(found: Sequence[Found], output: Output, known: Mapping[str, s
     return settled
 
 
-def place_videos(found: Sequence[Found], settled: Mapping[str, str] | None = None) -> list[Item]:
-    """Give every video its own folder in the output.
+def place_videos(found: Sequence[Video], settled: Mapping[str, str] | None = None) -> list[Video]:
+    """Give every video its own folder in the output: its `key`.
 
     `a/clip.mp4` goes to `a/clip`. Where that would meet another result or lie around one, it is `a/clip.mp4`, and with
     a `~` behind it where even that is taken. Videos that have a result keep its place, whatever came beside them since.
@@ -64,16 +49,16 @@ def place_videos(found: Sequence[Found], settled: Mapping[str, str] | None = Non
     settled = settled or {}
     kept = [settled.get(one.identity) if settled else None for one in found]
     fixed = {key for key in kept if key is not None}
-    keys = [key or _outside(one.key, fixed) for one, key in zip(found, kept, strict=True)]
+    keys = [key or _outside(one.short_key, fixed) for one, key in zip(found, kept, strict=True)]
     times, around = _meetings(keys)
     taken: dict[str, str] = {}
-    later: list[tuple[int, Found]] = []
+    later: list[tuple[int, Video]] = []
     for i, one in enumerate(found):
         if kept[i] is None and (times[keys[i]] > 1 or keys[i] in around):
             later.append((i, one))
         else:
             _take(taken, keys[i], one)
-    named: dict[str, Found] = {}
+    named: dict[str, Video] = {}
     for i, one in sorted(later, key=lambda pair: pair[1].source):
         own = one.full_key
         if own in named and named[own].name == one.name:
@@ -84,7 +69,7 @@ def place_videos(found: Sequence[Found], settled: Mapping[str, str] | None = Non
             key += "~"
         _take(taken, key, one)
         keys[i] = key
-    return [Item(one.source, key, one.fingerprint, one.size) for one, key in zip(found, keys, strict=True)]
+    return [replace(one, key=key) for one, key in zip(found, keys, strict=True)]
 
 
 def _meetings(keys: Sequence[str]) -> tuple[Counter[str], set[str]]:
@@ -92,7 +77,7 @@ def _meetings(keys: Sequence[str]) -> tuple[Counter[str], set[str]]:
     return Counter(keys), {FAILURES, INDEX, STATE, *(parent for key in keys for parent in _parents(key))}
 
 
-def _take(taken: dict[str, str], key: str, one: Found) -> None:
+def _take(taken: dict[str, str], key: str, one: Video) -> None:
     if key in taken:
         raise UsageError(
             f"{taken[key]} and {one.source} would both be written to {key}; segment them into two folders"

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dvis_cli.errors import DvisError
+
 from .addresses import is_url
-from .claims import Claims, SharedFile
+from .listing import Video
 from .options import BatchOptions, in_shard, order_of
-from .output import FAILURES, RECORD, Output, parse
-from .places import Item, as_utf8
+from .output import RECORD, Output, parse
 from .report import Failure
+from .summary import Summary
 
 NEW, SETTINGS, INPUT, RETRY = "new", "settings changed", "input changed", "failed before"
 
@@ -26,11 +28,16 @@ NEW, SETTINGS, INPUT, RETRY = "new", "settings changed", "input changed", "faile
 class Job:
     """A video to be done."""
 
-    item: Item
+    video: Video
     reason: str
     tries: int = 0  # in this run
     faulty: tuple[int, ...] = ()  # workers whose accelerator failed at it
     wait: float = 0.0  # time.monotonic() before which a claim that another run holds is not tried again
+
+    @property
+    def size(self) -> int:
+        """Bytes, where they are known."""
+        return max(self.video.size or 0, 1)
 
 
 @dataclass
@@ -42,65 +49,60 @@ class Plan:
     jobs: list[Job] = field(default_factory=list)
     failed_before: list[Failure] = field(default_factory=list)
 
-    @property
-    def redo(self) -> dict[str, int]:
-        """Videos that have a result, by the reason why they are done again."""
-        reasons = [job.reason for job in self.jobs]
-        return {reason: reasons.count(reason) for reason in (SETTINGS, INPUT) if reason in reasons}
-
 
 def make_plan(
-    items: Sequence[Item], output: Output, failures: Failures, options: BatchOptions, settings: str
+    videos: Sequence[Video], output: Output, summary: Summary, options: BatchOptions, settings: str
 ) -> Plan:
     """Decide about every video of this part. `settings`: the hash of everything that changes results."""
-    plan = Plan()
-    mine = [item for item in items if in_shard(item.key, options.shard)]
-    plan.total = len(mine)
-    for given, data in zip(mine, output.read(f"{item.key}/{RECORD}" for item in mine), strict=True):
-        item, record = look_at(given), parse(data)
-        failure = failures.get(item.key)
-        if is_current(record, item, settings):
+    mine = [video for video in videos if in_shard(video.key, options.shard)]
+    plan = Plan(len(mine))
+    for given, data in zip(mine, output.read(f"{video.key}/{RECORD}" for video in mine), strict=True):
+        video, record = look_at(given), parse(data)
+        failure = summary.failure(video.key)
+        if is_current(record, video, settings):
             plan.skipped += 1
-        elif failure is None or not is_current(failure, item, settings):
+            summary.done(video.key, record)
+        elif failure is None or not is_current(failure, video, settings):
             reason = NEW if not record else SETTINGS if record.get("settings") != settings else INPUT
-            plan.jobs.append(Job(item, reason))
+            plan.jobs.append(Job(video, reason))
         elif options.retry_failed:
-            plan.jobs.append(Job(item, RETRY))
+            plan.jobs.append(Job(video, RETRY))
         else:
-            plan.failed_before.append(Failure(item.key, item.source, failure["error"], earlier=True))
+            plan.failed_before.append(Failure(video.key, video.source, failure["error"], earlier=True))
     if options.shuffle:
-        plan.jobs.sort(key=lambda job: order_of(job.item.key))
+        plan.jobs.sort(key=lambda job: order_of(job.video.key))
     return plan
 
 
-def is_current(record: dict[str, Any], item: Item, settings: str) -> bool:
+def is_current(record: dict[str, Any], video: Video, settings: str) -> bool:
     """Whether a result, or a failure, came from this input with these settings.
 
     A file that was only copied or touched has another time and the same bytes; it has not changed.
     """
-    mark = record.get("fingerprint")
+    mark, now = record.get("fingerprint"), video.fingerprint
     if record.get("settings") != settings:
         return False
-    if item.fingerprint is None or mark is None or item.fingerprint == mark:
-        return item.fingerprint == mark
-    same_size = mark.partition(":")[0] == item.fingerprint.partition(":")[0]
+    if now is None or mark is None or now == mark:
+        return bool(now == mark)
+    same_size = mark.partition(":")[0] == now.partition(":")[0]
     content = record.get("content")
-    return same_size and content is not None and content == content_of(item.source)
+    return same_size and content is not None and content == content_of(video.source)
 
 
-def look_at(item: Item) -> Item:
-    """The item with its fingerprint and size, as far as the file system tells them."""
-    if item.fingerprint is not None or is_url(item.source):
-        return item
+def look_at(video: Video) -> Video:
+    """The video with its fingerprint and size, as far as the file system tells them."""
+    if video.fingerprint is not None or is_url(video.source):
+        return video
     with suppress(OSError, ValueError):  # work on it will say why
-        facts = os.stat(item.source)  # noqa: PTH116 - a million of them
+        facts = os.stat(video.source)  # noqa: PTH116 - a million of them
         if not stat.S_ISDIR(facts.st_mode):
-            return replace(item, fingerprint=f"{facts.st_size}:{facts.st_mtime_ns}", size=facts.st_size)
-        with os.scandir(item.source) as entries:
+            mark = f"{facts.st_size}:{facts.st_mtime_ns}"
+            return replace(video, fingerprint=mark, size=facts.st_size)
+        with os.scandir(video.source) as entries:
             files = [entry.stat() for entry in entries if entry.is_file()]
         size, latest = sum(one.st_size for one in files), max((one.st_mtime_ns for one in files), default=0)
-        return replace(item, fingerprint=f"{len(files)}/{size}:{latest}", size=size)
-    return item
+        return replace(video, fingerprint=f"{len(files)}/{size}:{latest}", size=size)
+    return video
 
 
 def content_of(source: str) -> str | None:
@@ -108,51 +110,67 @@ def content_of(source: str) -> str | None:
     if is_url(source) or not os.path.isfile(source):  # noqa: PTH113 - ValueErrors are False
         return None
     digest = hashlib.blake2b(digest_size=16)
-    try:
-        with Path(source).open("rb") as file:
-            while chunk := file.read(2**20):
-                digest.update(chunk)
-    except OSError:
-        return None
-    return digest.hexdigest()
+    with suppress(OSError), Path(source).open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+        return digest.hexdigest()
+    return None
 
 
-class Failures(SharedFile):
-    """Videos without a result, and why: `failures.jsonl`, one line a video, by key.
+class Watch:
+    """A folder that fills up: new videos are planned when they have stopped growing.
 
-    What a killed run had not written yet is tried again.
+    Args:
+        find: lists all videos there are now.
+        plan: decides about some of them; called once for each video.
     """
 
-    def __init__(self, output: Output, claims: Claims) -> None:
-        super().__init__(FAILURES, output, claims)
-        self._rows = self._read()
-        self._changes: dict[str, dict[str, Any] | None] = {}
+    def __init__(
+        self,
+        find: Callable[[], Sequence[Video]],
+        plan: Callable[[Sequence[Video]], Plan],
+        options: BatchOptions,
+    ) -> None:
+        self._find, self._plan, self._options = find, plan, options
+        self._growing: dict[str, tuple[str | None, float]] = {}  # key -> fingerprint, since when
+        self._taken: set[str] = set()  # keys that were planned
+        self._busy_at = time.monotonic()
+        self._next = self._busy_at + options.watch_every
 
-    def get(self, key: str) -> dict[str, Any] | None:
-        """What is known of a failure."""
-        return self._rows.get(as_utf8(key))
+    def look(self, busy: bool) -> list[Job] | None:
+        """New jobs; [] for now, None when there has been nothing to do for as long as was agreed."""
+        now = time.monotonic()
+        if busy or self._growing:
+            self._busy_at = now
+        idle = self._options.watch_idle
+        if idle is not None and now - self._busy_at >= idle:
+            return None
+        jobs: list[Job] = []
+        if now >= self._next:
+            with suppress(DvisError):  # a folder that is away for a moment
+                jobs = self._plan(self.settled(self._find())).jobs
+            took = time.monotonic() - now
+            self._next = now + max(
+                self._options.watch_every, 10 * took
+            )  # a million are not listed all the time
+        return jobs
 
-    def add(self, failure: Failure, item: Item, settings: str) -> None:
-        """Remember a failure."""
-        facts = {name: as_utf8(value) for name, value in asdict(failure).items() if name != "earlier"}
-        self._changes[facts["key"]] = {**facts, "fingerprint": item.fingerprint, "settings": settings}
+    def settled(self, videos: Sequence[Video]) -> list[Video]:
+        """Those that have not changed for a while; each is returned once."""
+        ready, now = [], time.monotonic()
+        for video in (look_at(one) for one in videos if one.key not in self._taken):
+            # An old file need not be waited for.
+            mark, since = self._growing.get(video.key, (video.fingerprint, now - _age(video)))
+            since = since if mark == video.fingerprint else now
+            self._growing[video.key] = (video.fingerprint, since)
+            if now - since >= self._options.settle:
+                ready.append(video)
+                self._taken.add(video.key)
+                del self._growing[video.key]
+        return ready
 
-    def forget(self, key: str) -> None:
-        """A video has a result now."""
-        if self.get(key) is not None:
-            self._changes[as_utf8(key)] = None
 
-    def flush(self, at_once: bool = False) -> bool:
-        return super().flush(at_once) if self._changes else True
-
-    def _update(self) -> bytes | None:
-        rows = {**self._read(), **self._changes}
-        self._rows = {key: row for key, row in rows.items() if row is not None}
-        return "".join(json.dumps(self._rows[key]) + "\n" for key in sorted(self._rows)).encode() or None
-
-    def _written(self) -> None:
-        self._changes.clear()
-
-    def _read(self) -> dict[str, dict[str, Any]]:
-        rows = (parse(line) for line in (next(self._output.read([FAILURES])) or b"").splitlines())
-        return {row["key"]: row for row in rows if {"key", "error"} <= row.keys()}
+def _age(video: Video) -> float:
+    """Seconds since the input last changed; 0 when unknown."""
+    stamp = (video.fingerprint or "").rpartition(":")[2]
+    return max(time.time() - int(stamp) / 1e9, 0.0) if stamp.isdecimal() else 0.0

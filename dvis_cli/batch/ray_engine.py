@@ -11,7 +11,6 @@ import os
 import queue
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,9 +19,8 @@ from dvis_cli.files import memory_limit, usable_cores
 from dvis_cli.run.options import SegmentOptions
 
 from .addresses import one_line
-from .messages import Died, Finished, Message, Task
 from .options import BatchOptions
-from .work import MakeWorker, serve
+from .work import MakeWorker, Message, Progress, Task, Warned, WorkerDiedError, serve
 
 
 class RayWorker:
@@ -40,16 +38,13 @@ class RayWorker:
         order = (number, options, make_worker, self._orders.get, self._reports.put)
         threading.Thread(target=serve, args=order, daemon=True).start()
 
-    def load(self) -> Message:
-        """Wait for the model."""
-        return self._reports.get()
-
-    def run(self, task: Task) -> Iterator[Message]:
-        """Do a task; what there is to tell comes as it happens, how it ended last."""
-        self._orders.put(task)
-        report = None
-        while not isinstance(report, Finished):
-            yield (report := self._reports.get())
+    def run(self, task: Task | None) -> Iterator[Message]:
+        """Do a task, or (None) load the model: what there is to tell as it happens, how it ended last."""
+        if task is not None:
+            self._orders.put(task)
+        while isinstance(report := self._reports.get(), (Progress, Warned)):
+            yield report
+        yield report
 
 
 class RayEngine:
@@ -65,9 +60,6 @@ class RayEngine:
         self.workers = options.jobs or 0  # the cluster decides
         self._gpus = 0.0  # of a worker
         self._sharers: int | None = None
-        self._actors: dict[int, Any] = {}
-        self._waiting: dict[Any, int] = {}  # what Ray has promised -> the worker it comes from
-        self._killed: list[Message] = []
 
     def connect(self) -> int:
         self._join()
@@ -87,61 +79,14 @@ class RayEngine:
         self._segment = dataclasses.replace(segment, threads=threads)
         return self.workers
 
-    def start(self, worker: int) -> None:
+    def start(self, number: int) -> RayHandle:
         options = {"num_cpus": self._options.ray_cpus, "num_gpus": self._gpus}
         actor = self._ray.remote(**options, max_restarts=0, max_task_retries=0)(RayWorker)
-        self._actors[worker] = actor.remote(worker, self._segment, self._sharers, self._make_worker)
-        self._waiting[self._actors[worker].load.remote()] = worker
+        return RayHandle(self._ray, actor.remote(number, self._segment, self._sharers, self._make_worker))
 
-    def submit(self, worker: int, task: Task) -> None:
-        stream = self._actors[worker].run.options(num_returns="streaming").remote(task)
-        self._waiting[stream] = worker
-
-    def messages(self, timeout: float) -> list[Message]:
-        found, self._killed = self._killed, []
-        waiting = list(self._waiting)
-        if not waiting:
-            time.sleep(0 if found else timeout)
-            return found
-        ready, _ = self._ray.wait(waiting, num_returns=1, timeout=0 if found else timeout)
-        if ready and len(waiting) > 1:
-            ready, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
-        for promise in ready:
-            number = self._waiting.pop(promise)
-            try:
-                found.extend(self._take(promise, number))
-            except self._ray.exceptions.RayError as error:
-                self._forget(number)
-                found.append(Died(number, _reason(error)))
-        return found
-
-    def kill(self, worker: int) -> None:
-        if worker not in self._actors:
-            return
-        self._forget(worker)
-        self._killed.append(Died(worker, "the Ray worker died: it was ended"))
-
-    def stop(self) -> None:
-        for number in list(self._actors):
-            self._forget(number)
+    def close(self) -> None:
         if self._started_ray:
             self._ray.shutdown()
-
-    def _take(self, promise: Any, number: int) -> list[Message]:
-        """One report; a stream that has more to come is waited for again."""
-        if isinstance(promise, self._ray.ObjectRef):
-            return [self._ray.get(promise)]
-        try:
-            reference = next(promise)
-        except StopIteration:
-            return []
-        message: Message = self._ray.get(reference)
-        self._waiting[promise] = number
-        return [message]
-
-    def _forget(self, number: int) -> None:
-        self._ray.kill(self._actors.pop(number))
-        self._waiting = {promise: worker for promise, worker in self._waiting.items() if worker != number}
 
     def _join(self) -> None:
         if self._ray.is_initialized():
@@ -166,6 +111,29 @@ class RayEngine:
         self._started_ray = True
 
 
+class RayHandle:
+    """An actor, used as `LocalWorker` is."""
+
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self._ray, self._actor = ray, actor
+        self.send(None)
+
+    def send(self, task: Task | None) -> None:
+        self._stream = self._actor.run.options(num_returns="streaming").remote(task)
+
+    def receive(self) -> Message:
+        try:
+            message: Message = self._ray.get(next(self._stream))
+        except (StopIteration, self._ray.exceptions.RayError) as error:
+            lines = (line.strip() for line in str(error).splitlines())
+            reason = next(filter(None, lines), type(error).__name__)
+            raise WorkerDiedError(f"the Ray worker died: {reason[:200]}") from None
+        return message
+
+    def kill(self) -> None:
+        self._ray.kill(self._actor)
+
+
 def import_ray() -> Any:
     """Ray, or the way to get it. Raises `UsageError`."""
     try:
@@ -174,8 +142,3 @@ def import_ray() -> Any:
     except ImportError:
         raise UsageError("--engine ray needs Ray: pip install 'dvis[ray]'") from None
     return ray
-
-
-def _reason(error: Exception) -> str:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return f"the Ray worker died: {first[:200]}"

@@ -5,26 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dvis_cli.errors import DvisError, UsageError
 from dvis_cli.run.options import SegmentOptions
 
 from .addresses import scratch_folder
 from .claims import Claims
-from .index import IndexPage
-from .listing import Filters, Listing, list_videos
+from .listing import Filters, Listing, Video, list_videos
 from .local import LocalEngine
 from .options import BatchOptions, settings_hash
-from .output import Output, output_of
-from .places import Item, place_videos, settled_places
-from .plan import Failures, Plan, make_plan
+from .output import Output
+from .places import place_videos, settled_places
+from .plan import INPUT, SETTINGS, Plan, Watch, make_plan
 from .report import BatchReport, Event, OnEvent, Stop
-from .scheduler import Scheduler
-from .watch import Watch
-
-if TYPE_CHECKING:
-    from .ray_engine import RayEngine
+from .scheduler import Engine, Scheduler
+from .summary import Summary
 
 
 def run_batch(
@@ -34,7 +29,7 @@ def run_batch(
     options: BatchOptions | None = None,
     on_event: OnEvent = lambda event: None,
     stop: Stop | None = None,
-    engine: LocalEngine | RayEngine | None = None,
+    engine: Engine | None = None,
 ) -> BatchReport:
     """Segment many videos into one output; run again, it goes on where it ended.
 
@@ -63,19 +58,19 @@ def run_batch(
     listing = list_videos(sources, out, filters)
     if not listing.found and not options.watch:
         raise UsageError(_nothing_found(sources, listing))
-    output = output_of(out)
-    report = BatchReport(problems=listing.problems)
+    output = Output(out)
     claims = Claims(output, options.stale)
-    places: dict[str, str] = {}  # that videos have, by identity
+    report = BatchReport(problems=listing.problems)
+    places: dict[str, str] = {}  # that videos have, by identity, while watching
 
-    def place(listing: Listing) -> list[Item]:
-        items = place_videos(listing.found, settled_places(listing.found, output, places))
+    def place(found: Sequence[Video]) -> list[Video]:
+        videos = place_videos(found, settled_places(found, output, places))
         if options.watch:
-            places.update((one.identity, item.key) for one, item in zip(listing.found, items, strict=True))
-        return items
+            places.update((video.identity, video.key) for video in videos)
+        return videos
 
-    def plan(items: Sequence[Item]) -> Plan:
-        planned = make_plan(items, output, failures, options, settings)
+    def plan(videos: Sequence[Video]) -> Plan:
+        planned = make_plan(videos, output, summary, options, settings)
         report.total += planned.total
         report.skipped += planned.skipped
         report.failed.extend(planned.failed_before)
@@ -83,32 +78,31 @@ def run_batch(
 
     with stop or Stop() as stopping:
         claims.sweep()
-        failures = Failures(output, claims)
-        watch = (
-            Watch(lambda: place(list_videos(sources, out, filters)), plan, options) if options.watch else None
-        )
-        items = place(listing)
-        first = plan(watch.settled(items) if watch else items)
-        index = IndexPage(output, claims, [one.key for one in items], settings) if segment.report else None
-        if index is not None:
-            on_event = index.listen(on_event)
+        summary = Summary(output, claims, index=segment.report)
+        watch = Watch(lambda: place(list_videos(sources, out, filters).found), plan, options)
+        videos = place(listing.found)
+        first = plan(watch.settled(videos) if options.watch else videos)
         listing.found.clear()  # of a million, hundreds of megabytes
-        del items
-        workers = engine.connect() if first.jobs or watch else 0
+        del videos
+        workers = engine.connect() if first.jobs or options.watch else 0
         for text in [*listing.notes, *listing.problems]:
             on_event(Event("note", {"text": text}))
         on_event(_started(options, workers, first))
-        scheduler = Scheduler(engine, output, claims, failures, options, settings, report, on_event, stopping)
+        scheduler = Scheduler(engine, output, claims, summary, options, settings, report, stopping)
         try:
-            scheduler.run(first.jobs, workers if watch else min(workers, len(first.jobs)), watch)
+            if options.watch:
+                scheduler.run(first.jobs, workers, on_event, watch.look)
+            else:
+                scheduler.run(first.jobs, min(workers, len(first.jobs)), on_event)
         finally:
-            _tidy(failures, index, output, on_event)
+            engine.close()
+            _tidy(summary, output, on_event)
     report.seconds = round(time.monotonic() - began, 3)
     on_event(Event("finished", report.document()))
     return report
 
 
-def _engine(segment: SegmentOptions, options: BatchOptions) -> LocalEngine | RayEngine:
+def _engine(segment: SegmentOptions, options: BatchOptions) -> Engine:
     if options.engine == "ray":
         from .ray_engine import RayEngine
 
@@ -116,22 +110,21 @@ def _engine(segment: SegmentOptions, options: BatchOptions) -> LocalEngine | Ray
     return LocalEngine(segment, options)
 
 
-def _tidy(failures: Failures, index: IndexPage | None, output: Output, on_event: OnEvent) -> None:
+def _tidy(summary: Summary, output: Output, on_event: OnEvent) -> None:
     """What is not written yet. The results are complete without, also on a disk that is full."""
     try:
         end = time.monotonic() + 5.0  # another run may be writing
-        while not failures.flush(at_once=True) and time.monotonic() < end:
+        while not summary.flush(at_once=True) and time.monotonic() < end:
             time.sleep(0.05)
-        while index is not None and not index.flush(at_once=True) and time.monotonic() < end:
-            time.sleep(0.05)
-        output.close()
-        with scratch_folder():  # what ended workers had fetched goes
-            pass
     except DvisError as error:
         on_event(Event("note", {"text": str(error)}))
+    output.close()
+    with scratch_folder():  # what ended workers had fetched goes
+        pass
 
 
 def _started(options: BatchOptions, workers: int, plan: Plan) -> Event:
+    reasons = [job.reason for job in plan.jobs]
     facts = {
         "engine": options.engine,
         "workers": workers,
@@ -139,7 +132,7 @@ def _started(options: BatchOptions, workers: int, plan: Plan) -> Event:
         "todo": len(plan.jobs),
         "skipped": plan.skipped,
         "failed_before": len(plan.failed_before),
-        "redo": plan.redo,
+        "redo": {reason: reasons.count(reason) for reason in (SETTINGS, INPUT) if reason in reasons},
     }
     return Event("started", facts)
 

@@ -19,7 +19,8 @@ from dvis_cli.batch.claims import Claims
 from dvis_cli.batch.listing import list_videos
 from dvis_cli.batch.output import Output
 from dvis_cli.batch.places import place_videos, settled_places
-from dvis_cli.batch.plan import Failures, look_at, make_plan
+from dvis_cli.batch.plan import look_at, make_plan
+from dvis_cli.batch.summary import Summary
 
 T = TypeVar("T")
 CLAIMS = 1000
@@ -39,10 +40,10 @@ def main(count: int) -> None:
 def measure(root: Path, count: int) -> None:
     output = Output(root / "out")
     claims = Claims(output, 300.0)
-    failures = Failures(output, claims)
+    summary = Summary(output, claims, index=False)
     found = timed("finding the videos", lambda: list_videos([root / "in"], root / "out").found)
     items = timed("giving them places", lambda: place_videos(found, settled_places(found, output, {})))
-    plan = timed("plan, all new", lambda: make_plan(items, output, failures, BatchOptions(), "settings"))
+    plan = timed("plan, all new", lambda: make_plan(items, output, summary, BatchOptions(), "settings"))
     assert len(plan.jobs) == count
     timed(f"{CLAIMS} claims taken", lambda: [claims.take(item.key) for item in items[:CLAIMS]])
     timed(f"{CLAIMS} claims released", lambda: [claims.release(item.key) for item in items[:CLAIMS]])
@@ -53,7 +54,7 @@ def measure(root: Path, count: int) -> None:
         record = {"source": item.source, "fingerprint": look_at(item).fingerprint, "settings": "settings"}
         (folder / "batch.json").write_text(json.dumps(record))
     plan = timed(
-        "plan, all done before", lambda: make_plan(items, output, failures, BatchOptions(), "settings")
+        "plan, all done before", lambda: make_plan(items, output, summary, BatchOptions(), "settings")
     )
     assert plan.skipped == count
     print(f"{'memory at most':28} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:9.0f} MiB")
