@@ -17,10 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from dvis_cli.batch import BatchOptions, Event, parse_shard, run_batch
-from dvis_cli.batch.local import LocalEngine
 from dvis_cli.batch.output import as_utf8
-from dvis_cli.batch.ray_engine import RayEngine
 from dvis_cli.batch.work import Progress, Ready, Say, Task, Worker
+from dvis_cli.batch.workers import LocalEngine, RayEngine
 from dvis_cli.errors import UsageError, VideoError
 from dvis_cli.files import output_errors
 from dvis_cli.run.options import SegmentOptions
@@ -55,7 +54,7 @@ class PaperWorker(Worker):
                     (result.path / "panoptic" / f"{i:06d}.png").write_bytes(source.read_bytes() * (i + 1))
                 if i == FRAMES // 2:
                     _act(words, source)
-            named = source if str(source) == task.source else as_utf8(task.source)
+            named = source if str(source) == task.video.source else as_utf8(task.video.source)
             document = {"source": {"path": str(named), "frames": FRAMES}, "segments": []}
             (result.path / "segments.json").write_text(json.dumps(document))
         return document

@@ -23,8 +23,8 @@ from batch_workers import (
 )
 
 from dvis_cli.batch import BatchOptions, BatchReport, Event, Stop, claims, run_batch
-from dvis_cli.batch.local import LocalEngine
 from dvis_cli.batch.report import EventKind
+from dvis_cli.batch.workers import LocalEngine
 from dvis_cli.errors import UsageError
 from dvis_cli.run.options import SegmentOptions
 

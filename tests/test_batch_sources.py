@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvis_cli.batch.listing import Filters, Video, list_videos, means_batch
 from dvis_cli.batch.options import BatchOptions, in_shard, parse_shard
 from dvis_cli.batch.output import Output
 from dvis_cli.batch.places import place_videos, settled_places
+from dvis_cli.batch.sources import Filters, Video, list_videos, means_batch
 from dvis_cli.errors import UsageError, VideoError
 
 
@@ -28,7 +28,7 @@ def tree(root: Path, *names: str) -> Path:
 def places(*sources: object, out: object = "", filters: Filters | None = None) -> dict[str, str]:
     """Key -> source."""
     found = list_videos([str(s) for s in sources], str(out), filters).found
-    return {item.key: item.source for item in place_videos(found)}
+    return {item.key: item.source for item in place_videos(found, {})}
 
 
 def test_folders_are_mirrored(tmp_path: Path) -> None:
@@ -194,14 +194,14 @@ def test_places_are_apart_and_do_not_depend_on_order(entries: list[tuple[tuple[s
         Video("/".join(["/v", *folders, name + end]), "/".join(folders)) for folders, name, end in entries
     ]
     try:
-        items = place_videos(found)
+        items = place_videos(found, {})
     except UsageError:
         return
     keys = [item.key for item in items]
     assert len(set(keys)) == len(keys)
     assert len(keys) == len(entries)
     assert not any(other.startswith(f"{key}/") for key in keys for other in keys)
-    backwards = {item.source: item.key for item in place_videos(found[::-1])}
+    backwards = {item.source: item.key for item in place_videos(found[::-1], {})}
     assert backwards == {item.source: item.key for item in items}
     known = {item.source: item.key for item in items[: len(items) // 2]}
     try:

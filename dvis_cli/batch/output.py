@@ -4,6 +4,8 @@ KEY/batch.json     in each result: what it was made from; a result appears whole
 failures.jsonl     videos without a result, and why
 index.html         with --report: a picture, the counts and a link for each result
 .dvis/             while runs are at work: claims on videos, and results that are being made
+
+Folders and addresses (s3://, gs://, memory://, ...) are reached through fsspec, with errors of one line.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import errno
 import glob
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,16 +22,77 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dvis_cli.errors import DvisError, OutputError
+from dvis_cli.errors import DvisError, OutputError, UsageError
 from dvis_cli.files import output_errors, remove
 from dvis_cli.writers.folder import check_target
-
-from .addresses import TransferError, base_name, file_system, join, local_path, one_line, transfers
 
 RECORD, FAILURES, INDEX, STATE = "batch.json", "failures.jsonl", "index.html", ".dvis"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _CHUNK = 500  # small files that are fetched side by side
 _SYNCS = 16  # files that are on their way to the disk at once
+
+
+class TransferError(DvisError):
+    """An address could not be reached, or a transfer broke off; another try may succeed."""
+
+
+def is_url(text: str) -> bool:
+    """Whether a source or output is an address rather than a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
+
+
+def local_path(text: str) -> Path | None:
+    """The path that a plain name or a file:// address means; None for other addresses."""
+    if text.startswith("file://"):
+        return Path(text.removeprefix("file://") or "/")
+    return None if is_url(text) else Path(text)
+
+
+def join(parent: str, name: str) -> str:
+    """The address, or relative path, of something below another one; "" is the top."""
+    return f"{parent.rstrip('/')}/{name}" if parent and name else parent or name
+
+
+def base_name(url: str) -> str:
+    """The last part of an address."""
+    return url.rstrip("/").rpartition("/")[2]
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """fsspec's file system for an address, and the path in it.
+
+    Raises:
+        UsageError: unknown kind of address, or its package is not installed.
+        TransferError: it cannot be reached.
+    """
+    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+
+    try:
+        return url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        hint = "kinds of address are those of fsspec; pip install 'dvis[cloud]' brings s3:// and gs://"
+        raise UsageError(f"{url}: {one_line(error)}; {hint}") from None
+    except Exception as error:
+        raise TransferError(f"{url} cannot be reached: {one_line(error)}") from error
+
+
+@contextmanager
+def transfers(url: str, what: str) -> Iterator[None]:
+    """Turn whatever a store's client raises into one line."""
+    try:
+        yield
+    except DvisError:
+        raise
+    except FileNotFoundError as error:
+        raise DvisError(f"{url}: there is no such file") from error
+    except Exception as error:
+        raise TransferError(f"{url}: {what} failed: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one short line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
 
 
 class Output:
@@ -50,12 +114,13 @@ class Output:
             with transfers(self.name, "reading"):
                 found = self._fs.cat_ranges(chunk, whole, whole, on_error="return")
             for path, data in zip(chunk, found, strict=True):
-                if isinstance(data, Exception):
-                    if not isinstance(data, (FileNotFoundError, NotADirectoryError)):
-                        kind = TransferError if self._folder is None else OutputError
-                        raise kind(f"{path} cannot be read: {one_line(data)}") from data
-                    data = None
-                yield data
+                if isinstance(data, bytes):
+                    yield data
+                elif isinstance(data, (FileNotFoundError, NotADirectoryError)):
+                    yield None
+                else:
+                    kind = TransferError if self._folder is None else OutputError
+                    raise kind(f"{path} cannot be read: {one_line(data)}") from data
 
     def read_document(self, name: str) -> dict[str, Any]:
         """A small file's JSON object; {} where there is none."""
@@ -176,7 +241,7 @@ class Output:
                 self._fs.rm_file(join(path, RECORD))
             self._remove(path)
             for parent in sorted({name.rpartition("/")[0] for name in files} | {""}):
-                self._fs.makedirs(join(path, parent).rstrip("/"), exist_ok=True)
+                self._fs.makedirs(join(path, parent), exist_ok=True)
             if files:
                 self._fs.put(list(files.values()), [join(path, name) for name in files])
             self._fs.put_file(last, join(path, RECORD))

@@ -8,17 +8,18 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dvis_cli.errors import DvisError
 
-from .addresses import is_url
-from .listing import Video
+from .claims import Claims
 from .options import BatchOptions, in_shard, order_of
-from .output import RECORD, Output, parse
-from .report import Failure
+from .output import RECORD, Output, is_url, parse
+from .places import place_videos, settled_places
+from .report import BatchReport, Failure, Stop
+from .sources import Video
 from .summary import Summary
 
 NEW, SETTINGS, INPUT, RETRY = "new", "settings changed", "input changed", "failed before"
@@ -41,37 +42,39 @@ class Job:
 
 
 @dataclass
-class Plan:
-    """What this run will do about each video."""
+class Run:
+    """What one run works with."""
 
-    total: int = 0
-    skipped: int = 0
-    jobs: list[Job] = field(default_factory=list)
-    failed_before: list[Failure] = field(default_factory=list)
+    output: Output
+    claims: Claims
+    summary: Summary
+    options: BatchOptions
+    settings: str  # the hash of everything that changes results
+    report: BatchReport
+    stop: Stop
 
 
-def make_plan(
-    videos: Sequence[Video], output: Output, summary: Summary, options: BatchOptions, settings: str
-) -> Plan:
-    """Decide about every video of this part. `settings`: the hash of everything that changes results."""
-    mine = [video for video in videos if in_shard(video.key, options.shard)]
-    plan = Plan(len(mine))
-    for given, data in zip(mine, output.read(f"{video.key}/{RECORD}" for video in mine), strict=True):
+def make_plan(videos: Sequence[Video], run: Run) -> list[Job]:
+    """Decide about every video of this part: what is to be done. The rest is told in the report."""
+    jobs, report = [], run.report
+    mine = [video for video in videos if in_shard(video.key, run.options.shard)]
+    report.total += len(mine)
+    for given, data in zip(mine, run.output.read(f"{video.key}/{RECORD}" for video in mine), strict=True):
         video, record = look_at(given), parse(data)
-        failure = summary.failure(video.key)
-        if is_current(record, video, settings):
-            plan.skipped += 1
-            summary.done(video.key, record)
-        elif failure is None or not is_current(failure, video, settings):
-            reason = NEW if not record else SETTINGS if record.get("settings") != settings else INPUT
-            plan.jobs.append(Job(video, reason))
-        elif options.retry_failed:
-            plan.jobs.append(Job(video, RETRY))
+        failure = run.summary.failure(video.key)
+        if is_current(record, video, run.settings):
+            report.skipped += 1
+            run.summary.done(video.key, record)
+        elif failure is None or not is_current(failure, video, run.settings):
+            reason = NEW if not record else SETTINGS if record.get("settings") != run.settings else INPUT
+            jobs.append(Job(video, reason))
+        elif run.options.retry_failed:
+            jobs.append(Job(video, RETRY))
         else:
-            plan.failed_before.append(Failure(video.key, video.source, failure["error"], earlier=True))
-    if options.shuffle:
-        plan.jobs.sort(key=lambda job: order_of(job.video.key))
-    return plan
+            report.failed.append(Failure(video.key, video.source, failure["error"], earlier=True))
+    if run.options.shuffle:
+        jobs.sort(key=lambda job: order_of(job.video.key))
+    return jobs
 
 
 def is_current(record: dict[str, Any], video: Video, settings: str) -> bool:
@@ -122,48 +125,42 @@ class Watch:
 
     Args:
         find: lists all videos there are now.
-        plan: decides about some of them; called once for each video.
     """
 
-    def __init__(
-        self,
-        find: Callable[[], Sequence[Video]],
-        plan: Callable[[Sequence[Video]], Plan],
-        options: BatchOptions,
-    ) -> None:
-        self._find, self._plan, self._options = find, plan, options
+    def __init__(self, find: Callable[[], Sequence[Video]], run: Run) -> None:
+        self._find, self._run = find, run
+        self._places: dict[str, str] = {}  # that videos have, by identity
         self._growing: dict[str, tuple[str | None, float]] = {}  # key -> fingerprint, since when
         self._taken: set[str] = set()  # keys that were planned
         self._busy_at = time.monotonic()
-        self._next = self._busy_at + options.watch_every
+        self._next = self._busy_at + run.options.watch_every
 
     def look(self, busy: bool) -> list[Job] | None:
         """New jobs; [] for now, None when there has been nothing to do for as long as was agreed."""
-        now = time.monotonic()
+        now, options = time.monotonic(), self._run.options
         if busy or self._growing:
             self._busy_at = now
-        idle = self._options.watch_idle
-        if idle is not None and now - self._busy_at >= idle:
+        if options.watch_idle is not None and now - self._busy_at >= options.watch_idle:
             return None
         jobs: list[Job] = []
         if now >= self._next:
             with suppress(DvisError):  # a folder that is away for a moment
-                jobs = self._plan(self.settled(self._find())).jobs
-            took = time.monotonic() - now
-            self._next = now + max(
-                self._options.watch_every, 10 * took
-            )  # a million are not listed all the time
+                jobs = make_plan(self.settled(self._find()), self._run)
+            took = time.monotonic() - now  # a million are not listed all the time
+            self._next = now + max(options.watch_every, 10 * took)
         return jobs
 
-    def settled(self, videos: Sequence[Video]) -> list[Video]:
+    def settled(self, found: Sequence[Video]) -> list[Video]:
         """Those that have not changed for a while; each is returned once."""
         ready, now = [], time.monotonic()
+        videos = place_videos(found, settled_places(found, self._run.output, self._places))
+        self._places.update((video.identity, video.key) for video in videos)
         for video in (look_at(one) for one in videos if one.key not in self._taken):
             # An old file need not be waited for.
             mark, since = self._growing.get(video.key, (video.fingerprint, now - _age(video)))
             since = since if mark == video.fingerprint else now
             self._growing[video.key] = (video.fingerprint, since)
-            if now - since >= self._options.settle:
+            if now - since >= self._run.options.settle:
                 ready.append(video)
                 self._taken.add(video.key)
                 del self._growing[video.key]

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from dvis_cli.errors import DvisError, UsageError
 from dvis_cli.run.options import SegmentOptions
 
-from .addresses import scratch_folder
 from .claims import Claims
-from .listing import Filters, Listing, Video, list_videos
-from .local import LocalEngine
 from .options import BatchOptions, settings_hash
 from .output import Output
 from .places import place_videos, settled_places
-from .plan import INPUT, SETTINGS, Plan, Watch, make_plan
+from .plan import INPUT, SETTINGS, Job, Run, Watch, make_plan
 from .report import BatchReport, Event, OnEvent, Stop
-from .scheduler import Engine, Scheduler
+from .scheduler import Scheduler
+from .sources import Filters, Listing, Video, list_videos
 from .summary import Summary
+from .work import scratch_folder
+from .workers import Engine, LocalEngine, RayEngine
 
 
 def run_batch(
@@ -34,7 +35,7 @@ def run_batch(
     """Segment many videos into one output; run again, it goes on where it ended.
 
     Args:
-        sources: files, folders, patterns, lists (.txt) and addresses; see `listing.py`.
+        sources: files, folders, patterns, lists (.txt) and addresses; see `sources.py`.
         out: folder or address in which each video gets a folder.
         segment: how each video is segmented.
         options: who does the work, and when to stop.
@@ -53,7 +54,7 @@ def run_batch(
     segment, options = segment or SegmentOptions(), options or BatchOptions()
     began = time.monotonic()
     settings = settings_hash(segment)
-    engine = engine or _engine(segment, options)
+    engine = engine or (RayEngine if options.engine == "ray" else LocalEngine)(segment, options)
     filters = Filters(options.include, options.exclude)
     listing = list_videos(sources, out, filters)
     if not listing.found and not options.watch:
@@ -61,83 +62,69 @@ def run_batch(
     output = Output(out)
     claims = Claims(output, options.stale)
     report = BatchReport(problems=listing.problems)
-    places: dict[str, str] = {}  # that videos have, by identity, while watching
-
-    def place(found: Sequence[Video]) -> list[Video]:
-        videos = place_videos(found, settled_places(found, output, places))
-        if options.watch:
-            places.update((video.identity, video.key) for video in videos)
-        return videos
-
-    def plan(videos: Sequence[Video]) -> Plan:
-        planned = make_plan(videos, output, summary, options, settings)
-        report.total += planned.total
-        report.skipped += planned.skipped
-        report.failed.extend(planned.failed_before)
-        return planned
-
     with stop or Stop() as stopping:
         claims.sweep()
         summary = Summary(output, claims, index=segment.report)
-        watch = Watch(lambda: place(list_videos(sources, out, filters).found), plan, options)
-        videos = place(listing.found)
-        first = plan(watch.settled(videos) if options.watch else videos)
+        run = Run(output, claims, summary, options, settings, report, stopping)
+        watch = Watch(lambda: list_videos(sources, out, filters).found, run) if options.watch else None
+        jobs = make_plan(watch.settled(listing.found) if watch else _placed(listing.found, run), run)
         listing.found.clear()  # of a million, hundreds of megabytes
-        del videos
-        workers = engine.connect() if first.jobs or options.watch else 0
-        for text in [*listing.notes, *listing.problems]:
-            on_event(Event("note", {"text": text}))
-        on_event(_started(options, workers, first))
-        scheduler = Scheduler(engine, output, claims, summary, options, settings, report, stopping)
-        try:
-            if options.watch:
-                scheduler.run(first.jobs, workers, on_event, watch.look)
-            else:
-                scheduler.run(first.jobs, min(workers, len(first.jobs)), on_event)
-        finally:
-            engine.close()
-            _tidy(summary, output, on_event)
+        _work_on(jobs, watch, run, engine, [*listing.notes, *listing.problems], on_event)
     report.seconds = round(time.monotonic() - began, 3)
     on_event(Event("finished", report.document()))
     return report
 
 
-def _engine(segment: SegmentOptions, options: BatchOptions) -> Engine:
-    if options.engine == "ray":
-        from .ray_engine import RayEngine
-
-        return RayEngine(segment, options)
-    return LocalEngine(segment, options)
+def _placed(found: Sequence[Video], run: Run) -> list[Video]:
+    return place_videos(found, settled_places(found, run.output, {}))
 
 
-def _tidy(summary: Summary, output: Output, on_event: OnEvent) -> None:
+def _work_on(
+    jobs: list[Job], watch: Watch | None, run: Run, engine: Engine, notes: list[str], on_event: OnEvent
+) -> None:
+    """Do the jobs, and what comes while watching."""
+    workers = engine.connect() if jobs or watch else 0
+    for text in notes:
+        on_event(Event("note", {"text": text}))
+    on_event(_started(run, workers, jobs))
+    try:
+        crew = workers if watch else min(workers, len(jobs))
+        with closing(Scheduler(engine, run).events(jobs, crew, watch.look if watch else None)) as events:
+            for event in events:
+                on_event(event)
+    finally:
+        engine.close()
+        _tidy(run, on_event)
+
+
+def _tidy(run: Run, on_event: OnEvent) -> None:
     """What is not written yet. The results are complete without, also on a disk that is full."""
     try:
         end = time.monotonic() + 5.0  # another run may be writing
-        while not summary.flush(at_once=True) and time.monotonic() < end:
+        while not run.summary.flush(at_once=True) and time.monotonic() < end:
             time.sleep(0.05)
     except DvisError as error:
         on_event(Event("note", {"text": str(error)}))
-    output.close()
+    run.output.close()
     with scratch_folder():  # what ended workers had fetched goes
         pass
 
 
-def _started(options: BatchOptions, workers: int, plan: Plan) -> Event:
-    reasons = [job.reason for job in plan.jobs]
+def _started(run: Run, workers: int, jobs: Sequence[Job]) -> Event:
+    reasons = [job.reason for job in jobs]
     facts = {
-        "engine": options.engine,
+        "engine": run.options.engine,
         "workers": workers,
-        "total": plan.total,
-        "todo": len(plan.jobs),
-        "skipped": plan.skipped,
-        "failed_before": len(plan.failed_before),
+        "total": run.report.total,
+        "todo": len(jobs),
+        "skipped": run.report.skipped,
+        "failed_before": len(run.report.failed),
         "redo": {reason: reasons.count(reason) for reason in (SETTINGS, INPUT) if reason in reasons},
     }
     return Event("started", facts)
 
 
 def _nothing_found(sources: Sequence[str | Path], listing: Listing) -> str:
-    named = ", ".join(str(source) for source in sources[:3]) + (", ..." if len(sources) > 3 else "")
+    named = ", ".join(map(str, sources[:3])) + (", ..." if len(sources) > 3 else "")
     why = listing.problems or ["name other folders, or tell with --include which names are videos"]
     return f"{named}: no videos found; {why[0]}"

@@ -6,20 +6,18 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from dvis_cli.errors import DvisError, OutputError
 
-from .claims import Claims
-from .options import BatchOptions
-from .output import RECORD, Output
-from .plan import INPUT, SETTINGS, Job, is_current
-from .report import BatchReport, Event, EventKind, Failure, OnEvent, Stop, Stopped
-from .summary import Summary
-from .work import Message, Outcome, Progress, Ready, Task, Warned, WorkerDiedError
+from .output import RECORD
+from .plan import INPUT, SETTINGS, Job, Run, is_current
+from .report import Event, EventKind, Failure, Stopped
+from .work import Outcome, Progress, Ready, Task, Warned, WorkerDiedError
+from .workers import Engine, LocalWorker, RayHandle
 
 _LOOK_UP = 0.1  # seconds: how soon a signal is noticed, or that there is work again
 _PROGRESS_EVERY = 0.5  # seconds
@@ -29,24 +27,6 @@ _OTHER_RUN = 1.0  # seconds until a video that another run has is looked at agai
 
 # Told whether anything is under way; [] for now, None for good.
 MoreJobs = Callable[[bool], "list[Job] | None"]
-
-
-class Worker(Protocol):
-    """A process of this machine (`local.py`) or a Ray actor (`ray_engine.py`)."""
-
-    def send(self, task: Task) -> None: ...
-    def receive(self) -> Message: ...
-    def kill(self) -> None: ...
-
-
-class Engine(Protocol):
-    """Starts workers, numbered from 0."""
-
-    workers: int
-
-    def connect(self) -> int: ...
-    def start(self, number: int) -> Worker: ...
-    def close(self) -> None: ...
 
 
 @dataclass
@@ -63,81 +43,64 @@ class _Running:
 
 
 class Scheduler:
-    """Runs jobs until there are none, the run is told to stop, or cannot go on.
+    """Does jobs until there are none, the run is told to stop, or cannot go on."""
 
-    Args:
-        settings: the hash of everything that changes results.
-        report: filled in as things happen.
-        stop: asked regularly.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        output: Output,
-        claims: Claims,
-        summary: Summary,
-        options: BatchOptions,
-        settings: str,
-        report: BatchReport,
-        stop: Stop,
-    ) -> None:
-        self._engine, self._output, self._claims, self._summary = engine, output, claims, summary
-        self._options, self._settings, self._report, self._stop = options, settings, report, stop
+    def __init__(self, engine: Engine, run: Run) -> None:
+        self._engine, self._run, self._report = engine, run, run.report
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._lock = threading.RLock()  # around all that follows
         self._queue: deque[Job] = deque()
         self._running: dict[int, _Running] = {}  # by worker
-        self._workers: dict[int, Worker] = {}  # that live, or are being replaced
+        self._workers: dict[int, LocalWorker | RayHandle] = {}  # that live, or are being replaced
         self._able: set[int] = set()  # workers that did a video
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._watching = self._closed = False
         self._started: float | None = None  # when the first worker was ready
         self._size_done = self._size_left = 0.0
         self._failed_now = 0
 
-    def run(self, jobs: list[Job], workers: int, on_event: OnEvent, more: MoreJobs | None = None) -> None:
-        """Do the jobs, and what `more` finds. `on_event` is called in this thread.
+    def events(self, jobs: list[Job], workers: int, more: MoreJobs | None = None) -> Generator[Event]:
+        """Do the jobs, and what `more` finds; what happens meanwhile.
 
         Raises:
             DvisError: no worker can load the model.
         """
-        self._watching = more is not None
+        self._watching, next_progress = more is not None, 0.0
         self._add(jobs)
-        next_progress = 0.0
         with ThreadPoolExecutor(max(workers, 1), "dvis-batch") as together:
             try:
                 lives = [together.submit(self._live, number) for number in range(workers)]
-                while not self._over(at_once=True) and not all(life.done() for life in lives):
-                    self._tell(on_event, _LOOK_UP)
-                    for life in lives:
-                        if life.done():
-                            life.result()
-                    if self._stop.level:
-                        self._end(
-                            self._stop.kind, "asked to stop" if self._stop.level < 2 else "stopped at once"
-                        )
-                    elif more is not None and (found := more(bool(self._queue or self._running))) is not None:
-                        self._add(found)
-                    else:
-                        self._watching = False
-                    self._kill_stalled()
+                while self._goes_on(lives):
+                    yield from self._happened(_LOOK_UP)
+                    if more is not None:
+                        found = more(bool(self._queue or self._running))
+                        self._watching = found is not None
+                        self._add(found or [])
+                    self._look_after()
                     if self._started is not None and time.monotonic() >= next_progress:
                         next_progress = time.monotonic() + _PROGRESS_EVERY
-                        on_event(Event("progress", self._progress(self._started)))
-                    self._keep_up()
+                        yield Event("progress", self._progress(self._started))
             finally:
                 with self._lock:
                     self._closed = True
                     for worker in self._workers.values():
                         worker.kill()
-        self._tell(on_event, 0)
+        yield from self._happened(0)
         self._report.left = len(self._queue)
 
-    def _tell(self, on_event: OnEvent, wait: float) -> None:
-        """Pass on what happened; wait for the first."""
+    def _goes_on(self, lives: list[Future[None]]) -> bool:
+        stop = self._run.stop
+        if stop.level:
+            self._end(stop.kind, "asked to stop" if stop.level < 2 else "stopped at once")
+        ended = [life.result() for life in lives if life.done()]  # raises what it raised
+        with self._lock:
+            under_way = bool(self._running) and stop.level < 2
+            return len(ended) < len(lives) and (under_way or not self._is_over())
+
+    def _happened(self, wait: float) -> Generator[Event]:
+        """What happened; waits for the first."""
         try:
             while True:
-                on_event(self._events.get(timeout=wait) if wait else self._events.get_nowait())
+                yield self._events.get(wait > 0, wait)
                 wait = 0
         except queue.Empty:
             pass
@@ -150,28 +113,62 @@ class Scheduler:
             self._queue.extend(jobs)
             self._size_left += sum(job.size for job in jobs)
 
-    def _over(self, at_once: bool = False) -> bool:
-        """Whether no more videos are begun; `at_once`: and none is under way that is to be finished."""
+    def _is_over(self) -> bool:
+        """Whether no more videos are begun."""
         with self._lock:
-            if self._closed:
-                return True
-            stopped = self._report.stopped is not None
-            if at_once and stopped:
-                return not self._running or self._stop.level >= 2
-            return stopped or not (self._queue or self._running or self._watching)
+            nothing_left = not (self._queue or self._running or self._watching)
+            return self._closed or self._report.stopped is not None or nothing_left
 
     def _end(self, kind: Stopped, reason: str) -> None:
         with self._lock:
             if self._report.stopped is None:
                 self._report.stopped, self._report.reason = kind, reason
-                if self._running and self._stop.level < 2:
+                if self._running and self._run.stop.level < 2:
                     text = f"stopping: {len(self._running)} videos are finished first; Ctrl-C again stops at once"
                     self._emit("note", text=text)
+
+    def _look_after(self) -> None:
+        """End workers that are stuck, show other runs that we live, and write down what is new."""
+        now, stall = time.monotonic(), self._run.options.stall
+        with self._lock:
+            for number, running in self._running.items():
+                if now - running.heard > stall:
+                    running.heard = now
+                    text = f"{running.job.video.key}: no frame for {stall:.0f} s, its worker is ended"
+                    self._emit("note", text=text)
+                    self._workers[number].kill()
+        self._run.claims.beat()
+        try:
+            self._run.summary.flush()
+        except DvisError as error:
+            self._emit("note", text=str(error))
+
+    def _progress(self, started: float) -> dict[str, Any]:
+        """Of the whole: the fields of a `progress` event."""
+        with self._lock:
+            report, elapsed, running = self._report, time.monotonic() - started, sorted(self._running.items())
+            frames = report.frames + sum(one.frames for _, one in running)
+            begun = sum(one.size_done for _, one in running)
+            done, left = self._size_done + begun, max(self._size_left - begun, 0.0)
+            return {
+                "videos": report.done + report.skipped + len(report.failed),
+                "total": report.total,
+                "failed": len(report.failed),
+                "frames": frames,
+                "frames_per_second": round(frames / elapsed, 3) if elapsed > 0 else 0.0,
+                "seconds_left": round(elapsed * left / done, 1) if done > 0 else None,
+                "current": [
+                    {"key": one.job.video.key, "worker": number, "frames": one.frames, "total": one.total}
+                    for number, one in running
+                ],
+            }
+
+    # What follows runs in the threads.
 
     def _live(self, number: int) -> None:
         """A worker's life, and that of those which take its place when it dies or its device fails."""
         strikes = 0
-        while strikes < _STRIKES and not self._over():
+        while strikes < _STRIKES and not self._is_over():
             with self._lock:
                 if self._closed:
                     return
@@ -195,16 +192,7 @@ class Scheduler:
         if strikes == _STRIKES:
             self._retire(number, trouble)
 
-    def _retire(self, number: int, trouble: str) -> None:
-        with self._lock:
-            del self._workers[number]
-            if self._workers:
-                return
-            if self._started is None:
-                raise DvisError(trouble)
-            self._end("workers", f"no worker is left, the last one said: {trouble}")
-
-    def _load(self, number: int, worker: Worker) -> str:
+    def _load(self, number: int, worker: LocalWorker | RayHandle) -> str:
         """Wait for a worker's model; why it has none, or ""."""
         try:
             message = worker.receive()
@@ -219,17 +207,27 @@ class Scheduler:
         self._emit("worker", worker=number, text=text, model=message.model, untrained=message.untrained)
         return ""
 
+    def _retire(self, number: int, trouble: str) -> None:
+        with self._lock:
+            del self._workers[number]
+            if not self._workers and self._started is None:
+                raise DvisError(trouble)
+            if not self._workers:
+                self._end("workers", f"no worker is left, the last one said: {trouble}")
+
     def _next(self, number: int) -> Job | None:
         """The next video for a worker, claimed; waits while there may be one. None: nothing is begun any more."""
-        while not self._over():
+        while not self._is_over():
             with self._lock:
                 job = self._first(number)
                 if job is not None:
                     self._running[number] = _Running(job)
             if job is None:
                 time.sleep(_LOOK_UP)
-            elif self._claim(number, job):
+            elif (outcome := self._claim(job)) is None:
                 return job
+            else:
+                self._finish(number, job, outcome)
         return None
 
     def _first(self, number: int) -> Job | None:
@@ -242,47 +240,29 @@ class Scheduler:
             self._queue.append(job)
         return None
 
-    def _claim(self, number: int, job: Job) -> bool:
-        """Whether the video is ours to do; another run may have it, or have done it since the plan."""
+    def _claim(self, job: Job) -> Outcome | None:
+        """None: the video is ours to do. Another run may have it, or have done it since the plan."""
         key = job.video.key
         try:
-            holder = self._claims.take(key)
-            if holder is None:
-                record = self._output.read_document(f"{key}/{RECORD}")
-                if not is_current(record, job.video, self._settings):
-                    return True
-                self._claims.release(key)
-        except DvisError as error:
-            full = isinstance(error, OutputError)
-            job.tries += not full  # a store that is away for a moment
-            self._finish(number, job, Outcome("full" if full else "retry", error=str(error)))
-            return False
-        with self._lock:
-            del self._running[number]
-            if holder is not None and not job.wait:
-                job.wait = time.monotonic() + _OTHER_RUN
-                self._queue.append(job)
-                return False
-            self._size_left -= job.size
-            if holder is None:
-                self._report.skipped += 1
-            else:
-                self._report.elsewhere += 1
-                self._report.reason = f"another run ({holder}) is working on the rest"
-        return False
+            holder = self._run.claims.take(key)
+            if holder is not None:
+                return Outcome("elsewhere", error=f"another run ({holder}) is working on the rest")
+            record = self._run.output.read_document(f"{key}/{RECORD}")
+            return Outcome("skipped") if is_current(record, job.video, self._run.settings) else None
+        except OutputError as error:
+            return Outcome("full", error=str(error))
+        except DvisError as error:  # a store that is away for a moment
+            job.tries += 1
+            return Outcome("retry", error=str(error))
 
-    def _do(self, number: int, worker: Worker, job: Job) -> Outcome:
+    def _do(self, number: int, worker: LocalWorker | RayHandle, job: Job) -> Outcome:
         """One try at a claimed video."""
-        video, running = job.video, self._running[number]
-        job.tries, job.wait = job.tries + 1, 0.0
-        running.heard = time.monotonic()
-        facts = {"key": video.key, "source": video.source}
-        self._emit("video_started", **facts, worker=number, **{"try": job.tries})
+        video, running, run = job.video, self._running[number], self._run
+        job.tries, running.heard = job.tries + 1, time.monotonic()
+        facts = {"key": video.key, "source": video.source, "worker": number, "try": job.tries}
+        self._emit("video_started", **facts)
         every = max(0.25, self._engine.workers / _REPORTS)
-        stage = self._claims.stage(video.key)
-        worker.send(
-            Task(video.key, video.source, self._output.name, stage, self._settings, video.fingerprint, every)
-        )
+        worker.send(Task(video, run.output.name, run.claims.stage(video.key), run.settings, every))
         try:
             while not isinstance(message := worker.receive(), Outcome):
                 running.heard = time.monotonic()
@@ -299,33 +279,45 @@ class Scheduler:
         return outcome
 
     def _finish(self, number: int, job: Job, outcome: Outcome) -> None:
-        key, error, tried_enough = job.video.key, outcome.error, job.tries >= self._options.max_tries
-        self._claims.release(key, unfinished=outcome.verdict != "done")
+        """Record what came of a video, and let go of it."""
+        verdict, report, video = outcome.verdict, self._report, job.video
+        if verdict != "elsewhere":
+            self._run.claims.release(video.key, unfinished=verdict != "done")
         with self._lock:
             del self._running[number]
-            if outcome.verdict == "device":
-                tried_enough = self._is_to_blame(number, job) and tried_enough
-            if outcome.verdict == "done":
+            again = self._is_tried_again(number, job, verdict)
+            if again:
+                self._queue.append(job)
+            else:
+                self._size_left -= job.size
+            if verdict == "done":
                 self._able.add(number)
                 self._done(job, outcome)
-            elif outcome.verdict == "failed" or (
-                outcome.verdict != "full" and tried_enough and not self._closed
-            ):
-                self._failed(job, error)
-            else:
-                self._queue.append(job)
-                if outcome.verdict == "full":
-                    self._end("full", error)
-                elif not self._closed:
-                    facts = {"key": key, "source": job.video.source, "error": error, "try": job.tries}
-                    self._emit("video_retried", **facts)
+            elif verdict == "skipped":
+                report.skipped += 1
+            elif verdict == "full":
+                self._end("full", outcome.error)
+            elif verdict == "elsewhere":
+                if not again:
+                    report.elsewhere, report.reason = report.elsewhere + 1, outcome.error
+            elif not again:
+                self._failed(job, outcome.error)
+            elif not self._closed:
+                facts = {"key": video.key, "source": video.source, "error": outcome.error}
+                self._emit("video_retried", **facts, **{"try": job.tries})
 
-    def _is_to_blame(self, number: int, job: Job) -> bool:
-        """Whether a video broke one device that works after the other; else it has not lost a try."""
-        job.faulty += (number,)
-        blamed = len(job.faulty) >= self._options.max_tries and bool(self._able & set(job.faulty))
-        job.tries -= not blamed
-        return blamed
+    def _is_tried_again(self, number: int, job: Job, verdict: str) -> bool:
+        most, waited = self._run.options.max_tries, job.wait
+        if verdict == "elsewhere":
+            job.wait = time.monotonic() + _OTHER_RUN
+            return not waited
+        job.wait = 0.0
+        if verdict == "device":  # no try is lost, unless it met one device that works after the other so
+            job.faulty += (number,)
+            job.tries -= len(job.faulty) < most or not self._able & set(job.faulty)
+        return verdict == "full" or (
+            verdict in ("retry", "device", "died") and (job.tries < most or self._closed)
+        )
 
     def _done(self, job: Job, outcome: Outcome) -> None:
         video, report = job.video, self._report
@@ -334,58 +326,18 @@ class Scheduler:
         if job.reason in (SETTINGS, INPUT):
             report.redone[job.reason] = report.redone.get(job.reason, 0) + 1
         self._size_done += job.size
-        self._size_left -= job.size
         facts = {"frames": outcome.frames, "segments": outcome.segments, "seconds": outcome.seconds}
-        self._summary.done(video.key, facts)
+        self._run.summary.done(video.key, facts)
         self._emit("video_done", key=video.key, source=video.source, **facts)
 
     def _failed(self, job: Job, error: str) -> None:
-        video, limit = job.video, self._options.max_failures
+        video, limit = job.video, self._run.options.max_failures
         error = f"{error} (tried {job.tries} times)" if job.tries > 1 else error
         failure = Failure(video.key, video.source, error)
         self._report.failed.append(failure)
-        self._summary.failed(failure, video.fingerprint, self._settings)
-        self._size_left -= job.size
+        self._run.summary.failed(failure, video.fingerprint, self._run.settings)
         self._failed_now += 1
         self._emit("video_failed", key=video.key, source=video.source, error=error)
         if limit is not None and self._failed_now >= limit:
             what = "the first failure" if limit == 1 else f"{limit} failures"
             self._end("failures", f"stopped after {what}; the same command goes on")
-
-    def _kill_stalled(self) -> None:
-        now, stall = time.monotonic(), self._options.stall
-        with self._lock:
-            for number, running in self._running.items():
-                if now - running.heard > stall:
-                    running.heard = now
-                    text = f"{running.job.video.key}: no frame for {stall:.0f} s, its worker is ended"
-                    self._emit("note", text=text)
-                    self._workers[number].kill()
-
-    def _keep_up(self) -> None:
-        """Show other runs that we live, and write down what is new."""
-        self._claims.beat()
-        try:
-            self._summary.flush()
-        except DvisError as error:
-            self._emit("note", text=str(error))
-
-    def _progress(self, started: float) -> dict[str, Any]:
-        """Of the whole: the fields of a `progress` event."""
-        with self._lock:
-            report, elapsed, running = self._report, time.monotonic() - started, sorted(self._running.items())
-            frames = report.frames + sum(one.frames for _, one in running)
-            begun = sum(one.size_done for _, one in running)
-            done, left = self._size_done + begun, max(self._size_left - begun, 0.0)
-            return {
-                "videos": report.done + report.skipped + len(report.failed),
-                "total": report.total,
-                "failed": len(report.failed),
-                "frames": frames,
-                "frames_per_second": round(frames / elapsed, 3) if elapsed > 0 else 0.0,
-                "seconds_left": round(elapsed * left / done, 1) if done > 0 else None,
-                "current": [
-                    {"key": one.job.video.key, "worker": number, "frames": one.frames, "total": one.total}
-                    for number, one in running
-                ],
-            }

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dvis_cli import __version__
 from dvis_cli.errors import DvisError, OutputError, warnings_to
-from dvis_cli.files import output_errors
+from dvis_cli.files import abandoned, output_errors, partial_path
 from dvis_cli.run.options import SegmentOptions
 from dvis_cli.video.source import plain_name
 
-from .addresses import TransferError, fetch, join, local_path, one_line, scratch_folder
-from .output import DISK_FULL, RECORD, Output, as_utf8
+from .output import (
+    DISK_FULL,
+    RECORD,
+    Output,
+    TransferError,
+    as_utf8,
+    base_name,
+    file_system,
+    join,
+    local_path,
+    one_line,
+    transfers,
+)
 from .plan import content_of
+from .sources import Video
 
 if TYPE_CHECKING:
     from dvis_cli.run.model import DvisModel
@@ -34,12 +46,10 @@ _PASSING = {
 class Task(NamedTuple):
     """One video to be done: what a worker is told."""
 
-    key: str  # the result's folder, relative to the output
-    source: str  # path or address
+    video: Video
     out: str  # the output: folder or address
     stage: str  # a folder on the output's disk to work in; of an output behind an address, ""
     settings: str  # hash of everything that changes results
-    fingerprint: str | None  # of the input, by the file system
     say_every: float = 0.25  # seconds between reports of progress: many workers speak less often
 
 
@@ -68,11 +78,11 @@ class Outcome(NamedTuple):
     """How a try ended; the worker waits for work.
 
     verdict: "done"; "failed": the same would happen again; "retry": it may go better another time; "full": no space
-    is left on the disk; "device": the worker's accelerator has failed, and will with every other video; "died": the
-    worker did (which it does not say itself).
+    is left on the disk; "device": the worker's accelerator has failed, and will with every other video. The scheduler
+    adds "died" (the worker), "skipped" (another run has done it) and "elsewhere" (another run is at it).
     """
 
-    verdict: Literal["done", "failed", "retry", "full", "device", "died"]
+    verdict: Literal["done", "failed", "retry", "full", "device", "died", "skipped", "elsewhere"]
     seconds: float = 0.0
     frames: int = 0
     segments: int = 0
@@ -141,20 +151,18 @@ class Worker:
 
     def _do(self, task: Task, say: Say, names: dict[str, str]) -> dict[str, Any]:
         """Make a result and put it in its place; returns its record."""
-        output, overwrite = Output(task.out), self._options.overwrite
-        output.check(task.key, overwrite)
+        video, output, overwrite = task.video, Output(task.out), self._options.overwrite
+        output.check(video.key, overwrite)
         with scratch_folder() as scratch, _folder(Path(task.stage or scratch / "stage")) as folder:
-            content = content_of(task.source)  # now: what changes meanwhile is seen the next time
-            made = folder / "result"
-            path = _readable(task.source, scratch)
-            names.update({str(made): join(task.out, task.key), str(path): as_utf8(task.source)})
+            content = content_of(video.source)  # now: what changes meanwhile is seen the next time
+            made, path = folder / "result", _readable(video.source, scratch)
+            names.update({str(made): join(task.out, video.key), str(path): as_utf8(video.source)})
             document = self._segment(path, folder, task, say)
-            url = local_path(task.source) is None
             record = {
                 "format": "dvis-batch",
                 "dvis": __version__,
-                "source": as_utf8(task.source if url else os.path.abspath(str(local_path(task.source)))),  # noqa: PTH100
-                "fingerprint": task.fingerprint,
+                "source": as_utf8(video.identity),
+                "fingerprint": video.fingerprint,
                 "content": content,
                 "settings": task.settings,
                 "frames": document["source"]["frames"],
@@ -162,7 +170,7 @@ class Worker:
             }
             with output_errors(folder):
                 (made / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-            output.put(made, task.key, overwrite)
+            output.put(made, video.key, overwrite)
         return record
 
     def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
@@ -173,7 +181,7 @@ class Worker:
         options = self._options
         total = open_video(source, options.selection, folder_fps=options.folder_fps).info.frames
         # Not the file that stands for it.
-        named = None if str(source) == task.source else as_utf8(task.source)
+        named = None if str(source) == task.video.source else as_utf8(task.video.source)
         return save_video(
             source,
             folder,
@@ -228,24 +236,36 @@ def _progress(task: Task, total: int | None, say: Say) -> Callable[[str, int], N
 
 @contextmanager
 def _folder(folder: Path) -> Iterator[Path]:
-    """A folder to make a result in, which is removed."""
+    """A folder to work in, which is removed."""
     with output_errors(folder):
-        folder.mkdir()
+        folder.mkdir(mode=0o700)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def scratch_folder() -> AbstractContextManager[Path]:
+    """A temporary folder of this process; those that killed processes left on this machine are removed."""
+    beside = Path(tempfile.gettempdir()) / "dvis-batch"
+    for stray in abandoned(beside, "scratch"):
+        shutil.rmtree(stray, ignore_errors=True)
+    return _folder(partial_path(beside, "scratch"))
+
+
 def _readable(source: str, scratch: Path) -> Path:
     """A path that can be read and named in JSON: the source, or something in `scratch` that stands for it."""
     path = local_path(source)
     if path is None:
-        return fetch(source, scratch)
-    if as_utf8(source) == source:
+        fs, there = file_system(source)
+        stand_in = scratch / base_name(there)
+        with transfers(source, "download"):
+            fs.get_file(there, str(stand_in))
+    elif as_utf8(source) == source:
         return path
-    stand_in = scratch / as_utf8(plain_name(path))
-    stand_in.symlink_to(path.absolute())
+    else:
+        stand_in = scratch / as_utf8(plain_name(path))
+        stand_in.symlink_to(path.absolute())
     return stand_in
 
 

@@ -20,9 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dvis_cli.batch import BatchOptions, Event, run_batch
-from dvis_cli.batch.local import LocalEngine
-from dvis_cli.batch.ray_engine import RayEngine
 from dvis_cli.batch.work import Outcome, Progress, Ready, Say, Task
+from dvis_cli.batch.workers import LocalEngine, RayEngine
 from dvis_cli.run.options import SegmentOptions
 
 FRAMES = 1500  # of a one-minute clip
@@ -35,7 +34,7 @@ class WaitingWorker:
         self.ready = Ready(0.0, "none", False)
 
     def run(self, task: Task, say: Say) -> None:
-        seconds = float(Path(task.source).read_text())
+        seconds = float(Path(task.video.source).read_text())
         started = time.monotonic()
         while (passed := time.monotonic() - started) < seconds:
             say(Progress(int(FRAMES * passed / seconds), FRAMES))

@@ -1,4 +1,7 @@
-"""What the user named -> all videos in it: folders are searched, patterns matched, lists read."""
+"""What the user named -> all videos in it, each with a folder of its own in the output.
+
+Folders are searched, patterns matched, lists read, addresses asked.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,8 @@ from dvis_cli.errors import UsageError, VideoError
 from dvis_cli.video.source import IMAGE_SUFFIXES, plain_name
 from dvis_cli.writers.folder import OUTPUT_NAMES, safe_name
 
-from .addresses import base_name, file_system, is_url, join, local_path, transfers
-from .output import RECORD, STATE
+from .output import RECORD, STATE, base_name, file_system, is_url, join, local_path, transfers
 
-LIST_SUFFIX = ".txt"
 _SUFFIXES = (
     "mp4 m4v mov qt mkv webm avi divx gif ts mts m2ts m2t mpg mpeg mpe m1v m2v vob wmv asf flv f4v ogv ogm 3gp 3g2 mxf "
     "dv rm rmvb nut y4m h264 264 h265 265 hevc ivf mjpeg mjpg"
@@ -33,19 +34,17 @@ class Filters:
     include: tuple[str, ...] = ()  # empty: everything that looks like a video
     exclude: tuple[str, ...] = ()  # names of folders leave out all that is in them
 
-    def takes_file(self, relative: str) -> bool:
-        """Whether a file is wanted; hidden ones never are."""
-        name = base_name(relative)
-        if name.startswith(".") or self.leaves_out(relative):
-            return False
-        return _matches(relative, self.include) if self.include else _suffix(name) in VIDEO_SUFFIXES
-
-    def takes_images(self, relative: str) -> bool:
-        """Whether a folder of images is wanted."""
-        return not self.include or _matches(relative, self.include)
-
     def leaves_out(self, relative: str) -> bool:
-        return _matches(relative, self.exclude)
+        """Whether a file or folder is hidden, or excluded."""
+        return base_name(relative).startswith(".") or _matches(relative, self.exclude)
+
+    def takes(self, relative: str, images: bool = False) -> bool:
+        """Whether a file is wanted as a video, or a folder as one of images."""
+        if self.leaves_out(relative):
+            return False
+        if self.include:
+            return _matches(relative, self.include)
+        return images or _suffix(relative) in VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +53,32 @@ class Video:
 
     source: str
     parent: str  # folder in the output in which it is mirrored, relative, "" for the top
-    folder: bool = False  # of images
+    is_folder: bool = False  # of images
     fingerprint: str | None = None  # of the input, by the file system; known at once for addresses
     size: int | None = None  # bytes
     key: str = ""  # the result's folder, relative to the output, once that is settled (`places.py`)
-
-    @property
-    def short_key(self) -> str:
-        """Its result's folder, unless that would meet another one."""
-        name = self.name
-        return join(self.parent, safe_name(name if self.folder else os.path.splitext(name)[0]))  # noqa: PTH122 - of a million
-
-    @property
-    def full_key(self) -> str:
-        """Where it goes when `short_key` is not its own."""
-        return join(self.parent, safe_name(self.name))
-
-    @property
-    def identity(self) -> str:
-        """The address, or the absolute path: what stays when the same video is named in another way."""
-        return self.source if is_url(self.source) else os.path.abspath(self.source)  # noqa: PTH100 - of links, too
 
     @property
     def name(self) -> str:
         """Its whole name, as it is."""
         name = base_name(self.source)
         return name if name not in ("", ".", "..") else plain_name(Path(self.source))
+
+    @property
+    def short_key(self) -> str:
+        """Its result's folder, unless that would meet another one; `full_key` where it does."""
+        name = self.name
+        return join(self.parent, safe_name(name if self.is_folder else os.path.splitext(name)[0]))  # noqa: PTH122
+
+    @property
+    def full_key(self) -> str:
+        return join(self.parent, safe_name(self.name))
+
+    @property
+    def identity(self) -> str:
+        """The address, or the absolute path: what stays when the same video is named in another way."""
+        path = local_path(self.source)
+        return self.source if path is None else os.path.abspath(path)  # noqa: PTH100 - of links, too
 
 
 @dataclass
@@ -127,9 +126,9 @@ def list_videos(sources: Sequence[str | Path], out: str | Path, filters: Filters
         elif path.is_dir():
             finder.folder(path, plain_name(path) if len(sources) > 1 else "")
         elif _is_list(path):
-            finder.list_file(path)
+            finder.lines(path)
         elif path.exists() or path.is_symlink():
-            finder.listing.found.append(Video(str(path), ""))
+            finder.add(source, "")
         elif glob.has_magic(source):
             finder.pattern(source)
         else:
@@ -145,11 +144,14 @@ class _Finder:
         self._filters = filters
         self._out = os.path.realpath(out) if out is not None else None
 
+    def add(self, source: str, parent: str, is_folder: bool = False) -> None:
+        self.listing.found.append(Video(source, parent, is_folder))
+
     def folder(self, folder: Path, place: str) -> None:
         """A folder of videos, mirrored at `place`, or of images."""
         if not _is_folder_of_videos(folder, self._filters) and any(map(_is_image, _names(folder))):
             parent = PurePosixPath(place).parent.as_posix()
-            self.listing.found.append(Video(str(folder), "" if parent == "." else parent, folder=True))
+            self.add(str(folder), "" if parent == "." else parent, is_folder=True)
         else:
             self.listing.found.extend(walk(folder, place, self._filters, self._out, self.listing))
 
@@ -169,16 +171,16 @@ class _Finder:
             if path.is_dir():
                 if not pattern.rstrip(os.sep).endswith("**"):
                     self.folder(path, join(place, path.name))
-            elif self._filters.takes_file(join(place, path.name)):
-                self.listing.found.append(Video(str(path), place))
+            elif self._filters.takes(join(place, path.name)):
+                self.add(str(path), place)
 
     def _is_result(self, path: Path) -> bool:
         real = os.path.realpath(path)
         inside = self._out is not None and (real == self._out or real.startswith(self._out + os.sep))
         return inside or _is_result_folder(path.parent)
 
-    def list_file(self, path: Path) -> None:
-        """One path, address or folder a line, relative to the list's own folder; `#` begins a remark."""
+    def lines(self, path: Path) -> None:
+        """A list: one path, address or folder a line, relative to its own folder; `#` begins a remark."""
         seen: set[Path] = set()
         base = Path(os.path.normpath(path.parent))
         for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines():
@@ -198,7 +200,7 @@ class _Finder:
             if where.is_dir():
                 self.folder(where, join(place, where.name))
             else:
-                self.listing.found.append(Video(str(where), place))
+                self.add(str(where), place)
 
     def address(self, url: str, place: str | None = None) -> None:
         """A file, a folder or a pattern behind an address; `place`: where a file of a list is mirrored."""
@@ -218,7 +220,7 @@ class _Finder:
             inner = name[len(base) :].strip("/")
             if info.get("type") == "directory" or name.rpartition("/")[0] in results:
                 continue
-            if alone or self._filters.takes_file(inner):
+            if alone or self._filters.takes(inner):
                 parent = place if place is not None and alone else inner.rpartition("/")[0]
                 address = name if is_url(name) else f"{url.partition('://')[0]}://{name}"
                 video = Video(address, parent, False, _remote_mark(info), info.get("size"))
@@ -244,62 +246,53 @@ def walk(root: Path, place: str, filters: Filters, out: str | None, listing: Lis
         out: real path of the output, which is left out.
         listing: takes notes of what was left out, and problems.
     """
-    seen: set[tuple[int, int]] = set()
-    stack, links = [(root, "")], deque[tuple[Path, str]]()
-    while stack or links:
-        path, inner = stack.pop() if stack else links.popleft()
-        try:
-            facts = path.stat()
-            identity = (facts.st_dev, facts.st_ino)
-            if identity in seen or os.path.realpath(path) == out:
+    top, seen = str(root), set[str]()
+    links = deque([top])
+    while links:
+        for path, folders, files in os.walk(links.popleft(), onerror=lambda e: _cannot_search(e, listing)):
+            real = os.path.realpath(path)
+            if real in seen or real == out or (path != top and _is_output(Path(path), folders)):
+                folders.clear()
                 continue
-            seen.add(identity)
-            with os.scandir(path) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
-        except OSError as error:
-            listing.problems.append(f"{path} cannot be searched: {error.strerror}")
-            continue
-        if path != root and (STATE in (entry.name for entry in entries) or _is_result_folder(path)):
-            continue  # another run's output, or a result
-        folders: list[tuple[Path, str]] = []
-        videos = images = 0
-        for entry in entries:
-            relative = join(inner, entry.name)
-            if entry.name.startswith(".") or filters.leaves_out(relative):
-                continue
-            if _is_dir(entry):
-                (links if entry.is_symlink() else folders).append((Path(entry.path), relative))
-            elif filters.takes_file(relative):
-                videos += 1
-                yield Video(entry.path, "/".join(filter(None, (place, inner))))
-            else:
-                images += _is_image(entry.name)
-        if images and videos:
-            listing.notes.append(
-                f"{path}: {images} images beside videos are left out; give them their own folder"
-            )
-        elif images and inner and filters.takes_images(inner):
-            yield Video(str(path), "/".join(filter(None, (place, inner.rpartition("/")[0]))), folder=True)
-        stack.extend(reversed(folders))
+            seen.add(real)
+            inner = path[len(top) :].strip(os.sep)
+            folders[:] = sorted(name for name in folders if not filters.leaves_out(join(inner, name)))
+            links.extend(one for one in (os.path.join(path, name) for name in folders) if os.path.islink(one))  # noqa: PTH114, PTH118
+            kept = sorted(name for name in files if not filters.leaves_out(join(inner, name)))
+            videos = [name for name in kept if filters.takes(join(inner, name))]
+            images = sum(map(_is_image, set(kept) - set(videos)))
+            yield from (Video(os.path.join(path, name), join(place, inner)) for name in videos)  # noqa: PTH118
+            if images and videos:
+                text = f"{path}: {images} images beside videos are left out; give them their own folder"
+                listing.notes.append(text)
+            elif images and inner and filters.takes(inner, images=True):
+                yield Video(path, join(place, inner.rpartition("/")[0]), is_folder=True)
+
+
+def _cannot_search(error: OSError, listing: Listing) -> None:
+    listing.problems.append(f"{error.filename} cannot be searched: {error.strerror}")
 
 
 def _is_folder_of_videos(folder: Path, filters: Filters) -> bool:
     """Whether a folder is searched rather than read as images."""
-    names = list(_names(folder))
-    if any(map(filters.takes_file, names)):
-        return True
-    return (
-        not any(map(_is_image, names)) and next(walk(folder, "", filters, None, Listing()), None) is not None
-    )
+    names = _names(folder)
+    if any(map(filters.takes, names)) or any(map(_is_image, names)):
+        return any(map(filters.takes, names))
+    return next(walk(folder, "", filters, None, Listing()), None) is not None
 
 
-def _names(folder: Path) -> Iterator[str]:
+def _names(folder: Path) -> list[str]:
     """Of the files in a folder."""
-    try:
-        with os.scandir(folder) as entries:
-            yield from (one.name for one in entries if not one.name.startswith(".") and not _is_dir(one))
-    except OSError as error:
+
+    def fail(error: OSError) -> None:
         raise VideoError(f"{folder} cannot be listed: {error.strerror}; check its permissions") from error
+
+    return [name for name in next(os.walk(folder, onerror=fail))[2] if not name.startswith(".")]
+
+
+def _is_output(folder: Path, folders: Sequence[str]) -> bool:
+    """Whether a folder is the output of another run, or a result."""
+    return STATE in folders or _is_result_folder(folder)
 
 
 def _is_result_folder(folder: Path) -> bool:
@@ -313,18 +306,11 @@ def _is_result_folder(folder: Path) -> bool:
 def _is_list(path: Path) -> bool:
     """A video that is named .txt, or a broken one, has bytes that text has not."""
     try:
-        if path.suffix.lower() != LIST_SUFFIX or not path.is_file():
+        if path.suffix.lower() != ".txt" or not path.is_file():
             return False
         with path.open("rb") as file:
             return b"\0" not in file.read(4096)
     except OSError:
-        return False
-
-
-def _is_dir(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
         return False
 
 
