@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dvis_cli.batch.options import BatchOptions, in_shard, parse_shard
 from dvis_cli.batch.output import Output
 from dvis_cli.batch.places import place_videos, settled_places
-from dvis_cli.batch.sources import Filters, Video, list_videos, means_batch
+from dvis_cli.batch.sources import Video, list_videos, means_batch
 from dvis_cli.errors import UsageError, VideoError
 
 
@@ -25,9 +25,9 @@ def tree(root: Path, *names: str) -> Path:
     return root
 
 
-def places(*sources: object, out: object = "", filters: Filters | None = None) -> dict[str, str]:
+def places(*sources: object, out: object = "", options: BatchOptions | None = None) -> dict[str, str]:
     """Key -> source."""
-    found = list_videos([str(s) for s in sources], str(out), filters).found
+    found = list_videos([str(s) for s in sources], str(out), options).found
     return {item.key: item.source for item in place_videos(found, {})}
 
 
@@ -103,9 +103,9 @@ def test_results_are_never_sources(tmp_path: Path) -> None:
 
 def test_filters(tmp_path: Path) -> None:
     tree(tmp_path, "a.mp4", "b.mkv", "day1/c.mp4", "day2/d.mp4", "raw.bin", "imgs/1.png")
-    assert list(places(tmp_path, filters=Filters(include=("*.mp4",)))) == ["a", "day1/c", "day2/d"]
-    assert list(places(tmp_path, filters=Filters(include=("*.bin", "imgs")))) == ["raw", "imgs"]
-    assert list(places(tmp_path, filters=Filters(exclude=("day*", "*.mkv")))) == ["a", "imgs"]
+    assert list(places(tmp_path, options=BatchOptions(include=("*.mp4",)))) == ["a", "day1/c", "day2/d"]
+    assert list(places(tmp_path, options=BatchOptions(include=("*.bin", "imgs")))) == ["raw", "imgs"]
+    assert list(places(tmp_path, options=BatchOptions(exclude=("day*", "*.mkv")))) == ["a", "imgs"]
 
 
 def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,20 +25,27 @@ from .summary import Summary
 NEW, SETTINGS, INPUT, RETRY = "new", "settings changed", "input changed", "failed before"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
-    """A video to be done."""
+    """A video to be done, and how far that is."""
 
     video: Video
     reason: str
     tries: int = 0  # in this run
-    faulty: tuple[int, ...] = ()  # workers whose accelerator failed at it
-    wait: float = 0.0  # time.monotonic() before which a claim that another run holds is not tried again
+    faulty: frozenset[int] = frozenset()  # workers whose accelerator failed at it
+    elsewhere: bool = False  # another run had it when it was to be begun
+    heard: float = 0.0  # time.monotonic() of its worker's last sign of life
+    frames: int = 0
+    frames_in_all: int | None = None
 
     @property
     def size(self) -> int:
-        """Bytes, where they are known."""
+        """Bytes, where they are known: long and short videos are estimated fairly."""
         return max(self.video.size or 0, 1)
+
+    @property
+    def size_done(self) -> float:
+        return self.size * min(self.frames / self.frames_in_all, 1.0) if self.frames_in_all else 0.0
 
 
 @dataclass

@@ -17,7 +17,7 @@ from .places import place_videos, settled_places
 from .plan import INPUT, SETTINGS, Job, Run, Watch, make_plan
 from .report import BatchReport, Event, OnEvent, Stop
 from .scheduler import Scheduler
-from .sources import Filters, Listing, Video, list_videos
+from .sources import Listing, Video, list_videos
 from .summary import Summary
 from .work import scratch_folder
 from .workers import Engine, LocalEngine, RayEngine
@@ -55,8 +55,7 @@ def run_batch(
     began = time.monotonic()
     settings = settings_hash(segment)
     engine = engine or (RayEngine if options.engine == "ray" else LocalEngine)(segment, options)
-    filters = Filters(options.include, options.exclude)
-    listing = list_videos(sources, out, filters)
+    listing = list_videos(sources, out, options)
     if not listing.found and not options.watch:
         raise UsageError(_nothing_found(sources, listing))
     output = Output(out)
@@ -66,7 +65,7 @@ def run_batch(
         claims.sweep()
         summary = Summary(output, claims, index=segment.report)
         run = Run(output, claims, summary, options, settings, report, stopping)
-        watch = Watch(lambda: list_videos(sources, out, filters).found, run) if options.watch else None
+        watch = Watch(lambda: list_videos(sources, out, options).found, run) if options.watch else None
         jobs = make_plan(watch.settled(listing.found) if watch else _placed(listing.found, run), run)
         listing.found.clear()  # of a million, hundreds of megabytes
         _work_on(jobs, watch, run, engine, [*listing.notes, *listing.problems], on_event)

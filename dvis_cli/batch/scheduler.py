@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 from dvis_cli.errors import DvisError, OutputError
@@ -23,23 +22,9 @@ _LOOK_UP = 0.1  # seconds: how soon a signal is noticed, or that there is work a
 _PROGRESS_EVERY = 0.5  # seconds
 _REPORTS = 100  # of progress, from all workers in a second: one costs about a millisecond here
 _STRIKES = 3  # failures of its device, or to load, in a row, after which a worker is not replaced
-_OTHER_RUN = 1.0  # seconds until a video that another run has is looked at again, once
 
 # Told whether anything is under way; [] for now, None for good.
 MoreJobs = Callable[[bool], "list[Job] | None"]
-
-
-@dataclass
-class _Running:
-    job: Job
-    heard: float = field(default_factory=time.monotonic)  # the last sign of life
-    frames: int = 0
-    total: int | None = None
-
-    @property
-    def size_done(self) -> float:
-        """Part of a video counts as that part of its bytes: long and short ones are estimated fairly."""
-        return self.job.size * min(self.frames / self.total, 1.0) if self.total else 0.0
 
 
 class Scheduler:
@@ -50,12 +35,12 @@ class Scheduler:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._lock = threading.RLock()  # around all that follows
         self._queue: deque[Job] = deque()
-        self._running: dict[int, _Running] = {}  # by worker
+        self._running: dict[int, Job] = {}  # by worker
         self._workers: dict[int, LocalWorker | RayHandle] = {}  # that live, or are being replaced
         self._able: set[int] = set()  # workers that did a video
         self._watching = self._closed = False
         self._started: float | None = None  # when the first worker was ready
-        self._size_done = self._size_left = 0.0
+        self._size = self._size_left = 0.0  # of all jobs, in bytes
         self._failed_now = 0
 
     def events(self, jobs: list[Job], workers: int, more: MoreJobs | None = None) -> Generator[Event]:
@@ -108,10 +93,14 @@ class Scheduler:
     def _emit(self, kind: EventKind, **data: Any) -> None:
         self._events.put(Event(kind, data))
 
+    def _emit_of(self, job: Job, kind: EventKind, **data: Any) -> None:
+        self._emit(kind, key=job.video.key, source=job.video.source, **data)
+
     def _add(self, jobs: list[Job]) -> None:
         with self._lock:
             self._queue.extend(jobs)
-            self._size_left += sum(job.size for job in jobs)
+            size = sum(job.size for job in jobs)
+            self._size, self._size_left = self._size + size, self._size_left + size
 
     def _is_over(self) -> bool:
         """Whether no more videos are begun."""
@@ -131,11 +120,12 @@ class Scheduler:
         """End workers that are stuck, show other runs that we live, and write down what is new."""
         now, stall = time.monotonic(), self._run.options.stall
         with self._lock:
-            for number, running in self._running.items():
-                if now - running.heard > stall:
-                    running.heard = now
-                    text = f"{running.job.video.key}: no frame for {stall:.0f} s, its worker is ended"
-                    self._emit("note", text=text)
+            for number, job in self._running.items():
+                if now - job.heard > stall:
+                    job.heard = now
+                    self._emit(
+                        "note", text=f"{job.video.key}: no frame for {stall:.0f} s, its worker is ended"
+                    )
                     self._workers[number].kill()
         self._run.claims.beat()
         try:
@@ -147,9 +137,9 @@ class Scheduler:
         """Of the whole: the fields of a `progress` event."""
         with self._lock:
             report, elapsed, running = self._report, time.monotonic() - started, sorted(self._running.items())
-            frames = report.frames + sum(one.frames for _, one in running)
-            begun = sum(one.size_done for _, one in running)
-            done, left = self._size_done + begun, max(self._size_left - begun, 0.0)
+            frames = report.frames + sum(job.frames for _, job in running)
+            left = self._size_left - sum(job.size_done for _, job in running)
+            done = self._size - left
             return {
                 "videos": report.done + report.skipped + len(report.failed),
                 "total": report.total,
@@ -158,8 +148,8 @@ class Scheduler:
                 "frames_per_second": round(frames / elapsed, 3) if elapsed > 0 else 0.0,
                 "seconds_left": round(elapsed * left / done, 1) if done > 0 else None,
                 "current": [
-                    {"key": one.job.video.key, "worker": number, "frames": one.frames, "total": one.total}
-                    for number, one in running
+                    {"key": job.video.key, "worker": number, "frames": job.frames, "total": job.frames_in_all}
+                    for number, job in running
                 ],
             }
 
@@ -219,9 +209,10 @@ class Scheduler:
         """The next video for a worker, claimed; waits while there may be one. None: nothing is begun any more."""
         while not self._is_over():
             with self._lock:
-                job = self._first(number)
+                job = next((job for job in self._queue if self._may_try(number, job)), None)
                 if job is not None:
-                    self._running[number] = _Running(job)
+                    self._queue.remove(job)
+                    self._running[number], job.frames, job.heard = job, 0, time.monotonic()
             if job is None:
                 time.sleep(_LOOK_UP)
             elif (outcome := self._claim(job)) is None:
@@ -230,15 +221,9 @@ class Scheduler:
                 self._finish(number, job, outcome)
         return None
 
-    def _first(self, number: int) -> Job | None:
-        """The first job that may be tried now, by this worker."""
-        for _ in range(len(self._queue)):
-            job = self._queue.popleft()
-            others = self._workers.keys() - set(job.faulty)
-            if job.wait <= time.monotonic() and (number not in job.faulty or not others):
-                return job
-            self._queue.append(job)
-        return None
+    def _may_try(self, number: int, job: Job) -> bool:
+        """Whether its device has not failed at a video, or that of every worker has."""
+        return number not in job.faulty or not self._workers.keys() - job.faulty
 
     def _claim(self, job: Job) -> Outcome | None:
         """None: the video is ours to do. Another run may have it, or have done it since the plan."""
@@ -257,17 +242,16 @@ class Scheduler:
 
     def _do(self, number: int, worker: LocalWorker | RayHandle, job: Job) -> Outcome:
         """One try at a claimed video."""
-        video, running, run = job.video, self._running[number], self._run
-        job.tries, running.heard = job.tries + 1, time.monotonic()
-        facts = {"key": video.key, "source": video.source, "worker": number, "try": job.tries}
-        self._emit("video_started", **facts)
+        video, run = job.video, self._run
+        job.tries += 1
+        self._emit_of(job, "video_started", **{"worker": number, "try": job.tries})
         every = max(0.25, self._engine.workers / _REPORTS)
         worker.send(Task(video, run.output.name, run.claims.stage(video.key), run.settings, every))
         try:
             while not isinstance(message := worker.receive(), Outcome):
-                running.heard = time.monotonic()
+                job.heard = time.monotonic()
                 if isinstance(message, Progress):
-                    running.frames, running.total = message
+                    job.frames, job.frames_in_all = message
                 elif isinstance(message, Warned):
                     with self._lock:
                         self._report.warnings += 1
@@ -280,9 +264,9 @@ class Scheduler:
 
     def _finish(self, number: int, job: Job, outcome: Outcome) -> None:
         """Record what came of a video, and let go of it."""
-        verdict, report, video = outcome.verdict, self._report, job.video
+        verdict, report = outcome.verdict, self._report
         if verdict != "elsewhere":
-            self._run.claims.release(video.key, unfinished=verdict != "done")
+            self._run.claims.release(job.video.key, unfinished=verdict != "done")
         with self._lock:
             del self._running[number]
             again = self._is_tried_again(number, job, verdict)
@@ -303,32 +287,26 @@ class Scheduler:
             elif not again:
                 self._failed(job, outcome.error)
             elif not self._closed:
-                facts = {"key": video.key, "source": video.source, "error": outcome.error}
-                self._emit("video_retried", **facts, **{"try": job.tries})
+                self._emit_of(job, "video_retried", **{"error": outcome.error, "try": job.tries})
 
     def _is_tried_again(self, number: int, job: Job, verdict: str) -> bool:
-        most, waited = self._run.options.max_tries, job.wait
-        if verdict == "elsewhere":
-            job.wait = time.monotonic() + _OTHER_RUN
-            return not waited
-        job.wait = 0.0
+        most, before = self._run.options.max_tries, job.elsewhere
+        job.elsewhere = verdict == "elsewhere"  # it is looked at again at the end, once
         if verdict == "device":  # no try is lost, unless it met one device that works after the other so
-            job.faulty += (number,)
-            job.tries -= len(job.faulty) < most or not self._able & set(job.faulty)
-        return verdict == "full" or (
-            verdict in ("retry", "device", "died") and (job.tries < most or self._closed)
-        )
+            job.faulty |= {number}
+            job.tries -= len(job.faulty) < most or not self._able & job.faulty
+        if verdict in ("retry", "device", "died"):
+            return job.tries < most or self._closed
+        return verdict == "full" or (job.elsewhere and not before)
 
     def _done(self, job: Job, outcome: Outcome) -> None:
-        video, report = job.video, self._report
-        report.done += 1
-        report.frames += outcome.frames
+        report = self._report
+        report.done, report.frames = report.done + 1, report.frames + outcome.frames
         if job.reason in (SETTINGS, INPUT):
             report.redone[job.reason] = report.redone.get(job.reason, 0) + 1
-        self._size_done += job.size
         facts = {"frames": outcome.frames, "segments": outcome.segments, "seconds": outcome.seconds}
-        self._run.summary.done(video.key, facts)
-        self._emit("video_done", key=video.key, source=video.source, **facts)
+        self._run.summary.done(job.video.key, facts)
+        self._emit_of(job, "video_done", **facts)
 
     def _failed(self, job: Job, error: str) -> None:
         video, limit = job.video, self._run.options.max_failures
@@ -336,8 +314,8 @@ class Scheduler:
         failure = Failure(video.key, video.source, error)
         self._report.failed.append(failure)
         self._run.summary.failed(failure, video.fingerprint, self._run.settings)
+        self._emit_of(job, "video_failed", error=error)
         self._failed_now += 1
-        self._emit("video_failed", key=video.key, source=video.source, error=error)
-        if limit is not None and self._failed_now >= limit:
+        if self._failed_now == limit:
             what = "the first failure" if limit == 1 else f"{limit} failures"
             self._end("failures", f"stopped after {what}; the same command goes on")

@@ -18,6 +18,7 @@ from dvis_cli.errors import UsageError, VideoError
 from dvis_cli.video.source import IMAGE_SUFFIXES, plain_name
 from dvis_cli.writers.folder import OUTPUT_NAMES, safe_name
 
+from .options import BatchOptions
 from .output import RECORD, STATE, base_name, file_system, is_url, join, local_path, transfers
 
 _SUFFIXES = (
@@ -25,26 +26,6 @@ _SUFFIXES = (
     "dv rm rmvb nut y4m h264 264 h265 265 hevc ivf mjpeg mjpg"
 )
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Patterns (`*.mp4`, `day?/*`) against a name or the path relative to the folder that is searched."""
-
-    include: tuple[str, ...] = ()  # empty: everything that looks like a video
-    exclude: tuple[str, ...] = ()  # names of folders leave out all that is in them
-
-    def leaves_out(self, relative: str) -> bool:
-        """Whether a file or folder is hidden, or excluded."""
-        return base_name(relative).startswith(".") or _matches(relative, self.exclude)
-
-    def takes(self, relative: str, images: bool = False) -> bool:
-        """Whether a file is wanted as a video, or a folder as one of images."""
-        if self.leaves_out(relative):
-            return False
-        if self.include:
-            return _matches(relative, self.include)
-        return images or _suffix(relative) in VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +81,27 @@ def means_batch(sources: Sequence[str | Path], out: str | Path = "") -> bool:
     if len(sources) != 1 or path is None or local_path(str(out)) is None:
         return True
     if path.is_dir():
-        return _is_folder_of_videos(path, Filters())
+        return _is_folder_of_videos(path, BatchOptions())
     if path.exists() or path.is_symlink():
         return _is_list(path)
     return glob.has_magic(str(path))
 
 
-def list_videos(sources: Sequence[str | Path], out: str | Path, filters: Filters | None = None) -> Listing:
+def list_videos(
+    sources: Sequence[str | Path], out: str | Path, options: BatchOptions | None = None
+) -> Listing:
     """Find all videos that the sources mean.
 
     Args:
         sources: files, folders, patterns, lists (.txt), addresses.
         out: the output; it and other results are never taken for sources.
-        filters: which names to take in folders.
+        options: which names to take in folders.
 
     Raises:
         UsageError: a pattern that matches nothing.
         VideoError: a source that does not exist.
     """
-    finder = _Finder(filters or Filters(), local_path(str(out)))
+    finder = _Finder(options or BatchOptions(), local_path(str(out)))
     for source in map(str, sources):
         path = local_path(source)
         if path is None:
@@ -139,9 +122,9 @@ def list_videos(sources: Sequence[str | Path], out: str | Path, filters: Filters
 class _Finder:
     """Adds the videos of one source after the other to a listing."""
 
-    def __init__(self, filters: Filters, out: Path | None) -> None:
+    def __init__(self, options: BatchOptions, out: Path | None) -> None:
         self.listing = Listing()
-        self._filters = filters
+        self._options = options
         self._out = os.path.realpath(out) if out is not None else None
 
     def add(self, source: str, parent: str, is_folder: bool = False) -> None:
@@ -149,11 +132,11 @@ class _Finder:
 
     def folder(self, folder: Path, place: str) -> None:
         """A folder of videos, mirrored at `place`, or of images."""
-        if not _is_folder_of_videos(folder, self._filters) and any(map(_is_image, _names(folder))):
+        if not _is_folder_of_videos(folder, self._options) and any(map(_is_image, _names(folder))):
             parent = PurePosixPath(place).parent.as_posix()
             self.add(str(folder), "" if parent == "." else parent, is_folder=True)
         else:
-            self.listing.found.extend(walk(folder, place, self._filters, self._out, self.listing))
+            self.listing.found.extend(walk(folder, place, self._options, self._out, self.listing))
 
     def pattern(self, pattern: str) -> None:
         """Everything that matches, mirrored from the pattern's first wildcard on."""
@@ -171,7 +154,7 @@ class _Finder:
             if path.is_dir():
                 if not pattern.rstrip(os.sep).endswith("**"):
                     self.folder(path, join(place, path.name))
-            elif self._filters.takes(join(place, path.name)):
+            elif takes(self._options, join(place, path.name)):
                 self.add(str(path), place)
 
     def _is_result(self, path: Path) -> bool:
@@ -220,7 +203,7 @@ class _Finder:
             inner = name[len(base) :].strip("/")
             if info.get("type") == "directory" or name.rpartition("/")[0] in results:
                 continue
-            if alone or self._filters.takes(inner):
+            if alone or takes(self._options, inner):
                 parent = place if place is not None and alone else inner.rpartition("/")[0]
                 address = name if is_url(name) else f"{url.partition('://')[0]}://{name}"
                 video = Video(address, parent, False, _remote_mark(info), info.get("size"))
@@ -236,7 +219,7 @@ def _remote_mark(info: dict[str, Any]) -> str | None:
     return f"{info.get('size')}:{mark}" if info else None
 
 
-def walk(root: Path, place: str, filters: Filters, out: str | None, listing: Listing) -> Iterator[Video]:
+def walk(root: Path, place: str, options: BatchOptions, out: str | None, listing: Listing) -> Iterator[Video]:
     """All videos in and below a folder, by name.
 
     Real folders come before linked ones and each is searched once, so that links in circles end and a link to a
@@ -256,16 +239,16 @@ def walk(root: Path, place: str, filters: Filters, out: str | None, listing: Lis
                 continue
             seen.add(real)
             inner = path[len(top) :].strip(os.sep)
-            folders[:] = sorted(name for name in folders if not filters.leaves_out(join(inner, name)))
+            folders[:] = sorted(name for name in folders if not _leaves_out(options, join(inner, name)))
             links.extend(one for one in (os.path.join(path, name) for name in folders) if os.path.islink(one))  # noqa: PTH114, PTH118
-            kept = sorted(name for name in files if not filters.leaves_out(join(inner, name)))
-            videos = [name for name in kept if filters.takes(join(inner, name))]
+            kept = sorted(name for name in files if not _leaves_out(options, join(inner, name)))
+            videos = [name for name in kept if takes(options, join(inner, name))]
             images = sum(map(_is_image, set(kept) - set(videos)))
             yield from (Video(os.path.join(path, name), join(place, inner)) for name in videos)  # noqa: PTH118
             if images and videos:
                 text = f"{path}: {images} images beside videos are left out; give them their own folder"
                 listing.notes.append(text)
-            elif images and inner and filters.takes(inner, images=True):
+            elif images and inner and takes(options, inner, images=True):
                 yield Video(path, join(place, inner.rpartition("/")[0]), is_folder=True)
 
 
@@ -273,12 +256,13 @@ def _cannot_search(error: OSError, listing: Listing) -> None:
     listing.problems.append(f"{error.filename} cannot be searched: {error.strerror}")
 
 
-def _is_folder_of_videos(folder: Path, filters: Filters) -> bool:
+def _is_folder_of_videos(folder: Path, options: BatchOptions) -> bool:
     """Whether a folder is searched rather than read as images."""
     names = _names(folder)
-    if any(map(filters.takes, names)) or any(map(_is_image, names)):
-        return any(map(filters.takes, names))
-    return next(walk(folder, "", filters, None, Listing()), None) is not None
+    if any(takes(options, name) for name in names):
+        return True
+    inside = walk(folder, "", options, None, Listing())
+    return not any(map(_is_image, names)) and next(inside, None) is not None
 
 
 def _names(folder: Path) -> list[str]:
@@ -322,9 +306,23 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - many names, and addresses
 
 
+def takes(options: BatchOptions, relative: str, images: bool = False) -> bool:
+    """Whether a file is wanted as a video, or a folder as one of images."""
+    if _leaves_out(options, relative):
+        return False
+    if options.include:
+        return _matches(relative, options.include)
+    return images or _suffix(relative) in VIDEO_SUFFIXES
+
+
+def _leaves_out(options: BatchOptions, relative: str) -> bool:
+    return base_name(relative).startswith(".") or _matches(relative, options.exclude)
+
+
 def _matches(relative: str, patterns: tuple[str, ...]) -> bool:
-    name = base_name(relative)
-    return any(fnmatch.fnmatchcase(name, one) or fnmatch.fnmatchcase(relative, one) for one in patterns)
+    """Patterns (`*.mp4`, `day?/*`) against a name or the path relative to the folder that is searched."""
+    names = (base_name(relative), relative)
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 def _fixed_part(pattern: str) -> Path:
