@@ -92,7 +92,7 @@ def given(root: Path, device: str = "auto", threads: int | None = None, **chosen
     """What each worker of a run says."""
     root.mkdir(exist_ok=True)
     for i in range(8):
-        (root / f"{i}.mp4").write_text(f"wait {root / 'all are ready'}")
+        (root / f"{i}.mp4").write_text(f"wait {root / 'go'}")
     segment, options = SegmentOptions(device=device, threads=threads), BatchOptions(**chosen)  # type: ignore[arg-type]
     engine = LocalEngine(segment, options, TellingWorker)
     said: list[str] = []
@@ -101,7 +101,7 @@ def given(root: Path, device: str = "auto", threads: int | None = None, **chosen
         if event.kind == "worker":
             said.append(event.data["model"])
             if len(said) == engine.workers:
-                (root / "all are ready").touch()
+                (root / "go").touch()
 
     assert run_batch([root], root / "out", segment, options, hear, engine=engine).done == 8
     return sorted(said)
