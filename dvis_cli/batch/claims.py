@@ -47,17 +47,14 @@ class Claims:
         return self._output.stage(f"{_digest(key)}.{secrets.token_hex(4)}.work")
 
     def release(self, key: str, unfinished: bool = False) -> None:
-        """Give a claim up; what a try left `unfinished` is removed."""
-        if unfinished:
-            self._clean(_digest(key))
-        self._release(_digest(key))
+        """Give a claim up, if it is ours; what a try left `unfinished` is removed."""
+        self._release(_digest(key), unfinished)
 
     def sweep(self) -> None:
         """Remove what dead runs left, also of videos that nobody wants any more."""
         for digest in {name.partition(".")[0] for name in self._output.state() if "." in name}:
             if self._take(digest) is None:
-                self._clean(digest)
-                self._release(digest)
+                self._release(digest, unfinished=True)
 
     def beat(self) -> None:
         """Show other machines that we live; to be called every now and then."""
@@ -97,7 +94,9 @@ class Claims:
             if name.startswith(f"{digest}.") and name.endswith(".work"):
                 self._output.remove(f"{STATE}/{name}")
 
-    def _release(self, digest: str) -> None:
+    def _release(self, digest: str, unfinished: bool) -> None:
+        if unfinished and digest in self._held:
+            self._clean(digest)
         for number in range(self._held.pop(digest, -1) + 1):
             self._output.remove(f"{STATE}/{digest}.{number}")
 

@@ -185,9 +185,10 @@ class Output:
 
     def state(self) -> list[str]:
         """Names of what is in `STATE`."""
+        path = join(self._root, STATE)
         with transfers(self.name, "listing"), suppress(FileNotFoundError):
             self._fs.invalidate_cache()
-            return [base_name(path) for path in self._fs.ls(join(self._root, STATE), detail=False)]
+            return os.listdir(path) if self._folder else list(map(base_name, self._fs.ls(path, detail=False)))  # noqa: PTH208
         return []
 
     def stage(self, name: str) -> str:

@@ -15,7 +15,7 @@ from dvis_cli.errors import DvisError, OutputError
 from .output import RECORD
 from .plan import INPUT, SETTINGS, Job, Run, is_current
 from .report import Event, EventKind, Failure, Stopped
-from .work import Outcome, Progress, Ready, Task, Warned, WorkerDiedError
+from .work import Outcome, Progress, Ready, Task, WorkerDiedError
 from .workers import Engine, LocalWorker, RayHandle
 
 _LOOK_UP = 0.1  # seconds: how soon a signal is noticed, or that there is work again
@@ -85,8 +85,9 @@ class Scheduler:
         """What happened; waits for the first."""
         try:
             while True:
-                yield self._events.get(wait > 0, wait)
-                wait = 0
+                event, wait = self._events.get(wait > 0, wait), 0
+                self._report.warnings += event.kind == "warning"
+                yield event
         except queue.Empty:
             pass
 
@@ -158,29 +159,29 @@ class Scheduler:
     def _live(self, number: int) -> None:
         """A worker's life, and that of those which take its place when it dies or its device fails."""
         strikes = 0
-        while strikes < _STRIKES and not self._is_over():
+        while not self._is_over():
             with self._lock:
                 if self._closed:
                     return
                 worker = self._workers[number] = self._engine.start(number)
-            trouble = self._load(number, worker)
-            strikes += bool(trouble)
-            while not trouble:
+            fault = self._load(number, worker)
+            strikes, died = strikes + bool(fault), ""
+            while not (fault or died):
                 job = self._next(number)
                 if job is None:
                     return
                 outcome = self._do(number, worker, job)
-                if outcome.verdict == "died":
-                    self._emit("worker", worker=number, text=outcome.error)
-                    break
-                strikes = strikes + 1 if outcome.verdict == "device" else 0
-                trouble = f"its device failed: {outcome.error}" if strikes else ""
-            if trouble and not self._closed:
-                worker.kill()
-                fate = "it is replaced" if strikes < _STRIKES else "retired"
-                self._emit("worker", worker=number, text=f"{trouble}; {fate}")
-        if strikes == _STRIKES:
-            self._retire(number, trouble)
+                died = outcome.error if outcome.verdict == "died" else ""
+                fault = f"its device failed: {outcome.error}" if outcome.verdict == "device" else ""
+                strikes = strikes + 1 if fault else strikes if died else 0
+            if self._closed:
+                return
+            worker.kill()
+            fate = "; retired" if strikes == _STRIKES else "; it is replaced"
+            self._emit("worker", worker=number, text=died or fault + fate)
+            if strikes == _STRIKES:
+                self._retire(number, fault)
+                return
 
     def _load(self, number: int, worker: LocalWorker | RayHandle) -> str:
         """Wait for a worker's model; why it has none, or ""."""
@@ -252,10 +253,8 @@ class Scheduler:
                 job.heard = time.monotonic()
                 if isinstance(message, Progress):
                     job.frames, job.frames_in_all = message
-                elif isinstance(message, Warned):
-                    with self._lock:
-                        self._report.warnings += 1
-                    self._emit("warning", key=video.key, text=message.text)
+                else:
+                    self._emit("warning", key=video.key, text=str(message))
             outcome = message
         except WorkerDiedError as death:
             outcome = Outcome("died", error=str(death))

@@ -68,12 +68,6 @@ class Progress(NamedTuple):
     total: int | None
 
 
-class Warned(NamedTuple):
-    """Something was wrong with the video, but the work goes on."""
-
-    text: str
-
-
 class Outcome(NamedTuple):
     """How a try ended; the worker waits for work.
 
@@ -89,8 +83,9 @@ class Outcome(NamedTuple):
     error: str = ""
 
 
-# What a worker says. An exception: it cannot load its model; a `DvisError` will meet every worker alike.
-Message = Ready | Progress | Warned | Outcome | Exception
+# What a worker says. Text: something was wrong with the video, but the work goes on. An exception: it cannot load its
+# model; a `DvisError` will meet every worker alike.
+Message = Ready | Progress | str | Outcome | Exception
 Say = Callable[[Message], None]
 
 
@@ -123,7 +118,7 @@ class Worker:
             return " ".join(text.split())
 
         try:
-            with warnings_to(lambda text: say(Warned(named(text)))):
+            with warnings_to(lambda text: say(named(text))):
                 record = self._do(task, say, names)
             outcome = Outcome("done", frames=record["frames"], segments=record["segments"])
         except Exception as error:

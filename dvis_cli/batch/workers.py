@@ -25,7 +25,7 @@ from dvis_cli.run.options import SegmentOptions
 
 from .options import BatchOptions
 from .output import one_line
-from .work import MakeWorker, Message, Progress, Task, Warned, WorkerDiedError, serve
+from .work import MakeWorker, Message, Progress, Task, WorkerDiedError, serve
 
 _PATIENCE = 3.0  # seconds that a worker which closed its pipe has to end
 
@@ -158,7 +158,7 @@ class RayWorker:
         """Do a task, or (None) load the model: what there is to tell as it happens, how it ended last."""
         if task is not None:
             self._orders.put(task)
-        while isinstance(report := self._reports.get(), (Progress, Warned)):
+        while isinstance(report := self._reports.get(), (Progress, str)):
             yield report
         yield report
 
