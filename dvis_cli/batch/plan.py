@@ -32,7 +32,7 @@ class Job:
     video: Video
     reason: str
     tries: int = 0  # in this run
-    faulty: frozenset[int] = frozenset()  # workers whose accelerator failed at it
+    faulty: tuple[int, ...] = ()  # workers whose accelerator failed at it
     elsewhere: bool = False  # another run had it when it was to be begun
     heard: float = 0.0  # time.monotonic() of its worker's last sign of life
     frames: int = 0

@@ -224,7 +224,7 @@ class Scheduler:
 
     def _may_try(self, number: int, job: Job) -> bool:
         """Whether its device has not failed at a video, or that of every worker has."""
-        return number not in job.faulty or not self._workers.keys() - job.faulty
+        return number not in job.faulty or not self._workers.keys() - set(job.faulty)
 
     def _claim(self, job: Job) -> Outcome | None:
         """None: the video is ours to do. Another run may have it, or have done it since the plan."""
@@ -292,8 +292,8 @@ class Scheduler:
         most, before = self._run.options.max_tries, job.elsewhere
         job.elsewhere = verdict == "elsewhere"  # it is looked at again at the end, once
         if verdict == "device":  # no try is lost, unless it met one device that works after the other so
-            job.faulty |= {number}
-            job.tries -= len(job.faulty) < most or not self._able & job.faulty
+            job.faulty += (number,)
+            job.tries -= len(job.faulty) < most or not self._able & set(job.faulty)
         if verdict in ("retry", "device", "died"):
             return job.tries < most or self._closed
         return verdict == "full" or (job.elsewhere and not before)
