@@ -1,7 +1,8 @@
 """Each video is worked on by one run at a time, whichever machines the runs are on.
 
 A claim is a file that only one run can create, `.dvis/DIGEST.0`. The claim of a dead run is taken over by creating the
-next number, `.dvis/DIGEST.1`: again only one run can, and there is always a claim. The highest number counts.
+next number, `.dvis/DIGEST.1`: again only one run can, and there is always a claim. The highest number counts. What is
+made under a claim lies in `.dvis/DIGEST.0.work/` and is removed with it.
 """
 
 from __future__ import annotations
@@ -39,22 +40,23 @@ class Claims:
         self._beat = time.monotonic()
 
     def take(self, key: str) -> str | None:
-        """Claim a video. None: it is ours; else who has it. What a dead run left of it is removed."""
+        """Claim a video. None: it is ours; else who has it."""
         return self._take(_digest(key))
 
     def stage(self, key: str) -> str:
-        """A new folder or file to make something of a claimed video in; "": anywhere."""
-        return self._output.stage(f"{_digest(key)}.{secrets.token_hex(4)}.work")
+        """A new folder or file to make something of a claimed video in, which goes with the claim; "": anywhere."""
+        digest = _digest(key)
+        return self._output.stage(f"{digest}.{self._held[digest]}.work/{secrets.token_hex(4)}")
 
-    def release(self, key: str, unfinished: bool = False) -> None:
-        """Give a claim up, if it is ours; what a try left `unfinished` is removed."""
-        self._release(_digest(key), unfinished)
+    def release(self, key: str) -> None:
+        """Give a claim up, if it is ours."""
+        self._release(_digest(key))
 
     def sweep(self) -> None:
         """Remove what dead runs left, also of videos that nobody wants any more."""
         for digest in {name.partition(".")[0] for name in self._output.state() if "." in name}:
             if self._take(digest) is None:
-                self._release(digest, unfinished=True)
+                self._release(digest)
 
     def beat(self) -> None:
         """Show other machines that we live; to be called every now and then."""
@@ -76,8 +78,6 @@ class Claims:
                 return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
             number += 1
         self._held[digest] = number
-        if number:
-            self._clean(digest)
         return None
 
     def _lives(self, name: str, holder: dict[str, Any]) -> bool:
@@ -89,15 +89,10 @@ class Claims:
             return process_alive(pid) and _start_of(pid) == holder.get("start")
         return self._output.age(name) < self._stale
 
-    def _clean(self, digest: str) -> None:
-        for name in self._output.state() if self._output.stage("") else []:
-            if name.startswith(f"{digest}.") and name.endswith(".work"):
-                self._output.remove(f"{STATE}/{name}")
-
-    def _release(self, digest: str, unfinished: bool) -> None:
-        if unfinished and digest in self._held:
-            self._clean(digest)
+    def _release(self, digest: str) -> None:
         for number in range(self._held.pop(digest, -1) + 1):
+            if self._output.stage(""):
+                self._output.remove(f"{STATE}/{digest}.{number}.work")
             self._output.remove(f"{STATE}/{digest}.{number}")
 
 

@@ -57,7 +57,6 @@ class BatchOptions:
     max_tries: int = 3  # of a video whose worker died, or whose network did
     watch_every: float = 5.0  # seconds between looks
     settle: float = 5.0  # seconds that a watched file must not have changed
-    watch_idle: float | None = None  # seconds without work after which watching ends; None: never
     stall: float = 3600.0  # seconds without a frame after which a worker counts as dead
     stale: float = 300.0  # seconds without a sign of life after which another machine's claim is void
 

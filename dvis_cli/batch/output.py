@@ -130,6 +130,7 @@ class Output:
         """Write a small file, whole; in a folder it is made at `stage` and renamed."""
         with self._writes(name) as path:
             if stage:
+                Path(stage).parent.mkdir(exist_ok=True)
                 Path(stage).write_bytes(data)
                 os.replace(stage, path)  # noqa: PTH105
             else:

@@ -139,22 +139,17 @@ class Watch:
         self._places: dict[str, str] = {}  # that videos have, by identity
         self._growing: dict[str, tuple[str | None, float]] = {}  # key -> fingerprint, since when
         self._taken: set[str] = set()  # keys that were planned
-        self._busy_at = time.monotonic()
-        self._next = self._busy_at + run.options.watch_every
+        self._next = time.monotonic() + run.options.watch_every
 
-    def look(self, busy: bool) -> list[Job] | None:
-        """New jobs; [] for now, None when there has been nothing to do for as long as was agreed."""
-        now, options = time.monotonic(), self._run.options
-        if busy or self._growing:
-            self._busy_at = now
-        if options.watch_idle is not None and now - self._busy_at >= options.watch_idle:
-            return None
+    def look(self) -> list[Job]:
+        """New jobs, now and then."""
         jobs: list[Job] = []
+        now = time.monotonic()
         if now >= self._next:
             with suppress(DvisError):  # a folder that is away for a moment
                 jobs = make_plan(self.settled(self._find()), self._run)
             took = time.monotonic() - now  # a million are not listed all the time
-            self._next = now + max(options.watch_every, 10 * took)
+            self._next = now + max(self._run.options.watch_every, 10 * took)
         return jobs
 
     def settled(self, found: Sequence[Video]) -> list[Video]:

@@ -23,9 +23,6 @@ _PROGRESS_EVERY = 0.5  # seconds
 _REPORTS = 100  # of progress, from all workers in a second: one costs about a millisecond here
 _STRIKES = 3  # failures of its device, or to load, in a row, after which a worker is not replaced
 
-# Told whether anything is under way; [] for now, None for good.
-MoreJobs = Callable[[bool], "list[Job] | None"]
-
 
 class Scheduler:
     """Does jobs until there are none, the run is told to stop, or cannot go on."""
@@ -43,7 +40,9 @@ class Scheduler:
         self._size = self._size_left = 0.0  # of all jobs, in bytes
         self._failed_now = 0
 
-    def events(self, jobs: list[Job], workers: int, more: MoreJobs | None = None) -> Generator[Event]:
+    def events(
+        self, jobs: list[Job], workers: int, more: Callable[[], list[Job]] | None = None
+    ) -> Generator[Event]:
         """Do the jobs, and what `more` finds; what happens meanwhile.
 
         Raises:
@@ -57,9 +56,7 @@ class Scheduler:
                 while self._goes_on(lives):
                     yield from self._happened(_LOOK_UP)
                     if more is not None:
-                        found = more(bool(self._queue or self._running))
-                        self._watching = found is not None
-                        self._add(found or [])
+                        self._add(more())
                     self._look_after()
                     if self._started is not None and time.monotonic() >= next_progress:
                         next_progress = time.monotonic() + _PROGRESS_EVERY
@@ -265,7 +262,7 @@ class Scheduler:
         """Record what came of a video, and let go of it."""
         verdict, report = outcome.verdict, self._report
         if verdict != "elsewhere":
-            self._run.claims.release(job.video.key, unfinished=verdict != "done")
+            self._run.claims.release(job.video.key)
         with self._lock:
             del self._running[number]
             again = self._is_tried_again(number, job, verdict)

@@ -82,7 +82,7 @@ class Summary:
             if self._with_index:
                 self._write_index()
         finally:
-            self._claims.release(FAILURES, unfinished=True)
+            self._claims.release(FAILURES)
         self._next = time.monotonic() + max(_EVERY, 20 * (time.monotonic() - began))
         return True
 

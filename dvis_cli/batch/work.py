@@ -233,6 +233,7 @@ def _progress(task: Task, total: int | None, say: Say) -> Callable[[str, int], N
 def _folder(folder: Path) -> Iterator[Path]:
     """A folder to work in, which is removed."""
     with output_errors(folder):
+        folder.parent.mkdir(exist_ok=True)
         folder.mkdir(mode=0o700)
     try:
         yield folder
