@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from dvis_cli.errors import UsageError, VideoError
@@ -81,7 +81,9 @@ def means_batch(sources: Sequence[str | Path], out: str | Path = "") -> bool:
     if len(sources) != 1 or path is None or local_path(str(out)) is None:
         return True
     if path.is_dir():
-        return _is_folder_of_videos(path, BatchOptions())
+        videos, images = _holds(path, BatchOptions())
+        below = walk(path, "", BatchOptions(), None, Listing())
+        return videos or (not images and next(below, None) is not None)
     if path.exists() or path.is_symlink():
         return _is_list(path)
     return glob.has_magic(str(path))
@@ -132,9 +134,9 @@ class _Finder:
 
     def folder(self, folder: Path, place: str) -> None:
         """A folder of videos, mirrored at `place`, or of images."""
-        if not _is_folder_of_videos(folder, self._options) and any(map(_is_image, _names(folder))):
-            parent = PurePosixPath(place).parent.as_posix()
-            self.add(str(folder), "" if parent == "." else parent, is_folder=True)
+        videos, images = _holds(folder, self._options)
+        if images and not videos:
+            self.add(str(folder), place.rpartition("/")[0], is_folder=True)
         else:
             self.listing.found.extend(walk(folder, place, self._options, self._out, self.listing))
 
@@ -229,12 +231,16 @@ def walk(root: Path, place: str, options: BatchOptions, out: str | None, listing
         out: real path of the output, which is left out.
         listing: takes notes of what was left out, and problems.
     """
+
+    def cannot(error: OSError) -> None:
+        listing.problems.append(f"{error.filename} cannot be searched: {error.strerror}")
+
     top, seen = str(root), set[str]()
     links = deque([top])
     while links:
-        for path, folders, files in os.walk(links.popleft(), onerror=lambda e: _cannot_search(e, listing)):
+        for path, folders, files in os.walk(links.popleft(), onerror=cannot):
             real = os.path.realpath(path)
-            if real in seen or real == out or (path != top and _is_output(Path(path), folders)):
+            if real in seen or real == out or (path != top and (STATE in folders or _is_result_folder(path))):
                 folders.clear()
                 continue
             seen.add(real)
@@ -252,39 +258,22 @@ def walk(root: Path, place: str, options: BatchOptions, out: str | None, listing
                 yield Video(path, join(place, inner.rpartition("/")[0]), is_folder=True)
 
 
-def _cannot_search(error: OSError, listing: Listing) -> None:
-    listing.problems.append(f"{error.filename} cannot be searched: {error.strerror}")
-
-
-def _is_folder_of_videos(folder: Path, options: BatchOptions) -> bool:
-    """Whether a folder is searched rather than read as images."""
-    names = _names(folder)
-    if any(takes(options, name) for name in names):
-        return True
-    inside = walk(folder, "", options, None, Listing())
-    return not any(map(_is_image, names)) and next(inside, None) is not None
-
-
-def _names(folder: Path) -> list[str]:
-    """Of the files in a folder."""
+def _holds(folder: Path, options: BatchOptions) -> tuple[bool, bool]:
+    """Whether there are videos directly in a folder, and images."""
 
     def fail(error: OSError) -> None:
         raise VideoError(f"{folder} cannot be listed: {error.strerror}; check its permissions") from error
 
-    return [name for name in next(os.walk(folder, onerror=fail))[2] if not name.startswith(".")]
+    names = [name for name in next(os.walk(folder, onerror=fail))[2] if not name.startswith(".")]
+    return any(takes(options, name) for name in names), any(map(_is_image, names))
 
 
-def _is_output(folder: Path, folders: Sequence[str]) -> bool:
-    """Whether a folder is the output of another run, or a result."""
-    return STATE in folders or _is_result_folder(folder)
-
-
-def _is_result_folder(folder: Path) -> bool:
+def _is_result_folder(folder: str | Path) -> bool:
     """Whether a folder is a result of this program: its overlay must not be segmented again."""
-    if (folder / RECORD).is_file():
+    if Path(folder, RECORD).is_file():
         return True
     others = OUTPUT_NAMES - {"segments.json"}
-    return (folder / "segments.json").is_file() and any((folder / name).exists() for name in others)
+    return Path(folder, "segments.json").is_file() and any(Path(folder, name).exists() for name in others)
 
 
 def _is_list(path: Path) -> bool:
