@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from dvis_cli.errors import OutputError
 from dvis_cli.files import abandoned, atomic_open, atomic_path, output_errors, partial_path
@@ -152,7 +153,8 @@ class ReportPage:
         with output_errors(self._folder / REPORT_PAGE):
             self._keep(self._coder.flush())
             if self._thumbnail is not None:
-                _write_jpeg(self._folder / REPORT_THUMBNAIL, self._thumbnail)
+                with atomic_path(self._folder / REPORT_THUMBNAIL) as partial:
+                    Image.fromarray(self._thumbnail).save(partial, "JPEG", quality=82)
         _write_page(self._folder / REPORT_PAGE, self._document(scores or {}), self._maps, self._chunks)
         self._maps.close()
 
@@ -256,10 +258,3 @@ def _thumbnail(rgb: np.ndarray, ids: np.ndarray, segments: dict[int, Segment]) -
     rows = np.minimum((np.arange(size[1]) / scale).astype(int), ids.shape[0] - 1)
     columns = np.minimum((np.arange(size[0]) / scale).astype(int), ids.shape[1] - 1)
     return draw_overlay(small, ids[np.ix_(rows, columns)], segments, labelled=False)
-
-
-def _write_jpeg(path: Path, rgb: np.ndarray) -> None:
-    from PIL import Image
-
-    with atomic_path(path) as partial:
-        Image.fromarray(rgb).save(partial, "JPEG", quality=82)
