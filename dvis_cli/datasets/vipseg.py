@@ -1,4 +1,4 @@
-"""A split of VIPSeg in its 720P layout. The json is read and checked at once, pictures when asked for.
+"""A split of VIPSeg in its 720P layout. The json is read and checked at once, pictures when they are needed.
 
 DIR/images/<video_id>/<stem>.jpg
 DIR/panomasksRGB/<video_id>/<stem>.png

@@ -212,7 +212,7 @@ class OverlayVideo:
                 return self._drop_audio("is damaged: it ends early in the overlay", error)
 
     def _drop_audio(self, what: str, fault: BaseException) -> None:
-        """Go on without (more) sound: the picture is what was asked for."""
+        """Go on without (more) sound: the picture matters more."""
         self._audio = None
         self._tell_of_audio(what, fault)
 
