@@ -133,7 +133,7 @@ def _input(folder: Path, known: str | None) -> InputConfig:
         return InputConfig(short, long)
     document = read_json(path)
     size = document["size"] if isinstance(document.get("size"), dict) else {}
-    edges = size.get("shortest_edge"), size.get("longest_edge")
+    edges: list[Any] = [size.get("shortest_edge"), size.get("longest_edge")]
     if known == "ade20k" and document.get("_max_size") == 2048:
         short, long = 512, 2048
     elif known is None and all(isinstance(edge, int) and 32 <= edge <= 8192 for edge in edges):
