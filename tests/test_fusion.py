@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dvis_cli.fusion.grid import CoarseGrid, OverlapSums, soft_iou
-from dvis_cli.fusion.matching import Candidates, Weights, affinities, group, surest
+from dvis_cli.fusion.matching import Candidates, Weights, affinities, finds_most, group
 from dvis_cli.fusion.names import TubeNames
 from dvis_cli.fusion.tubes import FusedTubes, agreeing, fuse
 from dvis_cli.layers.masks import mean_masks
@@ -222,7 +222,7 @@ def test_a_view_may_repeat_itself() -> None:
 
 @given(st.integers(0, 100), st.integers(0, 1))
 @settings(max_examples=20, deadline=None)
-def test_where_views_follow_different_objects_the_surest_view_s_masks_count(seed: int, other: int) -> None:
+def test_where_views_follow_different_objects_the_masks_of_one_view_count(seed: int, other: int) -> None:
     scene = Scene(seed)
     views = [scene.view([0, 1, 2]), scene.view([0, 1, 2])]
     views[other][1][-1] = views[other][1][-1, [1, 0, 2]]  # in the last frame it has the first two exchanged
@@ -238,11 +238,10 @@ def test_where_views_follow_different_objects_the_surest_view_s_masks_count(seed
     assert torch.equal(rows[-1][2], tubes.members[2])
 
 
-def test_the_surest_view_is_the_same_in_any_order() -> None:
+def test_the_view_that_finds_most_is_the_same_in_any_order() -> None:
     scene = Scene(0)
-    (sure, _), (doubtful, _) = scene.view([0, 1]), scene.view([0, 1, 2])
-    doubtful.class_probs[:] = doubtful.class_probs * 0.5 + 0.5 / (CLASSES + 1)
-    assert surest([sure, doubtful]) == 0 and surest([doubtful, sure]) == 1 and surest([sure, sure]) == 0
+    (two, _), (three, _) = scene.view([0, 1]), scene.view([0, 1, 2])
+    assert finds_most([two, three]) == 1 and finds_most([three, two]) == 0 and finds_most([two, two]) == 0
 
 
 def test_a_good_pair_is_not_given_up_for_two_poor_ones() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dvis_cli.errors import DvisWarning
 from dvis_cli.fusion.grid import CoarseGrid, OverlapSums
-from dvis_cli.fusion.matching import Candidates, surest
+from dvis_cli.fusion.matching import Candidates, finds_most
 from dvis_cli.fusion.names import TubeNames
 from dvis_cli.fusion.tubes import DEFAULTS, FusionSettings, agreeing, fuse
 from dvis_cli.layers.masks import FrameMasks, Tubes, ViewMasks
@@ -191,7 +191,7 @@ class Scales:
                 probs[0], weights, lambda n, rows: FrameMasks([only.masks(n, rows)]), Tensor.tolist, close
             )
         candidates = [self._candidates(*one) for one in zip(self.scales, probs, strict=True)]
-        reference = surest(candidates)
+        reference = finds_most(candidates)
         first = sum(len(view.queries) for view in candidates[:reference])
         overlaps = self._overlaps(candidates, reference)
         fused = fuse(candidates, overlaps.products, self._confident, self.fusion)
