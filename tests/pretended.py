@@ -16,7 +16,13 @@ from torch.utils._pytree import tree_leaves
 from dvis_cli.layers import deformable, masks, position, transfer
 from dvis_cli.segmenter import swin
 
-CACHES = (deformable._grid, masks._cell_means, position.sine_position, swin._relative_index)
+CACHES = (
+    deformable._grid,
+    masks._cell_means,
+    position.sine_position,
+    swin._relative_index,
+    swin._windows,
+)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from dvis_cli.layers.attention import Attention
 from dvis_cli.layers.convolution import FrozenBatchNorm2d, normed
 from dvis_cli.layers.deformable import DeformableAttention
 from dvis_cli.layers.linear import Linear
+from dvis_cli.segmenter.swin import WindowAttention
 
 
 def test_attention_is_torch_s() -> None:
@@ -50,6 +51,37 @@ def test_batch_norm_is_torchvisions_and_part_of_the_convolution() -> None:
     x = torch.randn(2, 4, 9, 11)
     assert torch.equal(norm(conv(x)), theirs(conv(x)))
     assert torch.allclose(normed(x, conv, norm), norm(conv(x)), atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize("size", [(8, 12), (7, 10), (3, 9), (2, 3)])
+def test_window_attention_is_masked_attention_over_the_padded_map(size: tuple[int, int], shift: int) -> None:
+    """An independent formulation: everything looks at everything, where it is not forbidden."""
+    torch.manual_seed(0)
+    window, heads, channels = 4, 2, 8
+    layer = WindowAttention(channels, heads, window, shift)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(3, *size, channels)
+    padded = torch.nn.functional.pad(x, (0, 0, 0, -size[1] % window, 0, -size[0] % window))
+    height, width = padded.shape[1:3]
+    y, x_ = (line.flatten() for line in torch.meshgrid(*map(torch.arange, (height, width)), indexing="ij"))
+    of_window = (y - shift).div(window, rounding_mode="floor") * width
+    of_window += (x_ - shift).div(window, rounding_mode="floor")
+    down, right = (line[:, None] - line + window - 1 for line in (y, x_))
+    allowed = of_window[:, None] == of_window
+    bias = layer.bias_table[torch.where(allowed, down * (2 * window - 1) + right, 0)].permute(2, 0, 1)
+    q, k, v = layer.qkv(padded).view(3, -1, 3, heads, channels // heads).permute(2, 0, 3, 1, 4)
+    logits = q @ k.transpose(-1, -2) / (channels // heads) ** 0.5 + bias
+    out = logits.masked_fill(~allowed, -torch.inf).softmax(-1) @ v
+    expected = layer.proj(out.transpose(1, 2).flatten(2)).view(3, height, width, channels)
+    ours, expected = layer(x), expected[:, : size[0], : size[1]]
+    assert torch.allclose(ours, expected, atol=1e-5)
+    gradients = (
+        torch.autograd.grad(one.square().sum(), list(layer.parameters())) for one in (ours, expected)
+    )
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-3)
 
 
 def test_deformable_attention_against_grid_sample() -> None:

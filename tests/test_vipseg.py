@@ -99,7 +99,7 @@ def test_what_is_wrong_in_the_json_is_named(
     small_vipseg.make_dataset(tmp_path)
     path = change(tmp_path, edit)
     with pytest.raises(DatasetError, match=message) as caught:
-        VIPSeg.from_json(path)
+        VIPSeg(path)
     assert str(path) in str(caught.value)
 
 

@@ -30,19 +30,8 @@ _NESTED = ("model", "state_dict", "model_state_dict")  # keys under which traini
 _MAX_TENSORS = 100_000
 _MAX_OPCODES = 20_000_000
 # What readers raise when a file contradicts itself.
-_DAMAGES = (
-    *(
-        RuntimeError,
-        EOFError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        OverflowError,
-        AssertionError,
-    ),
-    zipfile.BadZipFile,
-)
+_DAMAGES = (RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError,
+            AssertionError, zipfile.BadZipFile)  # fmt: skip
 _OLD_TORCH = bytes.fromhex("6cfc9c46f920")  # in the magic number that PyTorch < 1.6 begins a file with
 
 
@@ -191,22 +180,6 @@ class _Array:
         self.array = np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
-def _scalar(dtype: np.dtype, data: bytes) -> Any:
-    return np.frombuffer(data, dtype, count=1)[0]
-
-
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    return text.encode("latin1")
-
-
-def _empty_bytes() -> bytes:
-    return b""
-
-
-def _empty_array(*_ignored: Any) -> _Array:
-    return _Array()
-
-
 def _array_from_buffer(data: Any, dtype: Any, shape: Any, order: Literal["C", "F"], *_axes: Any) -> _Array:
     """How pickle protocol 5 makes arrays, in one step."""
     made = _Array()
@@ -223,16 +196,16 @@ def _dtype(name: str, *_flags: Any) -> np.dtype:
 
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): _latin1,
-    ("__builtin__", "bytes"): _empty_bytes,
+    ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
+    ("__builtin__", "bytes"): lambda: b"",
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _dtype,
     **{
         (f"numpy.{core}.{name}", function): stand_in
         for core in ("core", "_core")  # numpy 1 and 2
         for name, function, stand_in in (
-            ("multiarray", "_reconstruct", _empty_array),
-            ("multiarray", "scalar", _scalar),
+            ("multiarray", "_reconstruct", _Array),
+            ("multiarray", "scalar", lambda dtype, data: np.frombuffer(data, dtype, count=1)[0]),
             ("numeric", "_frombuffer", _array_from_buffer),
         )
     },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +14,6 @@ from dvis_cli.run.options import LiveOptions, SegmentOptions
 from .console import Reporter
 from .options import with_options
 from .weights import make_ready
-
-
-class TaskChoice(str, Enum):
-    """What is made of the model's output."""
-
-    panoptic = "panoptic"
-    instance = "instance"
-    semantic = "semantic"
 
 
 @with_options

@@ -22,14 +22,8 @@ def vipseg_categories() -> tuple[Category, ...]:
 
     Element `k` is the class of logit `k` of a model trained on VIPSeg.
     """
-    text = files("dvis_cli.datasets").joinpath("vipseg_categories.json").read_text(encoding="utf-8")
-    categories = [
-        Category(
-            id=entry["id"], name=entry["name"], isthing=bool(entry["isthing"]), color=tuple(entry["color"])
-        )
-        for entry in json.loads(text)
-    ]
-    return tuple(sorted(categories, key=lambda category: (not category.isthing, category.id)))
+    listed = load_categories(Path(str(files("dvis_cli.datasets"))) / "vipseg_categories.json")
+    return tuple(sorted(listed, key=lambda category: (not category.isthing, category.id)))
 
 
 @lru_cache(maxsize=1)

@@ -23,6 +23,16 @@ class Candidates:
     embeds: Tensor  # (N, C) float32: refined queries averaged over the frames
 
 
+def surest(views: Sequence[Candidates]) -> int:
+    """The view whose candidates have the largest mean class probability, weighted by itself; of equals the first."""
+
+    def sureness(view: Candidates) -> float:
+        best = view.class_probs[:, :-1].double().amax(dim=1)
+        return float(best.square().sum() / best.sum().clamp(min=1e-12))
+
+    return max(range(len(views)), key=lambda view: sureness(views[view]))
+
+
 @dataclass(frozen=True)
 class Weights:
     """What an affinity is made of; the three add up to 1."""

@@ -8,6 +8,7 @@ trained with the shift always on.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,9 @@ class Swin(nn.Module):
             )
             self.stages.append(nn.Sequential(*blocks))
             if stage + 1 < len(config.depths):
-                self.merges.append(PatchMerging(channels))
+                merge = PatchMerging(channels)
+                merge.reduction = Linear(4 * channels, 2 * channels, bias=False)
+                self.merges.append(merge)
 
     def forward(self, frames: Tensor) -> list[Tensor]:
         """frames: (T, 3, H, W), normalised. Returns res2..res5, each (T, channels, H / stride, W / stride)."""
@@ -95,35 +98,55 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (T, h, w, C)."""
-        frames, height, width, _ = x.shape
-        window, shift = self.window, self.shift
-        x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
-        rows, columns = x.shape[1] // window, x.shape[2] // window
-        if shift:
-            x = x.roll((-shift, -shift), (1, 2))
-        x = x.unflatten(2, (columns, window)).unflatten(1, (rows, window)).transpose(2, 3)
-        x = self._attend(x.flatten(3, 4).flatten(0, 2), frames, rows, columns)
-        x = x.view(frames, rows, columns, window, window, -1).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        if shift:
-            x = x.roll((shift, shift), (1, 2))
-        return x[:, :height, :width]
+        windows = _windows(*x.shape[:3], self.window, self.shift, x.device)
+        rows = self.qkv(x).flatten(0, 2).index_select(0, windows.cells)
+        if len(windows.outside):
+            rows[windows.outside] = self.qkv.bias.to(rows.dtype)  # as if the map were padded with zeros
+        qkv = rows.view(-1, self.window**2, 3, self.heads, x.shape[-1] // self.heads).permute(2, 0, 3, 1, 4)
+        parts = zip(*(one.split(windows.counts) for one in qkv), self._biases(windows), strict=True)
+        attended = [
+            F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)).transpose(1, 2)
+            for q, k, v, bias in parts
+            if len(q)
+        ]
+        rows = torch.cat(attended).view(-1, x.shape[-1])
+        return self.proj(rows.index_select(0, windows.places)).view(x.shape)
 
-    def _attend(self, x: Tensor, frames: int, rows: int, columns: int) -> Tensor:
-        """x: (T * rows * columns, cells of a window, C), frame by frame, window by window."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        area = self.window**2
-        bias = (
-            self.bias_table[_relative_index(self.window, x.device)]
-            .view(1, area, area, -1)
-            .permute(0, 3, 1, 2)
-        )
-        if self.shift:
-            mask = _shift_mask(rows, columns, self.window, self.shift, x.device)
-            bias = bias + mask[:, None]
-            if frames > 1:
-                bias = bias.repeat(frames, 1, 1, 1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        return self.proj(out.transpose(1, 2).flatten(2))
+    def _biases(self, windows: _Windows) -> Tensor:
+        """(kinds, 1, heads, area, area): what is added to the attention logits in each kind of window."""
+        index = _relative_index(self.window, self.bias_table.device)
+        bias = self.bias_table.T.index_select(1, index).view(1, 1, self.heads, self.window**2, -1)
+        return bias if windows.masks is None else bias + windows.masks
+
+
+class _Windows(NamedTuple):
+    """Which cells meet in which window. Windows of one kind, which share a mask, lie side by side."""
+
+    cells: Tensor  # (windows * area,) int64: the cell in each place of each window; any, where it is outside the map
+    outside: Tensor  # (n,) int64: the places outside the map
+    places: Tensor  # (T * h * w,) int64: the place of each cell
+    counts: tuple[int, ...]  # windows of each kind
+    masks: Tensor | None  # (kinds, 1, 1, area, area): MASKED between neighbours through the roll, else 0
+
+
+@lru_cache(maxsize=16)
+def _windows(frames: int, height: int, width: int, window: int, shift: int, device: torch.device) -> _Windows:
+    """Made once a size. With a shift the kinds are: whole ones, the last column, the last row, the corner."""
+    with torch.inference_mode(False):  # the cached tensors must serve training as well
+        count = frames * height * width
+        cells = torch.arange(count, device=device).view(frames, height, width)
+        cells = F.pad(cells, (0, -width % window, 0, -height % window), value=-1)
+        cells = cells.roll((-shift, -shift), (1, 2))
+        grid = cells.unflatten(2, (-1, window)).unflatten(1, (-1, window)).transpose(2, 3).flatten(3)
+        kinds, masks = [grid], None
+        if shift:
+            halves = grid.tensor_split([grid.shape[1] - 1], dim=1)
+            kinds = [kind for half in halves for kind in half.tensor_split([grid.shape[2] - 1], dim=2)]
+            masks = _shift_masks(window, shift, device)
+        cells = torch.cat([kind.flatten() for kind in kinds])
+        outside, places = cells.argsort().split([len(cells) - count, count])
+        counts = tuple(kind[..., 0].numel() for kind in kinds)
+        return _Windows(cells.clamp(min=0), outside, places, counts, masks)
 
 
 @lru_cache(maxsize=16)
@@ -136,16 +159,12 @@ def _relative_index(window: int, device: torch.device) -> Tensor:
         return (distance[0] * (2 * window - 1) + distance[1]).flatten()
 
 
-def _shift_mask(rows: int, columns: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """(rows * columns, area, area): MASKED between cells that the roll brought together, else 0."""
-
-    def bands(count: int) -> Tensor:
-        band = torch.zeros(count * window, device=device)
-        band[-window:] = 1
-        band[-shift:] = 2
-        return band
-
-    region = bands(rows)[:, None] * 3 + bands(columns)[None]
-    region = region.unflatten(1, (columns, window)).unflatten(0, (rows, window)).transpose(1, 2)
-    region = region.reshape(rows * columns, window * window)
-    return (region[:, :, None] != region[:, None]).to(torch.float32) * MASKED
+def _shift_masks(window: int, shift: int, device: torch.device) -> Tensor:
+    """(4, 1, 1, area, area) float32: in the order of `_windows`."""
+    line = (
+        torch.arange(window, device=device) >= window - shift
+    )  # of the last row or column: what the roll brought
+    bands = torch.stack((torch.zeros_like(line), line)).int()
+    region = 2 * bands[:, None, :, None] + bands[None, :, None, :]
+    region = region.flatten(2).flatten(0, 1)
+    return ((region[:, :, None] != region[:, None]).float() * MASKED)[:, None, None]

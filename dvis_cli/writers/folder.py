@@ -12,7 +12,6 @@ import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from dvis_cli.errors import OutputError
 from dvis_cli.files import abandoned, output_errors, partial_path, put_in_place
@@ -105,9 +104,7 @@ class AtomicFolder:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
             self.commit()
         else:

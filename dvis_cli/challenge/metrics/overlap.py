@@ -117,8 +117,8 @@ def _runs(gt: npt.NDArray[Any], pred: npt.NDArray[Any]) -> tuple[IntArray, IntAr
 
 def _listed(segments: Sequence[Mapping[str, Any]], side: str) -> IntArray:
     ids = np.array([segment["id"] for segment in segments], dtype=np.int64)
-    if len(ids) and (ids.min() < 1 or ids.max() >= ID_LIMIT):
-        wrong = [int(value) for value in ids if not 0 < value < ID_LIMIT]
+    wrong = ids[(ids < 1) | (ids >= ID_LIMIT)].tolist()
+    if wrong:
         raise DatasetError(f"{side}: segment ids must be 1..{ID_LIMIT - 1}, found {wrong[:5]}")
     if len(np.unique(ids)) != len(ids):
         twice = sorted({int(value) for value in ids if (ids == value).sum() > 1})
@@ -135,14 +135,10 @@ def _checked(ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _disagreement(pred_ids: npt.NDArray[Any], predicted: IntArray, areas: IntArray) -> str:
-    in_png = {int(value) for value in np.unique(pred_ids)} - {0}
-    extra = sorted(in_png - {int(value) for value in predicted})
-    absent = [int(value) for value, area in zip(predicted, areas, strict=True) if area == 0]
-    parts = []
-    if extra:
-        parts.append(f"ids {extra[:5]} are in the prediction's PNG and not in its json")
-    if absent:
-        parts.append(f"ids {absent[:5]} are in the prediction's json and not in its PNG")
+    extra = sorted(set(np.unique(pred_ids).tolist()) - {0, *predicted.tolist()})
+    absent = predicted[areas == 0].tolist()
+    parts = [f"ids {extra[:5]} are in the prediction's PNG and not in its json"] if extra else []
+    parts += [f"ids {absent[:5]} are in the prediction's json and not in its PNG"] if absent else []
     return "; ".join(parts)
 
 

@@ -24,6 +24,7 @@ from dvis_cli.writers.instance_picture import SHOWN_FROM, shown_map
 from dvis_cli.writers.overlay import draw_overlay
 from dvis_cli.writers.overlay_video import OverlayVideo, tell
 from dvis_cli.writers.palette import segment_color
+from dvis_cli.writers.panoptic_png import relabel
 from dvis_cli.writers.report.coding import LARGEST_LABEL, LEVELS, MapCoder
 
 THUMBNAIL_SIDE = 320  # pixels, the longer one
@@ -170,16 +171,8 @@ class ReportPage:
             raise OutputError(
                 f"{self._info.name} has more than {LARGEST_LABEL} segments: no page can show it"
             )
-        known, label = (
-            np.unique(ids, return_inverse=True) if int(ids.max(initial=0)) > 2**20 else (None, None)
-        )
-        table = np.zeros(int(ids.max(initial=0)) + 1 if known is None else len(known), np.uint16)
         rows = {id: row for row, id in enumerate(self._seen, start=1)}
-        for id in segments:
-            place = id if known is None else int(np.searchsorted(known, id))
-            if place < len(table) and (known is None or known[place] == id):
-                table[place] = rows[id]
-        return table[ids] if known is None else table[label].reshape(ids.shape)
+        return relabel(ids, {id: rows[id] for id in segments if id > 0}, np.uint16)
 
     def _keep(self, chunks: list[bytes]) -> None:
         for chunk in chunks:
