@@ -17,7 +17,7 @@ from .places import place_videos, settled_places
 from .plan import INPUT, SETTINGS, Job, Run, Watch, make_plan
 from .report import BatchReport, Event, OnEvent, Stop
 from .scheduler import Scheduler
-from .sources import Listing, Video, list_videos
+from .sources import Listing, list_videos
 from .summary import Summary
 from .work import scratch_folder
 from .workers import Engine, LocalEngine, RayEngine
@@ -66,16 +66,15 @@ def run_batch(
         summary = Summary(output, claims, index=segment.report)
         run = Run(output, claims, summary, options, settings, report, stopping)
         watch = Watch(lambda: list_videos(sources, out, options).found, run) if options.watch else None
-        jobs = make_plan(watch.settled(listing.found) if watch else _placed(listing.found, run), run)
+        if watch:
+            jobs = make_plan(watch.settled(listing.found), run)
+        else:
+            jobs = make_plan(place_videos(listing.found, settled_places(listing.found, output, {})), run)
         listing.found.clear()  # of a million, hundreds of megabytes
         _work_on(jobs, watch, run, engine, [*listing.notes, *listing.problems], on_event)
     report.seconds = round(time.monotonic() - began, 3)
     on_event(Event("finished", report.document()))
     return report
-
-
-def _placed(found: Sequence[Video], run: Run) -> list[Video]:
-    return place_videos(found, settled_places(found, run.output, {}))
 
 
 def _work_on(

@@ -27,6 +27,7 @@ from .options import BatchOptions
 from .output import one_line
 from .work import MakeWorker, Message, Progress, Task, WorkerDiedError, serve
 
+_NAME = "dvis-worker-"
 _PATIENCE = 3.0  # seconds that a worker which closed its pipe has to end
 
 
@@ -55,7 +56,10 @@ class LocalEngine:
         return LocalWorker(number, own, self._make_worker)
 
     def close(self) -> None:
-        """Let go of what `connect` took."""
+        """Let go of workers that were ended, and of what `connect` took."""
+        for child in multiprocessing.active_children():
+            if child.name.startswith(_NAME):
+                child.join()
 
 
 class LocalWorker:
@@ -67,7 +71,7 @@ class LocalWorker:
         self._process = context.Process(
             target=_work,
             args=(theirs, number, options, make_worker),
-            name=f"dvis-worker-{number}",
+            name=f"{_NAME}{number}",
             daemon=True,
         )
         # Ctrl-C goes to the whole process group. Workers are told by us, so they inherit that it is held back.
