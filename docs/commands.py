@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import typer
 
@@ -79,17 +78,15 @@ def _values(parameter: Any) -> str:
         choices = descriptor.annotation
     if get_origin(choices) is list:
         choices = get_args(choices)[0]
-    if isinstance(choices, type) and issubclass(choices, enum.Enum):
-        choices = list(choices)
+    if get_origin(choices) is Literal:
+        choices = get_args(choices)
     if isinstance(choices, type | str):
         return {int: "N", float: "X", "integer": "N", "float": "X"}.get(choices, "")
-    return "\\|".join(str(getattr(choice, "value", choice)) for choice in choices)
+    return "\\|".join(map(str, choices))
 
 
 def _default(parameter: Any) -> str:
     value = parameter.default
-    if isinstance(value, enum.Enum):
-        value = value.value
     if isinstance(value, bool):
         return "on" if value else "off"
     return "" if value is None or callable(value) else f"`{value}`"

@@ -113,9 +113,8 @@ class View:
 class SegmenterOutput(Record):
     """What the segmenter found in each of T frames; independently, but for VidEoMT."""
 
-    queries: (
-        Tensor  # (T, Q, C) after the decoder's final norm; DVIS++: (T, Q, 3C), see `QueryDecoder.forward`
-    )
+    # (T, Q, C) after the decoder's final norm; DVIS++: (T, Q, 3C), see `QueryDecoder.forward`.
+    queries: Tensor
     mask_features: Tensor  # (T, C, h, w)
     class_logits: Tensor  # (T, Q, K+1)
     memory: Tensor | None = None  # (1, Q, C) of VidEoMT: what its next frame begins with

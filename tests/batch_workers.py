@@ -17,11 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from dvis_cli.batch import BatchOptions, Event, parse_shard, run_batch
-from dvis_cli.batch.local import LocalEngine
-from dvis_cli.batch.messages import Progress, Ready, Say, Task
-from dvis_cli.batch.places import as_utf8
-from dvis_cli.batch.ray_engine import RayEngine
-from dvis_cli.batch.work import Worker
+from dvis_cli.batch.output import as_utf8
+from dvis_cli.batch.work import Progress, Ready, Say, Task, Worker
+from dvis_cli.batch.workers import LocalEngine, RayEngine
 from dvis_cli.errors import UsageError, VideoError
 from dvis_cli.files import output_errors
 from dvis_cli.run.options import SegmentOptions
@@ -42,7 +40,7 @@ class PaperWorker(Worker):
 
     def __init__(self, number: int, options: SegmentOptions) -> None:
         self.number, self._options, self._model = number, options, NoModel()  # type: ignore[assignment]
-        self.ready = Ready(number, 0.0, "paper", False)
+        self.ready = Ready(0.0, "paper", False)
 
     def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
         words = source.read_text().split("\n")[0].split() or ["ok"]
@@ -50,13 +48,13 @@ class PaperWorker(Worker):
         with AtomicFolder(folder / "result") as result:
             (result.path / "panoptic").mkdir()
             for i in range(FRAMES):
-                say(Progress(self.number, task.key, i, FRAMES))
+                say(Progress(i, FRAMES))
                 time.sleep(pause)
                 with output_errors(result.target):
                     (result.path / "panoptic" / f"{i:06d}.png").write_bytes(source.read_bytes() * (i + 1))
                 if i == FRAMES // 2:
                     _act(words, source)
-            named = source if str(source) == task.source else as_utf8(task.source)
+            named = source if str(source) == task.video.source else as_utf8(task.video.source)
             document = {"source": {"path": str(named), "frames": FRAMES}, "segments": []}
             (result.path / "segments.json").write_text(json.dumps(document))
         return document

@@ -15,9 +15,8 @@ import pytest
 from dvis_cli.batch import claims as module
 from dvis_cli.batch.claims import Claims
 from dvis_cli.batch.output import Output
-from dvis_cli.batch.places import Item
-from dvis_cli.batch.plan import Failures
 from dvis_cli.batch.report import Failure
+from dvis_cli.batch.summary import Summary
 from dvis_cli.errors import OutputError
 
 
@@ -62,7 +61,8 @@ def test_a_killed_runs_claim_is_taken_over_by_one(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from dvis_cli.batch.claims import Claims\n"
         "from dvis_cli.batch.output import Output\n"
-        f"mine = Claims(Output(Path({str(tmp_path)!r})), 300); mine.take('a'); Path(mine.stage('a')).mkdir()\n"
+        f"mine = Claims(Output(Path({str(tmp_path)!r})), 300); mine.take('a')\n"
+        "Path(mine.stage('a')).mkdir(parents=True)\n"
         "print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
@@ -74,9 +74,8 @@ def test_a_killed_runs_claim_is_taken_over_by_one(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as together:
         holders = list(together.map(lambda run: run.take("a"), runs))
     assert holders.count(None) == 1
-    assert not list((tmp_path / ".dvis").glob("*.work")), "what it had begun is gone"
     runs[holders.index(None)].release("a")
-    assert not list((tmp_path / ".dvis").glob("*.?"))
+    assert not list((tmp_path / ".dvis").iterdir()), "and what it had begun"
 
 
 def test_another_machines_claim_counts_while_it_shows_life(tmp_path: Path) -> None:
@@ -118,19 +117,21 @@ def test_an_unwritable_output_is_one_line(tmp_path: Path) -> None:
 
 def test_runs_side_by_side_lose_no_failure(tmp_path: Path) -> None:
     output = Output(tmp_path)
-    books = [Failures(output, claims(tmp_path)) for _ in range(3)]
-    item = Item("/v/a.mp4", "a", "5:1")
+    books = [Summary(output, claims(tmp_path), index=False) for _ in range(3)]
     for i, book in enumerate(books):
-        book.add(Failure(f"k{i}", f"/v/{i} \udcff.mp4", "no"), item, "settings")
+        book.failed(Failure(f"k{i}", f"/v/{i} \udcff.mp4", "no"), "5:1", "settings")
         assert book.flush(at_once=True)
     rows = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
     assert [row["key"] for row in rows] == ["k0", "k1", "k2"] and rows[0]["fingerprint"] == "5:1"
-    late = Failures(output, claims(tmp_path))
+    late = Summary(output, claims(tmp_path), index=False)
     for i in range(3):
-        late.forget(f"k{i}")
+        late.done(f"k{i}", {})
     assert late.flush(at_once=True) and not (tmp_path / "failures.jsonl").exists()
 
 
 def test_damaged_lines_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "failures.jsonl").write_bytes(b'{"key": "a", "error": "no"}\n\0\0\0\n{"key": 1}\n[]\n')
-    assert Failures(Output(tmp_path), claims(tmp_path)).get("a") == {"key": "a", "error": "no"}
+    assert Summary(Output(tmp_path), claims(tmp_path), index=False).failure("a") == {
+        "key": "a",
+        "error": "no",
+    }

@@ -11,8 +11,9 @@ import pytest
 from batch_workers import PaperWorker
 from test_batch_run import write
 
-from dvis_cli.batch import BatchOptions, local
+from dvis_cli.batch import BatchOptions
 from dvis_cli.batch.report import BatchReport, Failure
+from dvis_cli.batch.workers import LocalEngine
 from dvis_cli.cli.batch import progress_line, segment_many, show_report, shown
 from dvis_cli.cli.console import Reporter
 from dvis_cli.run.options import SegmentOptions
@@ -30,8 +31,7 @@ def videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for i in range(3):
         write(tmp_path / "in" / f"[red]{i}.mp4", "ok")
     write(tmp_path / "in" / "bad\x1b\udcff.mp4", "fail")
-    engine = local.LocalEngine
-    monkeypatch.setattr("dvis_cli.batch.run.LocalEngine", lambda s, o: engine(s, o, PaperWorker))
+    monkeypatch.setattr("dvis_cli.batch.run.LocalEngine", lambda s, o: LocalEngine(s, o, PaperWorker))
     return tmp_path / "in"
 
 

@@ -11,7 +11,7 @@ import pytest
 from batch_workers import FRAMES, PaperWorker
 
 from dvis_cli.batch import BatchOptions, BatchReport, Event, parse_shard, run_batch
-from dvis_cli.batch.local import LocalEngine
+from dvis_cli.batch.workers import LocalEngine
 from dvis_cli.run.options import SegmentOptions
 
 NAMES = ("a.mp4", "sub/b #1.mp4", "<script>alert(1)<!-- &amp;.mp4", "$TITLE ü.mp4")

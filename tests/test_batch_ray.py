@@ -15,8 +15,7 @@ from test_batch_crash import contents, finish, paper_videos, real_videos, start,
 from test_batch_engines import TellingWorker
 
 from dvis_cli.batch import BatchOptions, Event, Stop, run_batch
-from dvis_cli.batch.local import LocalEngine
-from dvis_cli.batch.ray_engine import RayEngine
+from dvis_cli.batch.workers import LocalEngine, RayEngine
 from dvis_cli.errors import UsageError
 from dvis_cli.run.options import SegmentOptions
 

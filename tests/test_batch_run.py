@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -24,8 +23,8 @@ from batch_workers import (
 )
 
 from dvis_cli.batch import BatchOptions, BatchReport, Event, Stop, claims, run_batch
-from dvis_cli.batch.local import LocalEngine
 from dvis_cli.batch.report import EventKind
+from dvis_cli.batch.workers import LocalEngine
 from dvis_cli.errors import UsageError
 from dvis_cli.run.options import SegmentOptions
 
@@ -263,8 +262,8 @@ def test_shuffle_is_another_order_and_always_the_same(run: Run, videos: Path) ->
 
 
 def test_watching_takes_what_comes_when_it_has_stopped_growing(run: Run, videos: Path) -> None:
-    late = videos / "late.mp4"
-    sizes = []
+    late, stop = videos / "late.mp4", Stop()
+    sizes: list[int] = []
 
     def grow(event: Event) -> None:
         """Grow while progress is told, and stop after a while; it is not begun before."""
@@ -274,9 +273,10 @@ def test_watching_takes_what_comes_when_it_has_stopped_growing(run: Run, videos:
             sizes.append(late.stat().st_size)
         if event.kind == "video_started" and event.data["key"] == "late":
             assert len(sizes) == 4
+            stop.ask()
 
-    report = run(watch=True, watch_every=0.1, settle=2.0, watch_idle=3.0, on_event=grow)
-    assert report.done == 5 and report.exit_code == 0
+    report = run(watch=True, watch_every=0.1, settle=2.0, stop=stop, on_event=grow)
+    assert (report.done, report.left, report.exit_code) == (5, 0, 130)
     started = [e.data["key"] for e in run.events if e.kind == "video_started"]  # type: ignore[attr-defined]
     assert sorted(started) == ["a", "b", "late", "sub/-ü x", "sub/a"]
     assert records(videos.parent / "out")["late"]["fingerprint"].startswith(f"{sizes[-1]}:")
@@ -285,7 +285,7 @@ def test_watching_takes_what_comes_when_it_has_stopped_growing(run: Run, videos:
 
 def test_what_killed_runs_left_goes_also_of_sources_that_are_gone(run: Run, tmp_path: Path) -> None:
     state = tmp_path / "out" / ".dvis"
-    (state / "abc.123.work" / "panoptic").mkdir(parents=True)
+    (state / "abc.0.work" / "123" / "panoptic").mkdir(parents=True)
     write(state / "abc.0", json.dumps({"pid": 2**22 + 1, "start": "1", **claims._machine()}))
     write(
         state / "def.0", json.dumps({"pid": 1, "host": socket.gethostname(), "boot": "before the power cut"})
@@ -320,9 +320,10 @@ def test_addresses_in_and_out(run: Run, videos: Path, tmp_path: Path) -> None:
     assert "already exists" in remote().failed[-1].error
     shutil.rmtree(far / "a")
     claim = write(far / ".dvis" / (claims._digest("a") + ".0"), json.dumps({"pid": 1, "host": "elsewhere"}))
-    assert remote(retry_failed=True).done == 1, "a claim without a time is void"
+    os.utime(claim, (1, 1))
+    assert remote(retry_failed=True).done == 1, "a claim that shows no life is void"
     shutil.rmtree(far / "a")
-    write(claim, json.dumps({"pid": 1, "host": "elsewhere", "time": time.time()}))
+    write(claim, json.dumps({"pid": 1, "host": "elsewhere"}))
     report = remote()
     assert report.elsewhere == 1 and "process 1 on elsewhere" in str(report.reason)
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvis_cli.batch.listing import Filters, Found, list_videos, means_batch
 from dvis_cli.batch.options import BatchOptions, in_shard, parse_shard
 from dvis_cli.batch.output import Output
 from dvis_cli.batch.places import place_videos, settled_places
+from dvis_cli.batch.sources import Video, list_videos, means_batch
 from dvis_cli.errors import UsageError, VideoError
 
 
@@ -25,10 +25,10 @@ def tree(root: Path, *names: str) -> Path:
     return root
 
 
-def places(*sources: object, out: object = "", filters: Filters | None = None) -> dict[str, str]:
+def places(*sources: object, out: object = "", options: BatchOptions | None = None) -> dict[str, str]:
     """Key -> source."""
-    found = list_videos([str(s) for s in sources], str(out), filters).found
-    return {item.key: item.source for item in place_videos(found)}
+    found = list_videos([str(s) for s in sources], str(out), options).found
+    return {item.key: item.source for item in place_videos(found, {})}
 
 
 def test_folders_are_mirrored(tmp_path: Path) -> None:
@@ -103,9 +103,9 @@ def test_results_are_never_sources(tmp_path: Path) -> None:
 
 def test_filters(tmp_path: Path) -> None:
     tree(tmp_path, "a.mp4", "b.mkv", "day1/c.mp4", "day2/d.mp4", "raw.bin", "imgs/1.png")
-    assert list(places(tmp_path, filters=Filters(include=("*.mp4",)))) == ["a", "day1/c", "day2/d"]
-    assert list(places(tmp_path, filters=Filters(include=("*.bin", "imgs")))) == ["raw", "imgs"]
-    assert list(places(tmp_path, filters=Filters(exclude=("day*", "*.mkv")))) == ["a", "imgs"]
+    assert list(places(tmp_path, options=BatchOptions(include=("*.mp4",)))) == ["a", "day1/c", "day2/d"]
+    assert list(places(tmp_path, options=BatchOptions(include=("*.bin", "imgs")))) == ["raw", "imgs"]
+    assert list(places(tmp_path, options=BatchOptions(exclude=("day*", "*.mkv")))) == ["a", "imgs"]
 
 
 def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_lists(tmp_path: Path) -> None:
     )
     outside = str(tmp_path / "far")[1:]
     listing = list_videos([tmp_path / "l" / "list.txt"], "")
-    assert [f.key for f in listing.found] == ["a", "s/b", f"{outside}/c", "missing", "dir/d", "s/e"]
+    assert [f.short_key for f in listing.found] == ["a", "s/b", f"{outside}/c", "missing", "dir/d", "s/e"]
     assert any("twice" in note for note in listing.notes)
 
 
@@ -191,17 +191,17 @@ NAME = st.sampled_from(["a", "b", "a.mp4", "b.mov"])
 )
 def test_places_are_apart_and_do_not_depend_on_order(entries: list[tuple[tuple[str, ...], str, str]]) -> None:
     found = [
-        Found("/".join(["/v", *folders, name + end]), "/".join(folders)) for folders, name, end in entries
+        Video("/".join(["/v", *folders, name + end]), "/".join(folders)) for folders, name, end in entries
     ]
     try:
-        items = place_videos(found)
+        items = place_videos(found, {})
     except UsageError:
         return
     keys = [item.key for item in items]
     assert len(set(keys)) == len(keys)
     assert len(keys) == len(entries)
     assert not any(other.startswith(f"{key}/") for key in keys for other in keys)
-    backwards = {item.source: item.key for item in place_videos(found[::-1])}
+    backwards = {item.source: item.key for item in place_videos(found[::-1], {})}
     assert backwards == {item.source: item.key for item in items}
     known = {item.source: item.key for item in items[: len(items) // 2]}
     try:

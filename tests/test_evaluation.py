@@ -205,4 +205,4 @@ def test_a_test_split_cannot_be_scored(runs: list[Path], dataset: VIPSeg, tmp_pa
     path = tmp_path / "panoptic_gt_VIPSeg_test.json"
     path.write_text(json.dumps(document))
     with pytest.raises(DatasetError, match="has no annotations"):
-        evaluate(runs[0], VIPSeg.from_json(path))
+        evaluate(runs[0], VIPSeg(path))

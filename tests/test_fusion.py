@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dvis_cli.fusion.grid import CoarseGrid, OverlapSums, soft_iou
-from dvis_cli.fusion.matching import Candidates, Weights, affinities, group
+from dvis_cli.fusion.matching import Candidates, Weights, affinities, finds_most, group
 from dvis_cli.fusion.names import TubeNames
-from dvis_cli.fusion.tubes import FusedTubes, fuse
+from dvis_cli.fusion.tubes import FusedTubes, agreeing, fuse
 from dvis_cli.layers.masks import mean_masks
 from dvis_cli.structures import Geometry, View
 
@@ -218,6 +218,30 @@ def test_a_view_may_repeat_itself() -> None:
 
 
 # --- parts ------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 100), st.integers(0, 1))
+@settings(max_examples=20, deadline=None)
+def test_where_views_follow_different_objects_the_masks_of_one_view_count(seed: int, other: int) -> None:
+    scene = Scene(seed)
+    views = [scene.view([0, 1, 2]), scene.view([0, 1, 2])]
+    views[other][1][-1] = views[other][1][-1, [1, 0, 2]]  # in the last frame it has the first two exchanged
+    sums = OverlapSums([3, 3], reference := 1 - other, agree=0.4)
+    for frame in range(FRAMES):
+        sums.add([masks[frame] for _, masks in views])
+    tubes = fuse([candidates for candidates, _ in views], sums.products, 0.8)
+    rows = [agreeing(tubes, agreement, reference, 3 * reference) for agreement in sums.agreements]
+    assert all(torch.equal(row, tubes.members) for row in rows[:-1])
+    exchanged = [0, 1]
+    assert (rows[-1][exchanged, other] == -1).all()
+    assert torch.equal(rows[-1][exchanged, reference], tubes.members[exchanged, reference])
+    assert torch.equal(rows[-1][2], tubes.members[2])
+
+
+def test_the_view_that_finds_most_is_the_same_in_any_order() -> None:
+    scene = Scene(0)
+    (two, _), (three, _) = scene.view([0, 1]), scene.view([0, 1, 2])
+    assert finds_most([two, three]) == 1 and finds_most([three, two]) == 0 and finds_most([two, two]) == 0
 
 
 def test_a_good_pair_is_not_given_up_for_two_poor_ones() -> None:

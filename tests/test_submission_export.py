@@ -19,6 +19,7 @@ from dvis_cli.datasets.categories import vipseg_by_id
 from dvis_cli.datasets.vipseg import VIPSeg
 from dvis_cli.errors import DatasetError, OutputError
 from dvis_cli.structures import PanopticFrame, Segment
+from dvis_cli.writers.segments_json import measure_segments
 
 FIRST, SECOND = small_vipseg.NAMES
 
@@ -67,7 +68,7 @@ def test_annotation_is_measured_on_the_map() -> None:
     ids = np.zeros((4, 6), np.int32)
     ids[1:3, 2:5] = 3
     ids[0, 0] = 1
-    segments = frame_annotation("x", ids, {1: 66, 3: 60})["segments_info"]
+    segments = frame_annotation("x", measure_segments(ids), {1: 66, 3: 60})["segments_info"]
     assert segments == [
         {"id": 1, "category_id": 66, "iscrowd": 0, "bbox": [0, 0, 1, 1], "area": 1},
         {"id": 3, "category_id": 60, "iscrowd": 0, "bbox": [2, 1, 3, 2], "area": 6},

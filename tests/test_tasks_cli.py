@@ -223,8 +223,8 @@ def truth_as_predictions(dataset: Path, folder: Path) -> tuple[Path, Path]:
                 None if code is None else {"size": list(video.size), "counts": code} for code in tube.frames
             ],
         }
-        for video, reader in zip(truth.videos, truth.readers, strict=True)
-        for tube in reader.tubes()
+        for video in truth.videos
+        for tube in video.tubes()
     ]
     (folder / "results.json").write_text(json.dumps(entries))
     from dvis_cli.challenge.vspw_truth import open_semantic_truth

@@ -77,7 +77,7 @@ def test_a_youtube_vis_json(ytvis: Path, tmp_path: Path) -> None:
         (2, "a", SIZE, ("00", "05")),
         (5, "b", SIZE, ("00", "05")),
     ]
-    (first,), (second,) = (reader.tubes() for reader in truth.readers)
+    (first,), (second,) = (video.tubes() for video in truth.videos)
     assert first.category_id == 1 and second.category_id == 4 and second.frames[1] is None
     for code in (*first.frames, second.frames[0]):
         assert np.array_equal(decode([code], SIZE)[0], box_mask()), "polygon and runs are the same box"
@@ -123,7 +123,7 @@ def test_damaged_segmentations(tmp_path: Path, segmentation: Any) -> None:
     path.write_text(json.dumps(ytvis_json(annotations=[annotation])))
     truth = YTVIS.open_truth(path, "val")
     with pytest.raises(DatasetError, match="video 'b'"):
-        truth.readers[1].tubes()
+        truth.videos[1].tubes()
 
 
 def test_a_folder_needs_a_json(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_folder_needs_a_json(tmp_path: Path) -> None:
 def test_the_things_of_a_vipseg_split(tmp_path: Path) -> None:
     truth = YTVIS.open_truth(make_dataset(tmp_path, frames=2).root, "val")
     assert [video.number for video in truth.videos] == [1, 2] and truth.videos[0].name == NAMES[0]
-    tubes = truth.readers[0].tubes()
+    tubes = truth.videos[0].tubes()
     assert len(tubes) == 3 and {category.isthing for category in truth.categories} == {True}
     found = {decode([code], (HEIGHT, WIDTH)).tobytes() for t in tubes for code in t.frames if code}
     true = [id_map(frame) == n for frame in range(2) for n in (90000, 90001, 123456)]

@@ -93,7 +93,7 @@ def test_coco_json_is_checked(stills):
 
     assert "categories" in broken(lambda d: d.pop("categories"))
     assert "lead elsewhere" in broken(lambda d: d["images"][0].update(file_name="../secret.jpg"))
-    assert "whole numbers" in broken(lambda d: d["images"][0].update(width=10**9))
+    assert "a whole number" in broken(lambda d: d["images"][0].update(width=10**9))
     assert "category_id 99" in broken(
         lambda d: d["annotations"][0]["segments_info"][0].update(category_id=99)
     )

@@ -87,8 +87,8 @@ def first_segment(document: dict[str, Any]) -> dict[str, Any]:
         (lambda d: d["videos"][0].update(video_id=".."), "video_id '..' is not a plain name"),
         (lambda d: d["videos"][0].update(video_id="/tmp"), "not a plain name"),
         (lambda d: d["videos"][0].update(video_id=7), "video_id must be a name, not 7"),
-        (lambda d: d["categories"][0].pop("name"), "categories must be a list"),
-        (lambda d: d["categories"].append(d["categories"][0]), "categories hold an id twice"),
+        (lambda d: d["categories"][0].pop("name"), "categories, entry 0: expected id, name"),
+        (lambda d: d["categories"].append(d["categories"][0]), "categories: an id stands twice"),
         (lambda d: d.pop("videos"), "must hold videos"),
         (lambda d: d.update(annotations=3), "annotations must be a list"),
     ],
@@ -99,7 +99,7 @@ def test_what_is_wrong_in_the_json_is_named(
     small_vipseg.make_dataset(tmp_path)
     path = change(tmp_path, edit)
     with pytest.raises(DatasetError, match=message) as caught:
-        VIPSeg.from_json(path)
+        VIPSeg(path)
     assert str(path) in str(caught.value)
 
 

@@ -1,9 +1,9 @@
 """Many videos, nothing lost: results are the record, claims keep runs apart, workers here or on Ray."""
 
-from .listing import means_batch
 from .options import ENGINES, BatchOptions, parse_shard
 from .report import BatchReport, Event, Failure, Stop
 from .run import run_batch
+from .sources import means_batch
 
 __all__ = [
     "ENGINES",

@@ -57,7 +57,6 @@ class BatchOptions:
     max_tries: int = 3  # of a video whose worker died, or whose network did
     watch_every: float = 5.0  # seconds between looks
     settle: float = 5.0  # seconds that a watched file must not have changed
-    watch_idle: float | None = None  # seconds without work after which watching ends; None: never
     stall: float = 3600.0  # seconds without a frame after which a worker counts as dead
     stale: float = 300.0  # seconds without a sign of life after which another machine's claim is void
 
@@ -66,15 +65,13 @@ class BatchOptions:
             object.__setattr__(self, "max_failures", 1)
         if self.engine not in ENGINES:
             raise UsageError(f"engine {self.engine!r}: choose one of {', '.join(ENGINES)}")
-        for name in ("jobs", "max_tries", "max_failures"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name.replace('_', '-')} {value} must be at least 1")
-        for name in ("ray_cpus", "watch_every", "stall", "stale"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} must be more than 0")
-        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
-            raise UsageError(f"shard {self.shard[0]}/{self.shard[1]}: expected I/N with I from 1 to N")
+        for name in ("jobs", "max_tries", "max_failures", "ray_cpus", "watch_every", "stall", "stale"):
+            value, whole = getattr(self, name), name[:3] in ("job", "max")
+            if value is not None and (value < 1 if whole else value <= 0):
+                least = "at least 1" if whole else "more than 0"
+                raise UsageError(f"{name.replace('_', '-')} {value} must be {least}")
+        if self.shard is not None:
+            parse_shard("{}/{}".format(*self.shard))
         if self.watch and self.shuffle:
             raise UsageError("--watch takes videos as they come: leave out --shuffle")
 
@@ -86,12 +83,8 @@ def in_shard(key: str, shard: tuple[int, int] | None) -> bool:
 
 def order_of(key: str) -> int:
     """A number without meaning that is the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(os_bytes(key), digest_size=8).digest(), "big")
-
-
-def os_bytes(text: str) -> bytes:
-    """A name's bytes, also of names that are no valid UTF-8."""
-    return text.encode("utf-8", "surrogateescape")
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8)
+    return int.from_bytes(digest.digest(), "big")
 
 
 def settings_hash(options: SegmentOptions) -> str:
@@ -103,10 +96,10 @@ def settings_hash(options: SegmentOptions) -> str:
     name = options.model or default_model()
     weights = Path(name).expanduser() if looks_like_file(name) else known_model(name).weights
     files = [path for path in (weights, Path(options.config) if options.config else None) if path]
-    facts = [options.result_facts(), [_file_hash(path) for path in files]]
-    return hashlib.blake2b(
-        json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=12
-    ).hexdigest()
+    facts = json.dumps(
+        [options.result_facts(), [_file_hash(path) for path in files]], sort_keys=True, default=str
+    )
+    return hashlib.blake2b(facts.encode(), digest_size=12).hexdigest()
 
 
 def _file_hash(path: Path) -> str:

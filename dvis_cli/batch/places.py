@@ -4,52 +4,36 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from dvis_cli.errors import UsageError
 
-from .listing import Found
-from .output import FAILURES, INDEX, RECORD, STATE, Output, parse
+from .output import FAILURES, INDEX, RECORD, STATE, Output, as_utf8, parse
+from .sources import Video
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One video and its place in the output."""
-
-    source: str
-    key: str  # the result's folder, relative to the output
-    fingerprint: str | None = None  # of the input, by the file system
-    size: int | None = None  # bytes
-
-
-def as_utf8(text: str) -> str:
-    """Text with its invalid bytes spelled out, as JSON files can hold it."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def settled_places(found: Sequence[Found], output: Output, known: Mapping[str, str]) -> dict[str, str]:
-    """Where videos whose names meet others', now or once, have a result already: key by `Found.identity`.
+def settled_places(found: Sequence[Video], output: Output, known: Mapping[str, str]) -> dict[str, str]:
+    """Where videos whose names meet others', now or once, have a result already: key by `Video.identity`.
 
     `known`: places that need not be looked up.
     """
-    keys = [one.key for one in found]
-    times, around = _meetings(keys)
-    unsure: list[tuple[Found, str]] = []
-    for one, key in zip(found, keys, strict=True):
-        if not (known and one.identity in known):
-            unsure.append((one, one.full_key))
-            if times[key] > 1 or key in around:
-                unsure.append((one, key))
-    settled = dict(known)
+    times, around = _meetings([one.short_key for one in found])
+    unsure: list[tuple[str, str]] = []
+    for one in found:
+        if one.identity not in known:
+            key = one.short_key
+            unsure.append((one.identity, one.full_key))
+            unsure += [(one.identity, key)] if times[key] > 1 or key in around else []
     records = output.read(f"{key}/{RECORD}" for _, key in unsure)
-    for (one, key), data in zip(unsure, records, strict=True):
-        if data is not None and parse(data).get("source") == as_utf8(one.identity):
-            settled[one.identity] = key
+    settled = dict(known)
+    for (identity, key), data in zip(unsure, records, strict=True):
+        if data is not None and parse(data).get("source") == as_utf8(identity):
+            settled[identity] = key
     return settled
 
 
-def place_videos(found: Sequence[Found], settled: Mapping[str, str] | None = None) -> list[Item]:
-    """Give every video its own folder in the output.
+def place_videos(found: Sequence[Video], settled: Mapping[str, str]) -> list[Video]:
+    """Give every video its own folder in the output: its `key`.
 
     `a/clip.mp4` goes to `a/clip`. Where that would meet another result or lie around one, it is `a/clip.mp4`, and with
     a `~` behind it where even that is taken. Videos that have a result keep its place, whatever came beside them since.
@@ -61,30 +45,33 @@ def place_videos(found: Sequence[Found], settled: Mapping[str, str] | None = Non
     Raises:
         UsageError: two sources that cannot be told apart in the output.
     """
-    settled = settled or {}
-    kept = [settled.get(one.identity) if settled else None for one in found]
-    fixed = {key for key in kept if key is not None}
-    keys = [key or _outside(one.key, fixed) for one, key in zip(found, kept, strict=True)]
+    kept = [settled.get(one.identity) for one in found]
+    fixed = set(filter(None, kept))
+    keys = [key or _outside(one.short_key, fixed) for one, key in zip(found, kept, strict=True)]
     times, around = _meetings(keys)
-    taken: dict[str, str] = {}
-    later: list[tuple[int, Found]] = []
+    taken: dict[str, Video] = {}
+    later: list[int] = []
     for i, one in enumerate(found):
         if kept[i] is None and (times[keys[i]] > 1 or keys[i] in around):
-            later.append((i, one))
-        else:
-            _take(taken, keys[i], one)
-    named: dict[str, Found] = {}
-    for i, one in sorted(later, key=lambda pair: pair[1].source):
-        own = one.full_key
-        if own in named and named[own].name == one.name:
-            _take({own: named[own].source}, own, one)  # refuse
-        named[own] = one
-        key = _outside(own, fixed)
+            later.append(i)
+        elif taken.setdefault(keys[i], one) is not one:
+            raise _both(taken[keys[i]], one, keys[i])
+    named: dict[str, Video] = {}
+    for i in sorted(later, key=lambda i: found[i].source):
+        key = found[i].full_key
+        other = named.setdefault(key, found[i])
+        if other is not found[i] and other.name == found[i].name:
+            raise _both(other, found[i], key)
+        key = _outside(key, fixed)
         while key in taken or key in around:
             key += "~"
-        _take(taken, key, one)
-        keys[i] = key
-    return [Item(one.source, key, one.fingerprint, one.size) for one, key in zip(found, keys, strict=True)]
+        keys[i], taken[key] = key, found[i]
+    return [replace(one, key=key) for one, key in zip(found, keys, strict=True)]
+
+
+def _both(one: Video, other: Video, key: str) -> UsageError:
+    what = f"{one.source} and {other.source} would both be written to {key}"
+    return UsageError(f"{what}; segment them into two folders")
 
 
 def _meetings(keys: Sequence[str]) -> tuple[Counter[str], set[str]]:
@@ -92,12 +79,10 @@ def _meetings(keys: Sequence[str]) -> tuple[Counter[str], set[str]]:
     return Counter(keys), {FAILURES, INDEX, STATE, *(parent for key in keys for parent in _parents(key))}
 
 
-def _take(taken: dict[str, str], key: str, one: Found) -> None:
-    if key in taken:
-        raise UsageError(
-            f"{taken[key]} and {one.source} would both be written to {key}; segment them into two folders"
-        )
-    taken[key] = one.source
+def _parents(key: str) -> Iterator[str]:
+    while "/" in key:
+        key = key.rpartition("/")[0]
+        yield key
 
 
 def _outside(key: str, fixed: set[str]) -> str:
@@ -109,9 +94,3 @@ def _outside(key: str, fixed: set[str]) -> str:
         while "/".join(parts[:i]) in fixed:
             parts[i - 1] += "~"
     return "/".join(parts)
-
-
-def _parents(key: str) -> Iterator[str]:
-    while "/" in key:
-        key = key.rpartition("/")[0]
-        yield key

@@ -3,104 +3,116 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .addresses import is_url
-from .claims import Claims, SharedFile
+from dvis_cli.errors import DvisError
+
+from .claims import Claims
 from .options import BatchOptions, in_shard, order_of
-from .output import FAILURES, RECORD, Output, parse
-from .places import Item, as_utf8
-from .report import Failure
+from .output import RECORD, Output, is_url, parse
+from .places import place_videos, settled_places
+from .report import BatchReport, Failure, Stop
+from .sources import Video
+from .summary import Summary
 
 NEW, SETTINGS, INPUT, RETRY = "new", "settings changed", "input changed", "failed before"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
-    """A video to be done."""
+    """A video to be done, and how far that is."""
 
-    item: Item
+    video: Video
     reason: str
     tries: int = 0  # in this run
     faulty: tuple[int, ...] = ()  # workers whose accelerator failed at it
-    wait: float = 0.0  # time.monotonic() before which a claim that another run holds is not tried again
+    elsewhere: bool = False  # another run had it when it was to be begun
+    heard: float = 0.0  # time.monotonic() of its worker's last sign of life
+    frames: int = 0
+    frames_in_all: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes, where they are known: long and short videos are estimated fairly."""
+        return max(self.video.size or 0, 1)
+
+    @property
+    def size_done(self) -> float:
+        return self.size * min(self.frames / self.frames_in_all, 1.0) if self.frames_in_all else 0.0
 
 
 @dataclass
-class Plan:
-    """What this run will do about each video."""
+class Run:
+    """What one run works with."""
 
-    total: int = 0
-    skipped: int = 0
-    jobs: list[Job] = field(default_factory=list)
-    failed_before: list[Failure] = field(default_factory=list)
-
-    @property
-    def redo(self) -> dict[str, int]:
-        """Videos that have a result, by the reason why they are done again."""
-        reasons = [job.reason for job in self.jobs]
-        return {reason: reasons.count(reason) for reason in (SETTINGS, INPUT) if reason in reasons}
+    output: Output
+    claims: Claims
+    summary: Summary
+    options: BatchOptions
+    settings: str  # the hash of everything that changes results
+    report: BatchReport
+    stop: Stop
 
 
-def make_plan(
-    items: Sequence[Item], output: Output, failures: Failures, options: BatchOptions, settings: str
-) -> Plan:
-    """Decide about every video of this part. `settings`: the hash of everything that changes results."""
-    plan = Plan()
-    mine = [item for item in items if in_shard(item.key, options.shard)]
-    plan.total = len(mine)
-    for given, data in zip(mine, output.read(f"{item.key}/{RECORD}" for item in mine), strict=True):
-        item, record = look_at(given), parse(data)
-        failure = failures.get(item.key)
-        if is_current(record, item, settings):
-            plan.skipped += 1
-        elif failure is None or not is_current(failure, item, settings):
-            reason = NEW if not record else SETTINGS if record.get("settings") != settings else INPUT
-            plan.jobs.append(Job(item, reason))
-        elif options.retry_failed:
-            plan.jobs.append(Job(item, RETRY))
+def make_plan(videos: Sequence[Video], run: Run) -> list[Job]:
+    """Decide about every video of this part: what is to be done. The rest is told in the report."""
+    jobs, report = [], run.report
+    mine = [video for video in videos if in_shard(video.key, run.options.shard)]
+    report.total += len(mine)
+    for given, data in zip(mine, run.output.read(f"{video.key}/{RECORD}" for video in mine), strict=True):
+        video, record = look_at(given), parse(data)
+        failure = run.summary.failure(video.key)
+        if is_current(record, video, run.settings):
+            report.skipped += 1
+            run.summary.done(video.key, record)
+        elif failure is None or not is_current(failure, video, run.settings):
+            reason = NEW if not record else SETTINGS if record.get("settings") != run.settings else INPUT
+            jobs.append(Job(video, reason))
+        elif run.options.retry_failed:
+            jobs.append(Job(video, RETRY))
         else:
-            plan.failed_before.append(Failure(item.key, item.source, failure["error"], earlier=True))
-    if options.shuffle:
-        plan.jobs.sort(key=lambda job: order_of(job.item.key))
-    return plan
+            report.failed.append(Failure(video.key, video.source, failure["error"], earlier=True))
+    if run.options.shuffle:
+        jobs.sort(key=lambda job: order_of(job.video.key))
+    return jobs
 
 
-def is_current(record: dict[str, Any], item: Item, settings: str) -> bool:
+def is_current(record: dict[str, Any], video: Video, settings: str) -> bool:
     """Whether a result, or a failure, came from this input with these settings.
 
     A file that was only copied or touched has another time and the same bytes; it has not changed.
     """
-    mark = record.get("fingerprint")
+    mark, now = record.get("fingerprint"), video.fingerprint
     if record.get("settings") != settings:
         return False
-    if item.fingerprint is None or mark is None or item.fingerprint == mark:
-        return item.fingerprint == mark
-    same_size = mark.partition(":")[0] == item.fingerprint.partition(":")[0]
+    if now is None or mark is None or now == mark:
+        return bool(now == mark)
+    same_size = mark.partition(":")[0] == now.partition(":")[0]
     content = record.get("content")
-    return same_size and content is not None and content == content_of(item.source)
+    return same_size and content is not None and content == content_of(video.source)
 
 
-def look_at(item: Item) -> Item:
-    """The item with its fingerprint and size, as far as the file system tells them."""
-    if item.fingerprint is not None or is_url(item.source):
-        return item
+def look_at(video: Video) -> Video:
+    """The video with its fingerprint and size, as far as the file system tells them."""
+    if video.fingerprint is not None or is_url(video.source):
+        return video
     with suppress(OSError, ValueError):  # work on it will say why
-        facts = os.stat(item.source)  # noqa: PTH116 - a million of them
+        facts = os.stat(video.source)  # noqa: PTH116 - a million of them
         if not stat.S_ISDIR(facts.st_mode):
-            return replace(item, fingerprint=f"{facts.st_size}:{facts.st_mtime_ns}", size=facts.st_size)
-        with os.scandir(item.source) as entries:
+            mark = f"{facts.st_size}:{facts.st_mtime_ns}"
+            return replace(video, fingerprint=mark, size=facts.st_size)
+        with os.scandir(video.source) as entries:
             files = [entry.stat() for entry in entries if entry.is_file()]
         size, latest = sum(one.st_size for one in files), max((one.st_mtime_ns for one in files), default=0)
-        return replace(item, fingerprint=f"{len(files)}/{size}:{latest}", size=size)
-    return item
+        return replace(video, fingerprint=f"{len(files)}/{size}:{latest}", size=size)
+    return video
 
 
 def content_of(source: str) -> str | None:
@@ -108,51 +120,56 @@ def content_of(source: str) -> str | None:
     if is_url(source) or not os.path.isfile(source):  # noqa: PTH113 - ValueErrors are False
         return None
     digest = hashlib.blake2b(digest_size=16)
-    try:
-        with Path(source).open("rb") as file:
-            while chunk := file.read(2**20):
-                digest.update(chunk)
-    except OSError:
-        return None
-    return digest.hexdigest()
+    with suppress(OSError), Path(source).open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+        return digest.hexdigest()
+    return None
 
 
-class Failures(SharedFile):
-    """Videos without a result, and why: `failures.jsonl`, one line a video, by key.
+class Watch:
+    """A folder that fills up: new videos are planned when they have stopped growing.
 
-    What a killed run had not written yet is tried again.
+    Args:
+        find: lists all videos there are now.
     """
 
-    def __init__(self, output: Output, claims: Claims) -> None:
-        super().__init__(FAILURES, output, claims)
-        self._rows = self._read()
-        self._changes: dict[str, dict[str, Any] | None] = {}
+    def __init__(self, find: Callable[[], Sequence[Video]], run: Run) -> None:
+        self._find, self._run = find, run
+        self._places: dict[str, str] = {}  # that videos have, by identity
+        self._growing: dict[str, tuple[str | None, float]] = {}  # key -> fingerprint, since when
+        self._taken: set[str] = set()  # keys that were planned
+        self._next = time.monotonic() + run.options.watch_every
 
-    def get(self, key: str) -> dict[str, Any] | None:
-        """What is known of a failure."""
-        return self._rows.get(as_utf8(key))
+    def look(self) -> list[Job]:
+        """New jobs, now and then."""
+        jobs: list[Job] = []
+        now = time.monotonic()
+        if now >= self._next:
+            with suppress(DvisError):  # a folder that is away for a moment
+                jobs = make_plan(self.settled(self._find()), self._run)
+            took = time.monotonic() - now  # a million are not listed all the time
+            self._next = now + max(self._run.options.watch_every, 10 * took)
+        return jobs
 
-    def add(self, failure: Failure, item: Item, settings: str) -> None:
-        """Remember a failure."""
-        facts = {name: as_utf8(value) for name, value in asdict(failure).items() if name != "earlier"}
-        self._changes[facts["key"]] = {**facts, "fingerprint": item.fingerprint, "settings": settings}
+    def settled(self, found: Sequence[Video]) -> list[Video]:
+        """Those that have not changed for a while; each is returned once."""
+        ready, now = [], time.monotonic()
+        videos = place_videos(found, settled_places(found, self._run.output, self._places))
+        self._places.update((video.identity, video.key) for video in videos)
+        for video in (look_at(one) for one in videos if one.key not in self._taken):
+            # An old file need not be waited for.
+            mark, since = self._growing.get(video.key, (video.fingerprint, now - _age(video)))
+            since = since if mark == video.fingerprint else now
+            self._growing[video.key] = (video.fingerprint, since)
+            if now - since >= self._run.options.settle:
+                ready.append(video)
+                self._taken.add(video.key)
+                del self._growing[video.key]
+        return ready
 
-    def forget(self, key: str) -> None:
-        """A video has a result now."""
-        if self.get(key) is not None:
-            self._changes[as_utf8(key)] = None
 
-    def flush(self, at_once: bool = False) -> bool:
-        return super().flush(at_once) if self._changes else True
-
-    def _update(self) -> bytes | None:
-        rows = {**self._read(), **self._changes}
-        self._rows = {key: row for key, row in rows.items() if row is not None}
-        return "".join(json.dumps(self._rows[key]) + "\n" for key in sorted(self._rows)).encode() or None
-
-    def _written(self) -> None:
-        self._changes.clear()
-
-    def _read(self) -> dict[str, dict[str, Any]]:
-        rows = (parse(line) for line in (next(self._output.read([FAILURES])) or b"").splitlines())
-        return {row["key"]: row for row in rows if {"key", "error"} <= row.keys()}
+def _age(video: Video) -> float:
+    """Seconds since the input last changed; 0 when unknown."""
+    stamp = (video.fingerprint or "").rpartition(":")[2]
+    return max(time.time() - int(stamp) / 1e9, 0.0) if stamp.isdecimal() else 0.0

@@ -9,17 +9,18 @@ from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any, Literal
 
+# docs/batch.md lists the fields of each.
 EventKind = Literal[
-    "started",  # engine, workers, total, todo, skipped, failed_before, redo: {reason: videos}
-    "note",  # text
-    "worker",  # worker, text: ready after seconds, or died
-    "video_started",  # key, source, worker, try
-    "progress",  # videos, total, failed, frames, frames_per_second, seconds_left, current: [{key, frames, total}]
-    "warning",  # key, text
-    "video_done",  # key, source, frames, segments, seconds
-    "video_retried",  # key, source, error, try
-    "video_failed",  # key, source, error
-    "finished",  # the report
+    "started",
+    "note",
+    "worker",
+    "video_started",
+    "progress",
+    "warning",
+    "video_done",
+    "video_retried",
+    "video_failed",
+    "finished",
 ]
 Stopped = Literal["interrupted", "terminated", "failures", "full", "workers"]
 EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_ELSEWHERE = 0, 1, 3, 4
@@ -27,7 +28,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_ELSEWHERE = 0, 1, 3, 4
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened; `data` holds JSON's own types only. docs/batch.md lists the fields."""
+    """One thing that happened; `data` holds JSON's own types only."""
 
     kind: EventKind
     data: Mapping[str, Any]

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dvis_cli.errors import DvisError, UsageError
 from dvis_cli.run.options import SegmentOptions
 
-from .addresses import scratch_folder
 from .claims import Claims
-from .index import IndexPage
-from .listing import Filters, Listing, list_videos
-from .local import LocalEngine
 from .options import BatchOptions, settings_hash
-from .output import Output, output_of
-from .places import Item, place_videos, settled_places
-from .plan import Failures, Plan, make_plan
+from .output import Output
+from .places import place_videos, settled_places
+from .plan import INPUT, SETTINGS, Job, Run, Watch, make_plan
 from .report import BatchReport, Event, OnEvent, Stop
 from .scheduler import Scheduler
-from .watch import Watch
-
-if TYPE_CHECKING:
-    from .ray_engine import RayEngine
+from .sources import Listing, list_videos
+from .summary import Summary
+from .work import scratch_folder
+from .workers import Engine, LocalEngine, RayEngine
 
 
 def run_batch(
@@ -34,12 +30,12 @@ def run_batch(
     options: BatchOptions | None = None,
     on_event: OnEvent = lambda event: None,
     stop: Stop | None = None,
-    engine: LocalEngine | RayEngine | None = None,
+    engine: Engine | None = None,
 ) -> BatchReport:
     """Segment many videos into one output; run again, it goes on where it ended.
 
     Args:
-        sources: files, folders, patterns, lists (.txt) and addresses; see `listing.py`.
+        sources: files, folders, patterns, lists (.txt) and addresses; see `sources.py`.
         out: folder or address in which each video gets a folder.
         segment: how each video is segmented.
         options: who does the work, and when to stop.
@@ -58,93 +54,75 @@ def run_batch(
     segment, options = segment or SegmentOptions(), options or BatchOptions()
     began = time.monotonic()
     settings = settings_hash(segment)
-    engine = engine or _engine(segment, options)
-    filters = Filters(options.include, options.exclude)
-    listing = list_videos(sources, out, filters)
+    engine = engine or (RayEngine if options.engine == "ray" else LocalEngine)(segment, options)
+    listing = list_videos(sources, out, options)
     if not listing.found and not options.watch:
         raise UsageError(_nothing_found(sources, listing))
-    output = output_of(out)
-    report = BatchReport(problems=listing.problems)
+    output = Output(out)
     claims = Claims(output, options.stale)
-    places: dict[str, str] = {}  # that videos have, by identity
-
-    def place(listing: Listing) -> list[Item]:
-        items = place_videos(listing.found, settled_places(listing.found, output, places))
-        if options.watch:
-            places.update((one.identity, item.key) for one, item in zip(listing.found, items, strict=True))
-        return items
-
-    def plan(items: Sequence[Item]) -> Plan:
-        planned = make_plan(items, output, failures, options, settings)
-        report.total += planned.total
-        report.skipped += planned.skipped
-        report.failed.extend(planned.failed_before)
-        return planned
-
+    report = BatchReport(problems=listing.problems)
     with stop or Stop() as stopping:
         claims.sweep()
-        failures = Failures(output, claims)
-        watch = (
-            Watch(lambda: place(list_videos(sources, out, filters)), plan, options) if options.watch else None
-        )
-        items = place(listing)
-        first = plan(watch.settled(items) if watch else items)
-        index = IndexPage(output, claims, [one.key for one in items], settings) if segment.report else None
-        if index is not None:
-            on_event = index.listen(on_event)
+        summary = Summary(output, claims, index=segment.report)
+        run = Run(output, claims, summary, options, settings, report, stopping)
+        watch = Watch(lambda: list_videos(sources, out, options).found, run) if options.watch else None
+        if watch:
+            jobs = make_plan(watch.settled(listing.found), run)
+        else:
+            jobs = make_plan(place_videos(listing.found, settled_places(listing.found, output, {})), run)
         listing.found.clear()  # of a million, hundreds of megabytes
-        del items
-        workers = engine.connect() if first.jobs or watch else 0
-        for text in [*listing.notes, *listing.problems]:
-            on_event(Event("note", {"text": text}))
-        on_event(_started(options, workers, first))
-        scheduler = Scheduler(engine, output, claims, failures, options, settings, report, on_event, stopping)
-        try:
-            scheduler.run(first.jobs, workers if watch else min(workers, len(first.jobs)), watch)
-        finally:
-            _tidy(failures, index, output, on_event)
+        _work_on(jobs, watch, run, engine, [*listing.notes, *listing.problems], on_event)
     report.seconds = round(time.monotonic() - began, 3)
     on_event(Event("finished", report.document()))
     return report
 
 
-def _engine(segment: SegmentOptions, options: BatchOptions) -> LocalEngine | RayEngine:
-    if options.engine == "ray":
-        from .ray_engine import RayEngine
+def _work_on(
+    jobs: list[Job], watch: Watch | None, run: Run, engine: Engine, notes: list[str], on_event: OnEvent
+) -> None:
+    """Do the jobs, and what comes while watching."""
+    workers = engine.connect() if jobs or watch else 0
+    for text in notes:
+        on_event(Event("note", {"text": text}))
+    on_event(_started(run, workers, jobs))
+    try:
+        crew = workers if watch else min(workers, len(jobs))
+        with closing(Scheduler(engine, run).events(jobs, crew, watch.look if watch else None)) as events:
+            for event in events:
+                on_event(event)
+    finally:
+        engine.close()
+        _tidy(run, on_event)
 
-        return RayEngine(segment, options)
-    return LocalEngine(segment, options)
 
-
-def _tidy(failures: Failures, index: IndexPage | None, output: Output, on_event: OnEvent) -> None:
+def _tidy(run: Run, on_event: OnEvent) -> None:
     """What is not written yet. The results are complete without, also on a disk that is full."""
     try:
         end = time.monotonic() + 5.0  # another run may be writing
-        while not failures.flush(at_once=True) and time.monotonic() < end:
+        while not run.summary.flush(at_once=True) and time.monotonic() < end:
             time.sleep(0.05)
-        while index is not None and not index.flush(at_once=True) and time.monotonic() < end:
-            time.sleep(0.05)
-        output.close()
-        with scratch_folder():  # what ended workers had fetched goes
-            pass
     except DvisError as error:
         on_event(Event("note", {"text": str(error)}))
+    run.output.close()
+    with scratch_folder():  # what ended workers had fetched goes
+        pass
 
 
-def _started(options: BatchOptions, workers: int, plan: Plan) -> Event:
+def _started(run: Run, workers: int, jobs: Sequence[Job]) -> Event:
+    reasons = [job.reason for job in jobs]
     facts = {
-        "engine": options.engine,
+        "engine": run.options.engine,
         "workers": workers,
-        "total": plan.total,
-        "todo": len(plan.jobs),
-        "skipped": plan.skipped,
-        "failed_before": len(plan.failed_before),
-        "redo": plan.redo,
+        "total": run.report.total,
+        "todo": len(jobs),
+        "skipped": run.report.skipped,
+        "failed_before": len(run.report.failed),
+        "redo": {reason: reasons.count(reason) for reason in (SETTINGS, INPUT) if reason in reasons},
     }
     return Event("started", facts)
 
 
 def _nothing_found(sources: Sequence[str | Path], listing: Listing) -> str:
-    named = ", ".join(str(source) for source in sources[:3]) + (", ..." if len(sources) > 3 else "")
+    named = ", ".join(map(str, sources[:3])) + (", ..." if len(sources) > 3 else "")
     why = listing.problems or ["name other folders, or tell with --include which names are videos"]
     return f"{named}: no videos found; {why[0]}"

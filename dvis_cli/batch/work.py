@@ -4,37 +4,93 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dvis_cli import __version__
 from dvis_cli.errors import DvisError, OutputError, warnings_to
-from dvis_cli.files import output_errors
+from dvis_cli.files import abandoned, output_errors, partial_path
 from dvis_cli.run.options import SegmentOptions
 from dvis_cli.video.source import plain_name
-from dvis_cli.writers.folder import check_target
 
-from .addresses import TransferError, fetch, join, local_path, one_line, publish, scratch_folder
-from .messages import Broken, Finished, Outcome, Progress, Ready, Say, Task, Warned
-from .output import RECORD, AddressOutput, parse
-from .places import as_utf8
+from .output import (
+    DISK_FULL,
+    RECORD,
+    Output,
+    TransferError,
+    as_utf8,
+    base_name,
+    file_system,
+    join,
+    local_path,
+    one_line,
+    transfers,
+)
 from .plan import content_of
+from .sources import Video
 
 if TYPE_CHECKING:
     from dvis_cli.run.model import DvisModel
 
-_SYNCS = 16  # files that are on their way to the disk at once
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 # What may be gone the next time: a network disk, a busy machine.
 _PASSING = {
     errno.ENOENT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENETDOWN, errno.ECONNRESET, errno.EAGAIN
 }  # fmt: skip
+
+
+class Task(NamedTuple):
+    """One video to be done: what a worker is told."""
+
+    video: Video
+    out: str  # the output: folder or address
+    stage: str  # a folder on the output's disk to work in; of an output behind an address, ""
+    settings: str  # hash of everything that changes results
+    say_every: float = 0.25  # seconds between reports of progress: many workers speak less often
+
+
+class Ready(NamedTuple):
+    """A worker has its model and waits for work."""
+
+    seconds: float  # that loading took
+    model: str = ""
+    untrained: bool = False
+
+
+class Progress(NamedTuple):
+    """Frames of the video that are through the network, of `total` where that is known."""
+
+    frames: int
+    total: int | None
+
+
+class Outcome(NamedTuple):
+    """How a try ended; the worker waits for work.
+
+    verdict: "done"; "failed": the same would happen again; "retry": it may go better another time; "full": no space
+    is left on the disk; "device": the worker's accelerator has failed, and will with every other video. The scheduler
+    adds "died" (the worker), "skipped" (another run has done it) and "elsewhere" (another run is at it).
+    """
+
+    verdict: Literal["done", "failed", "retry", "full", "device", "died", "skipped", "elsewhere"]
+    seconds: float = 0.0
+    frames: int = 0
+    segments: int = 0
+    error: str = ""
+
+
+# What a worker says. Text: something was wrong with the video, but the work goes on. An exception: it cannot load its
+# model; a `DvisError` will meet every worker alike.
+Message = Ready | Progress | str | Outcome | Exception
+Say = Callable[[Message], None]
+
+
+class WorkerDiedError(Exception):
+    """A worker is gone; the text says how."""
 
 
 class Worker:
@@ -49,8 +105,7 @@ class Worker:
         prepare_process(options.threads)
         self.number, self._options = number, options
         self._model: DvisModel = load_for(options)
-        untrained = self._model.weights is None
-        self.ready = Ready(number, time.monotonic() - began, self._model.config.name, untrained)
+        self.ready = Ready(time.monotonic() - began, self._model.config.name, self._model.weights is None)
 
     def run(self, task: Task, say: Say) -> None:
         """Do one video and tell how it ended; every failure is an outcome."""
@@ -63,15 +118,15 @@ class Worker:
             return " ".join(text.split())
 
         try:
-            with warnings_to(lambda text: say(Warned(self.number, task.key, named(text)))):
+            with warnings_to(lambda text: say(named(text))):
                 record = self._do(task, say, names)
-            outcome = Outcome(task.key, "done", frames=record["frames"], segments=record["segments"])
+            outcome = Outcome("done", frames=record["frames"], segments=record["segments"])
         except Exception as error:
-            outcome = _outcome_of(task.key, error)
+            outcome = _outcome_of(error)
             if outcome.verdict != "full" and (reason := self.device_failure(error)) is not None:
-                outcome = Outcome(task.key, "device", error=reason)
-        seconds, error_text = round(time.monotonic() - began, 3), named(outcome.error or "") or None
-        say(Finished(self.number, outcome._replace(seconds=seconds, error=error_text)))
+                outcome = Outcome("device", error=reason)
+        seconds = round(time.monotonic() - began, 3)
+        say(outcome._replace(seconds=seconds, error=named(outcome.error)))
 
     def device_failure(self, error: Exception) -> str | None:
         """Why nothing runs on this worker's accelerator any more; None when it still works.
@@ -91,31 +146,18 @@ class Worker:
 
     def _do(self, task: Task, say: Say, names: dict[str, str]) -> dict[str, Any]:
         """Make a result and put it in its place; returns its record."""
-        overwrite, out, source = self._options.overwrite, local_path(task.out), local_path(task.source)
-        if out is None:
-            _refuse_foreign(task, overwrite)
-        else:
-            target = out / task.key
-            _check(target, overwrite)
-        with _work_folder(task.stage) as folder, scratch_folder() as scratch:
-            content = content_of(task.source)  # now: what changes meanwhile is seen the next time
-            names[str(folder / "result")] = join(task.out, task.key)
-            path = source
-            if source is None:
-                path = fetch(task.source, scratch)
-            elif as_utf8(task.source) != task.source:  # no name for a JSON file
-                path = scratch / as_utf8(plain_name(source))
-                path.symlink_to(source.absolute())
-            assert path is not None
-            if path != source:
-                names[str(path)] = as_utf8(task.source)
+        video, output, overwrite = task.video, Output(task.out), self._options.overwrite
+        output.check(video.key, overwrite)
+        with scratch_folder() as scratch, _folder(Path(task.stage or scratch / "stage")) as folder:
+            content = content_of(video.source)  # now: what changes meanwhile is seen the next time
+            made, path = folder / "result", _readable(video.source, scratch)
+            names.update({str(made): join(task.out, video.key), str(path): as_utf8(video.source)})
             document = self._segment(path, folder, task, say)
-            made = folder / "result"
             record = {
                 "format": "dvis-batch",
                 "dvis": __version__,
-                "source": as_utf8(task.source if source is None else os.path.abspath(source)),  # noqa: PTH100
-                "fingerprint": task.fingerprint,
+                "source": as_utf8(video.identity),
+                "fingerprint": video.fingerprint,
                 "content": content,
                 "settings": task.settings,
                 "frames": document["source"]["frames"],
@@ -123,10 +165,7 @@ class Worker:
             }
             with output_errors(folder):
                 (made / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-            if out is None:
-                publish(made, join(task.out, task.key), RECORD)
-            else:
-                _put_in_place(made, target, overwrite)
+            output.put(made, video.key, overwrite)
         return record
 
     def _segment(self, source: Path, folder: Path, task: Task, say: Say) -> dict[str, Any]:
@@ -136,11 +175,16 @@ class Worker:
 
         options = self._options
         total = open_video(source, options.selection, folder_fps=options.folder_fps).info.frames
-        progress = _Progress(self.number, task, total, say)
         # Not the file that stands for it.
-        named = None if str(source) == task.source else as_utf8(task.source)
+        named = None if str(source) == task.video.source else as_utf8(task.video.source)
         return save_video(
-            source, folder, self._model, options, name="result", source_path=named, on_progress=progress
+            source,
+            folder,
+            self._model,
+            options,
+            name="result",
+            source_path=named,
+            on_progress=_progress(task, total, say),
         )
 
 
@@ -160,7 +204,7 @@ def serve(
         worker = (make_worker or Worker)(number, options)
     except Exception as error:
         known = isinstance(error, DvisError)
-        say(Broken(number, error if known else f"{type(error).__name__}: {one_line(error)}"))  # type: ignore[arg-type]
+        say(error if known else RuntimeError(f"{type(error).__name__}: {one_line(error)}"))
         receive()  # the run ends, or this worker does
         return
     say(worker.ready)
@@ -168,106 +212,72 @@ def serve(
         worker.run(receive(), say)
 
 
-class _Progress:
+def _progress(task: Task, total: int | None, say: Say) -> Callable[[str, int], None]:
     """Passes on how far a video is, not too often."""
+    last, networked = 0.0, 0
 
-    def __init__(self, worker: int, task: Task, total: int | None, say: Say) -> None:
-        self._worker, self._task, self._total, self._say = worker, task, total, say
-        self._last, self._frames = 0.0, 0
-        self("network", 0)
-
-    def __call__(self, stage: str, frames: int) -> None:
+    def show(stage: str, frames: int) -> None:
+        nonlocal last, networked
         if stage == "network":  # frames count where they enter it; other stages only show that it goes on
-            self._frames = frames
+            networked = frames
         now = time.monotonic()
-        if now - self._last >= self._task.say_every:
-            self._last = now
-            self._say(Progress(self._worker, self._task.key, self._frames, self._total))
+        if now - last >= task.say_every:
+            last = now
+            say(Progress(networked, total))
+
+    show("network", 0)
+    return show
 
 
 @contextmanager
-def _work_folder(stage: str) -> Iterator[Path]:
-    """A folder to make a result in, on the output's disk where that has one."""
-    if not stage:
-        with scratch_folder() as folder:
-            yield folder
-        return
-    folder = Path(stage)
+def _folder(folder: Path) -> Iterator[Path]:
+    """A folder to work in, which is removed."""
     with output_errors(folder):
-        folder.mkdir()
+        folder.parent.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check(target: Path, overwrite: bool) -> None:
-    """Refuse to replace what is no result of a batch, without --overwrite."""
-    if os.path.lexists(target):
-        check_target(target, overwrite or (target / RECORD).is_file())
+def scratch_folder() -> AbstractContextManager[Path]:
+    """A temporary folder of this process; those that killed processes left on this machine are removed."""
+    beside = Path(tempfile.gettempdir()) / "dvis-batch"
+    for stray in abandoned(beside, "scratch"):
+        shutil.rmtree(stray, ignore_errors=True)
+    return _folder(partial_path(beside, "scratch"))
 
 
-def _put_in_place(made: Path, target: Path, overwrite: bool) -> None:
-    """Move a result to where it belongs, whole or not at all; it is on the disk before it appears there."""
-    with output_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        make_durable(made)
-        _check(target, overwrite)
-        if target.exists():
-            target.rename(made.with_name("earlier"))
-        made.rename(target)
-        _sync(str(target.parent))
+def _readable(source: str, scratch: Path) -> Path:
+    """A path that can be read and named in JSON: the source, or something in `scratch` that stands for it."""
+    path = local_path(source)
+    if path is None:
+        fs, there = file_system(source)
+        stand_in = scratch / base_name(there)
+        with transfers(source, "download"):
+            fs.get_file(there, str(stand_in))
+    elif as_utf8(source) == source:
+        return path
+    else:
+        stand_in = scratch / as_utf8(plain_name(path))
+        stand_in.symlink_to(path.absolute())
+    return stand_in
 
 
-def make_durable(folder: Path) -> None:
-    """Have all files of a folder on the disk.
-
-    Side by side: a file system that is asked for many at once writes them in one go. One after the other, the maps of
-    a minute took 8 seconds instead of a third of one.
-    """
-    paths = [str(folder), *(str(path) for path in folder.rglob("*"))]
-    with ThreadPoolExecutor(_SYNCS) as together:
-        list(together.map(_sync, paths))
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno in _FULL | {errno.EIO}:  # others: a file system that cannot
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _refuse_foreign(task: Task, overwrite: bool) -> None:
-    """As for folders: what is behind an address and no result of a batch is not replaced."""
-    url = join(task.out, task.key)
-    place = AddressOutput(url)
-    if not overwrite and place.exists() and not parse(next(place.read([RECORD]))):
-        raise OutputError(f"{url} already exists; add --overwrite to replace it")
-
-
-def _outcome_of(key: str, error: Exception) -> Outcome:
+def _outcome_of(error: Exception) -> Outcome:
     """What a failure means for this video, for a second try and for the whole run."""
-    numbers = _error_numbers(error)
-    text = (
-        one_line(error)
-        if isinstance(error, DvisError)
-        else f"unexpected {type(error).__name__}: {one_line(error)}"
-    )
-    if numbers & _FULL:
-        known = isinstance(error, DvisError)
-        return Outcome(key, "full", error=text if known else f"no space left on the disk: {one_line(error)}")
-    if isinstance(error, DvisError):
-        again = isinstance(error, TransferError) or (isinstance(error, OutputError) and numbers & _PASSING)
-        return Outcome(key, "retry" if again else "failed", error=text)
+    known, numbers = isinstance(error, DvisError), _error_numbers(error)
+    text = one_line(error) if known else f"unexpected {type(error).__name__}: {one_line(error)}"
+    if numbers & DISK_FULL:
+        return Outcome("full", error=text if known else f"no space left on the disk: {one_line(error)}")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return Outcome(key, "retry", error="out of memory: fewer --jobs, or lower --short-side or --window")
-    return Outcome(
-        key, "retry" if isinstance(error, OSError) or "CUDA" in str(error) else "failed", error=text
-    )
+        return Outcome("retry", error="out of memory: fewer --jobs, or lower --short-side or --window")
+    if known:
+        passing = isinstance(error, TransferError) or (isinstance(error, OutputError) and numbers & _PASSING)
+    else:
+        passing = isinstance(error, OSError) or "CUDA" in str(error)
+    return Outcome("retry" if passing else "failed", error=text)
 
 
 def _error_numbers(error: BaseException | None) -> set[int]:

@@ -26,7 +26,7 @@ from dvis_cli.tasks.semantic import SemanticDecision
 from dvis_cli.threads import ahead
 from dvis_cli.video.image_files import ImageFiles
 from dvis_cli.video.video_file import VideoFile
-from dvis_cli.writers.frame_files import InstanceFiles, PanopticFiles, SemanticFiles
+from dvis_cli.writers.frame_files import FrameFiles, InstanceFiles, SemanticFiles
 from dvis_cli.writers.overlay_video import OverlayVideo
 from dvis_cli.writers.segments_json import SegmentStatistics
 from dvis_cli.writers.video_folder import VideoFolderWriter
@@ -48,7 +48,7 @@ STATIONS: tuple[tuple[Any, str, str], ...] = (
     (WaitingFrames, "add", "frames wait"),
     *((kind, "frame", "decision") for kind in (PanopticDecision, InstanceDecision, SemanticDecision)),
     *((kind, "finish", "ids") for kind in (PanopticDecision, InstanceDecision, SemanticDecision)),
-    *((kind, "add", "maps") for kind in (PanopticFiles, SemanticFiles, InstanceFiles)),
+    *((kind, "add", "maps") for kind in (FrameFiles, SemanticFiles, InstanceFiles)),
     (SegmentStatistics, "add", "areas"),
     (OverlayVideo, "draw", "draw"),
     (OverlayVideo, "encode", "encode"),

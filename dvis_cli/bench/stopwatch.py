@@ -48,9 +48,8 @@ class Stopwatch:
                 yield
             self.gflop[name] += counter.get_total_flops() / 1e9
             return
-        inner: list[float] = self._local.__dict__.setdefault(
-            "inner", []
-        )  # of the open stages: seconds of others
+        # Of the open stages: seconds of others.
+        inner: list[float] = self._local.__dict__.setdefault("inner", [])
         self._synchronise()
         began = time.perf_counter()
         inner.append(0.0)

@@ -6,12 +6,14 @@ its content alone: fixed times and modes.
 
 from __future__ import annotations
 
+import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from dvis_cli.datasets.names import safe_name
 from dvis_cli.errors import DatasetError, OutputError
@@ -58,6 +60,13 @@ class Archive:
         if len(data) > limit:
             raise DatasetError(f"{name} is larger than the {limit} bytes it may have")
         return data
+
+    def read_json(self, name: str, limit: int) -> Any:
+        """A json file of at most `limit` bytes. Raises `DatasetError`: as `read`, or it is not json."""
+        try:
+            return json.loads(self.read(name, limit))
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(f"{name} is not json: {error}") from error
 
     def unexpected(self, known: Iterable[str]) -> list[str]:
         """Members of a zip that are not in `known`."""
@@ -174,11 +183,14 @@ class ZipWriter:
                 file.write(piece.encode())
 
 
-class FolderWriter:
-    """A folder of folders that is being written; see `folder_writer`."""
+class FolderWriter(AtomicFolder):
+    """A folder of folders that appears whole or not at all; an existing one is an OutputError."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __enter__(self) -> FolderWriter:
+        if self.target.exists():
+            raise OutputError(f"{self.target} already exists; remove it or choose another name")
+        super().__enter__()
+        return self
 
     def write(self, name: str, data: bytes) -> None:
         """Add a file as it is."""
@@ -200,15 +212,6 @@ def zip_writer(target: Path, overwrite: bool = False) -> Iterator[ZipWriter]:
         target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target) as partial, zipfile.ZipFile(partial, "w", allowZip64=True) as archive:
         yield ZipWriter(target, archive)
-
-
-@contextmanager
-def folder_writer(target: Path) -> Iterator[FolderWriter]:
-    """A folder that appears whole or not at all; an existing one is an OutputError."""
-    if target.exists():
-        raise OutputError(f"{target} already exists; remove it or choose another name")
-    with AtomicFolder(target) as folder:
-        yield FolderWriter(folder.path)
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

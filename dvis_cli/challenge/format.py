@@ -7,35 +7,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from dvis_cli.challenge.archive import (
-    FolderWriter,
-    ZipWriter,
-    folder_writer,
-    zip_writer,
-)
+from dvis_cli.challenge.archive import FolderWriter, ZipWriter, zip_writer
 from dvis_cli.challenge.problems import Problem, ValidationReport
 from dvis_cli.challenge.writing import VideoWriter
 from dvis_cli.config import TaskName
-from dvis_cli.datasets.names import safe_name
+from dvis_cli.datasets.names import error_in, safe_name
 from dvis_cli.datasets.parallel import parallel_map
 from dvis_cli.errors import DatasetError, OutputError
 from dvis_cli.export.result import find_results
 
 Truth = TypeVar("Truth")
 OnVideo = Callable[[str], None]
-
-
-class Named(Protocol):
-    """Anything about one video of a run."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def place(self) -> Path: ...
 
 
 class Prediction(Protocol):
@@ -86,15 +72,9 @@ class Format(ABC, Generic[Truth]):
     def assemble(self, run: Path, video_ids: Sequence[str]) -> Path:
         """Make what a scorer reads out of finished videos, in their order."""
 
-    def video_folder(self, run: Path, video_id: str) -> Path | None:
-        """Where a video's PNGs are, if the format has any."""
-        return None
-
     def finished(self, run: Path) -> set[str]:
         """The videos of a run that need not be done again."""
-        names = {path.stem for path in (run / self.parts).glob("*.json")}
-        folders = ((name, self.video_folder(run, name)) for name in names)
-        return {name for name, folder in folders if folder is None or folder.is_dir()}
+        return {path.stem for path in (run / self.parts).glob("*.json")}
 
     def complete(self, run: Path, video_ids: Sequence[str]) -> Path:
         """`assemble`, or OutputError where a video is not finished."""
@@ -110,10 +90,6 @@ class Format(ABC, Generic[Truth]):
     @abstractmethod
     def open_truth(self, path: Path, split: str) -> Truth:
         """Open a dataset's folder or json. Raises `DatasetError`."""
-
-    @abstractmethod
-    def lengths(self, truth: Truth) -> dict[str, int]:
-        """The videos' names and numbers of frames."""
 
     @abstractmethod
     def checks(
@@ -135,8 +111,7 @@ class Format(ABC, Generic[Truth]):
         Raises:
             DatasetError: `path` does not exist. Everything else is in the report.
         """
-        lengths = self.lengths(truth)
-        report = ValidationReport(path, len(lengths), sum(lengths.values()))
+        report = ValidationReport(path, len(lengths(truth)), sum(lengths(truth).values()))
         try:
             checks, extras = self.checks(path, truth, report.problems)
         except DatasetError as error:
@@ -144,7 +119,9 @@ class Format(ABC, Generic[Truth]):
                 raise
             report.problems.append(Problem("archive", str(error)))
             return report
-        for check, problems in zip(checks, parallel_map(_problems_of, checks, workers), strict=True):
+        for check, problems in zip(
+            checks, parallel_map(methodcaller("problems"), checks, workers), strict=True
+        ):
             report.problems += problems
             on_video(check.name)
         report.problems += extras
@@ -158,13 +135,10 @@ class Format(ABC, Generic[Truth]):
     def collectors(self, truth: Truth, metrics: Sequence[str], windows: Sequence[int]) -> dict[str, Any]:
         """Empty metrics by name. Raises `UsageError` for one that is not known."""
 
-    @abstractmethod
-    def describe(self, truth: Truth) -> tuple[Path, dict[int, str]]:
-        """Where the truth is, and its classes' names by id."""
 
-
-def _problems_of(check: Prediction) -> list[Problem]:
-    return check.problems()
+def lengths(truth: Any) -> dict[str, int]:
+    """The videos of a ground truth: names and numbers of frames."""
+    return {video.name: len(video.stems) for video in truth.videos}
 
 
 def results_in(run: Path) -> dict[str, Path]:
@@ -172,7 +146,15 @@ def results_in(run: Path) -> dict[str, Path]:
     return {safe_name(folder.name, "output folder"): folder for folder in find_results(run.resolve())}
 
 
-V = TypeVar("V", bound=Named)
+@dataclass(frozen=True)
+class RunVideo:
+    """One video of a run; can be sent to another process."""
+
+    name: str
+    place: Path  # a result folder of `dvis segment`, or a submission
+
+
+V = TypeVar("V", bound=RunVideo)
 
 
 def videos_of(runs: Iterable[Path], find: Callable[[Path], Iterable[V]]) -> list[V]:
@@ -200,12 +182,12 @@ class ExportFrame:
     entry: Any = None  # in the submission's json
 
 
-class RunVideo(Named, Protocol):
-    """One video of a run; can be sent to another process."""
+class PngVideo(RunVideo, ABC):
+    """One with a PNG a frame."""
 
+    @abstractmethod
     def load(self) -> tuple[list[ExportFrame], bool]:
         """Its frames, and whether these have names of their own. Raises `DatasetError`."""
-        ...
 
 
 class PngFormat(Format[Truth]):
@@ -214,7 +196,7 @@ class PngFormat(Format[Truth]):
     zip_only: bool
 
     @abstractmethod
-    def find(self, run: Path) -> Iterable[RunVideo]:
+    def find(self, run: Path) -> Iterable[PngVideo]:
         """The videos in a run. Raises `DatasetError`."""
 
     @abstractmethod
@@ -224,8 +206,8 @@ class PngFormat(Format[Truth]):
     def index(self, archive: Any, entries: dict[str, str]) -> None:
         """Write what comes last: of each video, the json of its frames' entries."""
 
-    def video_folder(self, run: Path, video_id: str) -> Path:
-        return (run / self.png_name(video_id, "")).parent
+    def finished(self, run: Path) -> set[str]:
+        return {name for name in super().finished(run) if (run / self.png_name(name, "")).parent.is_dir()}
 
     def export(
         self,
@@ -252,7 +234,7 @@ class PngFormat(Format[Truth]):
         report, entries = ExportReport(target, len(videos)), dict[str, str]()
         zipped = self.zip_only or target.suffix.lower() == ".zip"
         opened: AbstractContextManager[ZipWriter | FolderWriter]
-        opened = zip_writer(target, overwrite) if zipped else folder_writer(target)
+        opened = zip_writer(target, overwrite) if zipped else FolderWriter(target)
         with opened as archive:
             for video, (frames, named) in zip(videos, parallel_map(_load, videos, workers), strict=True):
                 for frame in frames:
@@ -265,8 +247,6 @@ class PngFormat(Format[Truth]):
         return report
 
 
-def _load(video: RunVideo) -> tuple[list[ExportFrame], bool]:
-    try:
+def _load(video: PngVideo) -> tuple[list[ExportFrame], bool]:
+    with error_in(f"video '{video.name}' in {video.place}"):
         return video.load()
-    except DatasetError as error:
-        raise DatasetError(f"video '{video.name}' in {video.place}: {error}") from error

@@ -1,4 +1,4 @@
-"""The three formats, and which of them a file, a ground truth or a task is of."""
+"""The three formats, and which of them a file is of."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ from dvis_cli.config import TaskName
 from dvis_cli.errors import DatasetError
 
 FORMATS: dict[TaskName, Format[Any]] = {"panoptic": VIPSEG, "instance": YTVIS, "semantic": VSPW}
-
-
-def format_of(truth: object) -> Format[Any]:
-    """The format whose ground truth this is."""
-    return next(form for form in FORMATS.values() if isinstance(truth, form.truth_type))
 
 
 def task_of_submission(path: Path) -> TaskName:

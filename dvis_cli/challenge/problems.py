@@ -75,10 +75,5 @@ class ValidationReport:
     def to_json(self) -> dict[str, Any]:
         """The report as one json document."""
         problems = [asdict(problem) | {"harmless": problem.harmless} for problem in self.problems]
-        return {
-            "file": str(self.path),
-            "valid": self.ok,
-            "videos": self.videos,
-            "frames": self.frames,
-            "problems": problems,
-        }
+        counts = {"videos": self.videos, "frames": self.frames}
+        return {"file": str(self.path), "valid": self.ok, **counts, "problems": problems}

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dvis_cli.challenge.format import Prediction
-from dvis_cli.challenge.formats import format_of
+from dvis_cli.challenge.format import Prediction, lengths
+from dvis_cli.challenge.formats import FORMATS
 from dvis_cli.challenge.metrics.vpq import PUBLIC_WINDOWS
 from dvis_cli.challenge.vipseg import METRICS
 from dvis_cli.config import TaskName
@@ -55,7 +55,7 @@ def evaluate(
         UsageError: a metric is not known.
     """
     started = time.monotonic()
-    form = format_of(truth)
+    form = next(form for form in FORMATS.values() if isinstance(truth, form.truth_type))
     empty = form.collectors(truth, metrics, windows)
     totals = {name: collector.empty() for name, collector in empty.items()}
     pairs = form.pairs(prediction, truth)
@@ -63,10 +63,10 @@ def evaluate(
         for name, part in parts.items():
             totals[name].merge(part)
         on_video(pair.name)
-    path, classes = form.describe(truth)
+    classes = {category.id: category.name for category in truth.categories}
     results = {name: total.result() for name, total in totals.items()}
-    frames, seconds = sum(form.lengths(truth).values()), time.monotonic() - started
-    return Evaluation(form.task, prediction, path, len(pairs), frames, seconds, classes, results)
+    frames, seconds = sum(lengths(truth).values()), time.monotonic() - started
+    return Evaluation(form.task, prediction, truth.path, len(pairs), frames, seconds, classes, results)
 
 
 def _score(empty: Mapping[str, Any], pair: Prediction) -> dict[str, Any]:

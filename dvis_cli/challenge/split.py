@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,7 @@ def _images(dataset: VIPSeg, video: VIPSegVideo) -> ImageFiles:
 
 def _check_settings(run: Path, segmented: SegmentedVideo, started: bool) -> None:
     """Write the settings down, or compare them with those of the run that is continued."""
-    settings = {key: value for key, value in segmented.facts.items() if key not in VOLATILE}
-    settings = json.loads(json.dumps(settings))
+    settings = json.loads(json.dumps({k: v for k, v in segmented.facts.items() if k not in VOLATILE}))
     path = run / SETTINGS_NAME
     if not (started and path.is_file()):
         with output_errors(run):
@@ -141,12 +141,9 @@ def _check_settings(run: Path, segmented: SegmentedVideo, started: bool) -> None
 def _write(segmented: SegmentedVideo, writer: VideoWriter) -> int:
     """Write one video; returns its number of frames."""
     count = 0
-    try:
-        with writer:
-            for frame in segmented:
-                writer.add(frame)
-                count += 1
-            writer.finish(segmented.segments)
-    finally:
-        segmented.close()
+    with closing(segmented), writer:
+        for frame in segmented:
+            writer.add(frame)
+            count += 1
+        writer.finish(segmented.segments)
     return count

@@ -22,6 +22,7 @@ from dvis_cli.challenge.writing import SETTINGS_NAME, VOLATILE
 from dvis_cli.files import atomic_open
 
 GROUPS: dict[str, bool | None] = {"all": None, "thing": True, "stuff": False}
+AP = ("ap", "ap50", "ap75")
 MEANS = {"report": REPORT_WINDOWS, "public": PUBLIC_WINDOWS}
 PANOPTIC_COLUMNS = ["run", "metric", "scope", "name", "category_id", "isthing", "window"]
 PANOPTIC_COLUMNS += ["pq", "sq", "rq", "tp", "fp", "fn", "iou_sum", "classes", "vpq_report", "vpq_public"]
@@ -54,14 +55,13 @@ def headline(entry: dict[str, Any]) -> dict[str, float | None]:
     Panoptic: VPQ (mean over 1, 2, 4, 6), VPQ1, VPQ2, VPQ4, VPQ6, STQ, as in the challenge report.
     """
     if "ap" in entry:
-        recalls = {f"AR{most}": value for most, value in entry["ar"].items()}
-        return {"AP": entry["ap"], "AP50": entry["ap50"], "AP75": entry["ap75"], **recalls}
+        return {key.upper(): value for key, value in _scores(entry).items()}
     if "miou" in entry:
-        shares = {"mIoU": entry["miou"]}
-        shares |= {f"VC{window}": value for window, value in entry["vc"].items()}
-        shares |= {f"VC{window} right": value for window, value in entry["vc_right"].items()}
-        shares["Pixels right"] = entry["accuracy"]
-        return {name: _percent(value) for name, value in shares.items()}
+        shares = {key: _percent(value) for key, value in _scores(entry).items()}
+        windows = {
+            key.replace("vc", "VC").replace("_", " "): shares[key] for key in shares if key.startswith("vc")
+        }
+        return {"mIoU": shares["miou"], **windows, "Pixels right": shares["accuracy"]}
     row: dict[str, float | None] = {}
     if "vpq" in entry:
         row["VPQ"] = entry["vpq"]["means"]["report"]["all"]
@@ -102,13 +102,13 @@ def _vpq_document(result: VPQResult) -> dict[str, Any]:
     return {
         "means": {kind: _means(result, wanted) for kind, wanted in MEANS.items()},
         "windows": windows,
-        "empty_windows": list(result.empty_windows),
+        "empty_windows": [window for window, one in result.windows.items() if not one.videos],
         "per_class": list(_vpq_classes(result)),
         "per_video": [
             {
                 "video_id": name,
-                "windows": {str(window): one.quality().pq for window, one in own.items()},
-                **{kind: result.video_mean(name, wanted) for kind, wanted in MEANS.items()},
+                "windows": {str(window): one.quality().pq for window, one in own.windows.items()},
+                **{kind: own.mean(wanted) for kind, wanted in MEANS.items()},
             }
             for name, own in result.videos.items()
         ],
@@ -154,25 +154,15 @@ def _stq_document(result: STQResult) -> dict[str, Any]:
 
 def _class_document(result: InstanceResult | SemanticResult, names: Mapping[int, str]) -> dict[str, Any]:
     """AP and AR of instances, or mIoU and VC of classes."""
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Any]] = []
     if isinstance(result, InstanceResult):
-        rows = [
-            {
-                "id": id,
-                "name": names[id],
-                "ap": 100 * ap,
-                "ap50": 100 * ap50,
-                "ap75": 100 * ap75,
-                "tubes": tubes,
-            }
-            for id, (ap, ap50, ap75, tubes) in sorted(result.per_class.items())
-        ]
+        for id, (*scores, tubes) in sorted(result.per_class.items()):
+            percents = dict(zip(AP, map(_percent, scores), strict=True))
+            rows.append({"id": id, "name": names[id], **percents, "tubes": tubes})
     else:
-        rows = [
-            {"id": id, "name": names[id], "iou": float(iou)}
-            for id, iou in zip(result.class_ids, result.class_iou, strict=True)
-            if not math.isnan(iou)
-        ]
+        for id, iou in zip(result.class_ids, result.class_iou, strict=True):
+            if not math.isnan(iou):
+                rows.append({"id": id, "name": names[id], "iou": float(iou)})
     videos = [{"video_id": name, **_totals(video)} for name, video in result.videos.items()]
     return {**_totals(result), "classes": len(rows), "per_class": rows, "per_video": videos}
 
@@ -180,7 +170,7 @@ def _class_document(result: InstanceResult | SemanticResult, names: Mapping[int,
 def _totals(result: InstanceResult | SemanticResult) -> dict[str, Any]:
     if isinstance(result, InstanceResult):
         recalls = {str(most): _percent(value) for most, value in result.ar.items()}
-        return {key: _percent(getattr(result, key)) for key in ("ap", "ap50", "ap75")} | {"ar": recalls}
+        return {key: _percent(getattr(result, key)) for key in AP} | {"ar": recalls}
     return {
         "miou": result.miou,
         "accuracy": result.accuracy,
@@ -236,19 +226,21 @@ def _named(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _class_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    videos = [("video", row["video_id"], row) for row in document["per_video"]]
-    for scope, name, entry in (("all", "", document), *videos):
-        if "ap" in entry:
-            values = {key: entry[key] for key in ("ap", "ap50", "ap75")}
-            values |= {f"ar{most}": value for most, value in entry["ar"].items()}
-        else:
-            values = {key: entry[key] for key in ("miou", "accuracy")}
-            values |= {f"vc{window}": value for window, value in entry["vc"].items()}
-            values |= {f"vc{window}_right": value for window, value in entry["vc_right"].items()}
-        yield {"scope": scope, "name": name, **values}
+    yield {"scope": "all", "name": "", **_scores(document)}
+    for row in document["per_video"]:
+        yield {"scope": "video", "name": row["video_id"], **_scores(row)}
     for row in document["per_class"]:
         values = {key: value for key, value in row.items() if key not in ("id", "name")}
         yield {"scope": "class", "name": row["name"], "category_id": row["id"], **values}
+
+
+def _scores(entry: dict[str, Any]) -> dict[str, float | None]:
+    """AP and AR, or mIoU and VC, by column."""
+    if "ap" in entry:
+        return {key: entry[key] for key in AP} | {f"ar{most}": value for most, value in entry["ar"].items()}
+    shares = {f"vc{window}": value for window, value in entry["vc"].items()}
+    shares |= {f"vc{window}_right": value for window, value in entry["vc_right"].items()}
+    return {"miou": entry["miou"], "accuracy": entry["accuracy"], **shares}
 
 
 # --- comparisons ----------------------------------------------------------------------------------------------

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dvis_cli.challenge.archive import ZipWriter, open_archive
-from dvis_cli.challenge.format import ExportFrame, PngFormat, results_in
+from dvis_cli.challenge.format import ExportFrame, PngFormat, PngVideo, results_in
 from dvis_cli.challenge.metrics.stq import STQ
 from dvis_cli.challenge.metrics.vpq import VPQ
 from dvis_cli.challenge.problems import UNSCORED, Problem
@@ -26,9 +24,9 @@ from dvis_cli.challenge.vipseg_checks import (
     find_checks,
     png_name,
 )
-from dvis_cli.challenge.writing import VideoWriter, write_text
+from dvis_cli.challenge.writing import VideoWriter, json_list, write_text
 from dvis_cli.datasets.id_map import LARGEST_SIDE, PngHeader, decode_ids
-from dvis_cli.datasets.names import safe_name, stem_of
+from dvis_cli.datasets.names import error_in, safe_name, stem_of
 from dvis_cli.datasets.vipseg import VIPSeg
 from dvis_cli.errors import DatasetError, UsageError
 from dvis_cli.export.result import SEGMENTS_NAME, open_result
@@ -37,23 +35,22 @@ from dvis_cli.writers.panoptic_png import write_panoptic_png
 from dvis_cli.writers.segments_json import measure_segments
 
 METRICS = ("vpq", "stq")
+DOCUMENT = '{"annotations": [', ", ", "]}\n"  # around and between the videos of `pred.json`
 
 
-def frame_annotation(stem: str, ids: np.ndarray, categories: Mapping[int, int]) -> dict[str, Any]:
-    """A frame's entry in `pred.json`, measured on its map so that the two agree.
+def frame_annotation(
+    stem: str, measured: Iterable[tuple[Any, ...]], categories: Mapping[int, int]
+) -> dict[str, Any]:
+    """A frame's entry in `pred.json`.
 
     Args:
         stem: the frame's file name without suffix.
-        ids: (height, width) segment ids, 0 = void.
+        measured: its segments, of `measure_segments` of its map, so that the two agree.
         categories: segment id -> dataset category id.
 
     Raises:
         KeyError: an id in the map has no category.
     """
-    return _entry(stem, measure_segments(ids), categories)
-
-
-def _entry(stem: str, measured: Iterable[tuple[Any, ...]], categories: Mapping[int, int]) -> dict[str, Any]:
     segments = [
         {"id": number, "category_id": categories[number], "iscrowd": 0, "bbox": list(box), "area": area}
         for number, area, box in measured
@@ -76,16 +73,14 @@ class VIPSegWriter(VideoWriter):
 
     def part(self, segments: Iterable[Segment]) -> dict[str, Any]:
         categories = {segment.id: segment.category.id for segment in segments}
-        entries = [_entry(stem, measured, categories) for stem, measured in self._frames]
+        entries = [frame_annotation(stem, measured, categories) for stem, measured in self._frames]
         return {"video_id": self.video_id, "annotations": entries}
 
 
-@dataclass(frozen=True, slots=True)
-class _RunVideo:
+@dataclass(frozen=True)
+class _RunVideo(PngVideo):
     """One video of a run: a result folder, or with `frames` (its entries in `pred.json`) of a submission."""
 
-    name: str
-    place: Path
     frames: list[Any] | None = None
 
     def load(self) -> tuple[list[ExportFrame], bool]:
@@ -111,10 +106,9 @@ def _annotated(stem: str, png: bytes, categories: Mapping[int, int]) -> ExportFr
     if not (0 < header.width <= LARGEST_SIDE and 0 < header.height <= LARGEST_SIDE):
         raise DatasetError(f"frame {stem}: {header.width}x{header.height} pixels are too many")
     try:
-        ids = decode_ids(png, header.width, header.height)
-        return ExportFrame(stem, png, frame_annotation(stem, ids, categories))
-    except DatasetError as error:
-        raise DatasetError(f"frame {stem}: {error}") from error
+        with error_in(f"frame {stem}"):
+            ids = decode_ids(png, header.width, header.height)
+        return ExportFrame(stem, png, frame_annotation(stem, measure_segments(ids), categories))
     except KeyError as error:
         raise DatasetError(f"frame {stem}: id {error.args[0]} is in the PNG and not in the json") from None
 
@@ -123,6 +117,7 @@ class VIPSegFormat(PngFormat[VIPSeg]):
     """Video panoptic segmentation as VIPSeg's scorer reads it."""
 
     task, truth_type, parts, zip_only = "panoptic", VIPSeg, ".videos", True
+    png_name, checks = staticmethod(png_name), staticmethod(find_checks)
 
     def writer(self, run: Path, video_id: str, number: int = 0) -> VIPSegWriter:
         folder = run / PNG_FOLDER / video_id
@@ -130,11 +125,8 @@ class VIPSegFormat(PngFormat[VIPSeg]):
 
     def assemble(self, run: Path, video_ids: Sequence[str]) -> Path:
         parts = (self.part_path(run, name).read_text("utf-8") for name in video_ids)
-        write_text(run / JSON_NAME, _document(parts))
+        write_text(run / JSON_NAME, json_list(*DOCUMENT, parts))
         return run / JSON_NAME
-
-    def png_name(self, video_id: str, stem: str) -> str:
-        return png_name(video_id, stem)
 
     def find(self, run: Path) -> Iterator[_RunVideo]:
         if not run.exists():
@@ -157,21 +149,10 @@ class VIPSegFormat(PngFormat[VIPSeg]):
         parts = (
             f'{{"video_id": {json.dumps(name)}, "annotations": {text}}}' for name, text in entries.items()
         )
-        archive.write_text(JSON_NAME, _document(parts))
+        archive.write_text(JSON_NAME, json_list(*DOCUMENT, parts))
 
     def open_truth(self, path: Path, split: str) -> VIPSeg:
-        return VIPSeg.open(path, split) if path.is_dir() else VIPSeg.from_json(path)
-
-    def lengths(self, truth: VIPSeg) -> dict[str, int]:
-        return {video.video_id: len(video.frames) for video in truth.videos}
-
-    def describe(self, truth: VIPSeg) -> tuple[Path, dict[int, str]]:
-        return truth.json_path, {category.id: category.name for category in truth.categories}
-
-    def checks(
-        self, path: Path, truth: VIPSeg, problems: list[Problem]
-    ) -> tuple[list[PredictedVideo], list[Problem]]:
-        return find_checks(path, truth, problems)
+        return VIPSeg.open(path, split) if path.is_dir() else VIPSeg(path)
 
     def pairs(self, path: Path, truth: VIPSeg) -> list[PredictedVideo]:
         """Raises `DatasetError` for all that would stop the scorer, short of decoding pixels."""
@@ -206,14 +187,6 @@ class VIPSegFormat(PngFormat[VIPSeg]):
             raise UsageError(f"{wrong}; known metrics: {', '.join(METRICS)}")
         made: dict[str, VPQ | STQ] = {"vpq": VPQ(truth.categories, windows), "stq": STQ(truth.categories)}
         return {name: made[name] for name in METRICS if name in metrics}
-
-
-def _document(parts: Iterable[str]) -> Iterator[str]:
-    """The text of `pred.json`, from the texts of its videos."""
-    yield '{"annotations": ['
-    for place, part in enumerate(parts):
-        yield f"{', ' if place else ''}{part}"
-    yield "]}\n"
 
 
 VIPSEG = VIPSegFormat()

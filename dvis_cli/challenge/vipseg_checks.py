@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from dvis_cli.challenge.metrics.stq import STQ
 from dvis_cli.challenge.metrics.vpq import VPQ
 from dvis_cli.challenge.problems import Problem
 from dvis_cli.datasets.id_map import HEADER_BYTES, PngHeader, decode_ids, read_ids
-from dvis_cli.datasets.names import safe_name, stem_of
+from dvis_cli.datasets.names import error_in, safe_name, stem_of
 from dvis_cli.datasets.vipseg import LARGEST_ID, VIPSeg, VIPSegFrame, mask_path
 from dvis_cli.errors import DatasetError
 from dvis_cli.writers.segments_json import measure_segments
@@ -25,6 +24,7 @@ from dvis_cli.writers.segments_json import measure_segments
 JSON_NAME, PNG_FOLDER = "pred.json", "pan_pred"
 EXPECTED = f"a folder or zip with {JSON_NAME} and {PNG_FOLDER}/"
 LARGEST_JSON = 256 * 2**20  # bytes; VIPSeg's own splits need 10 to 20 MB
+_Wrong = tuple[str, str, str | None]  # kind and message of a problem, stem of the frame
 
 
 def png_name(video_id: str, stem: str) -> str:
@@ -43,10 +43,7 @@ def annotations_of(archive: Archive) -> list[Any]:
     Raises:
         DatasetError: missing, not json, or without the list.
     """
-    try:
-        document = json.loads(archive.read(JSON_NAME, LARGEST_JSON))
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{JSON_NAME} is not json: {error}") from error
+    document = archive.read_json(JSON_NAME, LARGEST_JSON)
     entries = document.get("annotations") if isinstance(document, dict) else None
     if not isinstance(entries, list):
         raise DatasetError(f'{JSON_NAME} must hold {{"annotations": [...]}}')
@@ -68,8 +65,8 @@ def find_checks(
     checks = []
     for video in truth.videos:
         if video.video_id in entries:
-            facts = (video.video_id, video.frames, entries[video.video_id], categories)
-            checks.append(PredictedVideo(path, truth.root, *facts))
+            entry = entries[video.video_id]
+            checks.append(PredictedVideo(path, truth.root, video.video_id, video.frames, entry, categories))
         else:
             problems.append(Problem("missing-video", "has no prediction in pred.json", video.video_id))
     known = {video.video_id for video in truth.videos}
@@ -121,123 +118,107 @@ class PredictedVideo:
     def _tables(self, archive: Archive) -> Iterator[FrameOverlap]:
         for frame, entry in zip(self.frames, self.entries, strict=True):
             size = frame.width, frame.height
-            try:
+            with error_in(f"video '{self.name}', frame '{frame.stem}'"):
                 truth = read_ids(mask_path(self.root, self.name, frame.stem), *size)
                 predicted = decode_ids(read_png(archive, self.name, frame), *size)
                 yield frame_overlap(truth, frame.segments, predicted, entry["segments_info"])
-            except DatasetError as error:
-                raise DatasetError(f"video '{self.name}', frame '{frame.stem}': {error}") from error
 
     def problems(self, pixels: bool = True) -> list[Problem]:
         """What is wrong with names, counts, sizes and segments, and with `pixels` what the decoded PNGs show."""
-        archive = open_archive(self.path)
-        problems: list[Problem] = []
-        entries = self._entries_by_frame(problems)
-        self._check_order(list(entries), problems)
-        there = archive.names(f"{PNG_FOLDER}/{self.name}")
-        readable = [self._check_file(archive, frame, there, problems) for frame in self.frames]
-        classes: dict[int, int] = {}
-        for frame, decodable in zip(self.frames, readable, strict=True):
-            entry = entries.get(frame.stem)
-            segments = None if entry is None else self._check_segments(frame, entry, classes, problems)
-            if pixels and decodable and segments is not None:
-                self._check_pixels(archive, frame, segments, problems)
-        return problems
+        return [Problem(kind, message, self.name, stem) for kind, message, stem in self._wrong(pixels)]
 
-    def _add(self, problems: list[Problem], kind: str, message: str, stem: str | None = None) -> None:
-        problems.append(Problem(kind, message, self.name, stem))
-
-    def _entries_by_frame(self, problems: list[Problem]) -> dict[str, Mapping[str, Any]]:
-        """File stem -> entry, in the order of `pred.json`."""
-        entries: dict[str, Mapping[str, Any]] = {}
+    def _wrong(self, pixels: bool) -> Iterator[_Wrong]:
+        entries: dict[str, Mapping[str, Any]] = {}  # by file stem, in the order of `pred.json`
         for position, entry in enumerate(self.entries):
-            name = entry.get("file_name") if isinstance(entry, dict) else None
             try:
+                name = entry.get("file_name") if isinstance(entry, dict) else None
                 stem = stem_of(safe_name(name, "file_name"))
             except DatasetError as error:
-                self._add(problems, "json", f"annotations[{position}]: {error}")
+                yield "json", f"annotations[{position}]: {error}", None
                 continue
             if stem in entries:
-                self._add(problems, "json", "is in pred.json twice", stem)
+                yield "json", "is in pred.json twice", stem
             entries.setdefault(stem, entry)
-        return entries
+        yield from self._wrong_order(list(entries))
+        archive = open_archive(self.path)
+        there = archive.names(f"{PNG_FOLDER}/{self.name}")
+        unreadable = {
+            frame.stem: wrong for frame in self.frames for wrong in self._wrong_file(archive, frame, there)
+        }
+        yield from unreadable.values()
+        classes: dict[int, int] = {}  # of the video's segments so far
+        for frame in (frame for frame in self.frames if frame.stem in entries):
+            listed = entries[frame.stem].get("segments_info")
+            if not isinstance(listed, list):
+                yield "json", "has no list segments_info", frame.stem
+                continue
+            segments: dict[int, Mapping[str, Any]] = {}
+            found = [wrong for one in listed for wrong in self._wrong_segment(one, segments, classes)]
+            if pixels and frame.stem not in unreadable:
+                found += self._wrong_pixels(archive, frame, segments)
+            yield from ((kind, message, frame.stem) for kind, message in found)
 
-    def _check_order(self, found: list[str], problems: list[Problem]) -> None:
+    def _wrong_order(self, found: list[str]) -> Iterator[_Wrong]:
         """The scorer pairs frames by order, so names and their order must be the ground truth's."""
         stems = [frame.stem for frame in self.frames]
         if len(self.entries) != len(stems):
-            message = f"has {len(self.entries)} frames, the ground truth {len(stems)}"
             absent = [stem for stem in stems if stem not in found]
-            self._add(problems, "frame-count", message + _some(", missing", absent))
-        for name in (name for name in found if name not in set(stems)):
-            self._add(problems, "frame-name", "is no frame of the ground truth", name)
-        expected = [stem for stem in stems if stem in set(found)]
-        order = [name for name in found if name in set(stems)]
-        wrong = next((i for i, (a, b) in enumerate(zip(expected, order, strict=True)) if a != b), None)
-        if wrong is not None:
-            message = f"frame {wrong} is {order[wrong]}, the ground truth has {expected[wrong]} there"
-            self._add(problems, "frame-order", message)
+            some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+            message = f"has {len(self.entries)} frames, the ground truth {len(stems)}"
+            yield "frame-count", f"{message}, missing {some}" if some else message, None
+        yield from (
+            ("frame-name", "is no frame of the ground truth", name) for name in found if name not in stems
+        )
+        expected, order = [s for s in stems if s in found], [s for s in found if s in stems]
+        for place, (right, there) in enumerate(zip(expected, order, strict=True)):
+            if right != there:
+                yield "frame-order", f"frame {place} is {there}, the ground truth has {right} there", None
+                return
 
-    def _check_file(
-        self, archive: Archive, frame: VIPSegFrame, there: set[str], problems: list[Problem]
-    ) -> bool:
-        """Whether the frame's PNG is worth decoding."""
+    def _wrong_file(self, archive: Archive, frame: VIPSegFrame, there: set[str]) -> Iterator[_Wrong]:
+        """Why the frame's PNG is not worth decoding."""
         name = png_name(self.name, frame.stem)
         if f"{frame.stem}.png" not in there:
-            self._add(problems, "missing-png", f"{name} is missing", frame.stem)
-            return False
+            yield "missing-png", f"{name} is missing", frame.stem
+            return
         try:
             header = PngHeader.parse(archive.read(name, head=HEADER_BYTES))
         except DatasetError as error:
-            self._add(problems, "damaged-png", str(error), frame.stem)
-            return False
+            yield "damaged-png", str(error), frame.stem
+            return
         try:
             header.check(frame.width, frame.height)
         except DatasetError as error:
             fits = (header.width, header.height) == (frame.width, frame.height)
-            self._add(problems, "png-format" if fits else "size", f"the PNG {error}", frame.stem)
-            return False
-        return True
+            yield "png-format" if fits else "size", f"the PNG {error}", frame.stem
 
-    def _check_segments(
-        self, frame: VIPSegFrame, entry: Mapping[str, Any], classes: dict[int, int], problems: list[Problem]
-    ) -> dict[int, Mapping[str, Any]] | None:
-        """The frame's segments with a usable id, by id; `classes` are those of the video so far."""
-        segments: dict[int, Mapping[str, Any]] = {}
-        listed = entry.get("segments_info")
-        if not isinstance(listed, list):
-            self._add(problems, "json", "has no list segments_info", frame.stem)
-            return None
-        for segment in listed:
-            number = segment.get("id") if isinstance(segment, dict) else None
-            if type(number) is not int or not 1 <= number <= LARGEST_ID:
-                message = f"segment id {number!r:.40} is no whole number 1..{LARGEST_ID}"
-                self._add(problems, "bad-id", message, frame.stem)
-                continue
-            if number in segments:
-                self._add(problems, "bad-id", f"segment {number} is listed twice", frame.stem)
-                continue
+    def _wrong_segment(
+        self, segment: Any, segments: dict[int, Mapping[str, Any]], classes: dict[int, int]
+    ) -> Iterator[tuple[str, str]]:
+        """Kinds and messages; a segment with a usable id goes into its frame's `segments`."""
+        number, category = (
+            map(segment.get, ("id", "category_id")) if isinstance(segment, dict) else (None, None)
+        )
+        if type(number) is not int or not 1 <= number <= LARGEST_ID:
+            yield "bad-id", f"segment id {number!r:.40} is no whole number 1..{LARGEST_ID}"
+        elif number in segments:
+            yield "bad-id", f"segment {number} is listed twice"
+        else:
             segments[number] = segment
-            category = segment.get("category_id")
             if type(category) is not int or category not in self.categories:
-                message = f"segment {number} has category_id {category!r:.40}"
-                self._add(problems, "unknown-category", message, frame.stem)
+                yield "unknown-category", f"segment {number} has category_id {category!r:.40}"
             elif classes.setdefault(number, category) != category:
-                message = f"segment {number} is of class {category}, before of {classes[number]}"
-                self._add(problems, "class-change", message, frame.stem)
+                yield "class-change", f"segment {number} is of class {category}, before of {classes[number]}"
                 classes[number] = category
-        return segments
 
-    def _check_pixels(
-        self, archive: Archive, frame: VIPSegFrame, segments: Mapping[int, Any], problems: list[Problem]
-    ) -> None:
+    def _wrong_pixels(
+        self, archive: Archive, frame: VIPSegFrame, segments: Mapping[int, Any]
+    ) -> list[tuple[str, str]]:
         try:
             ids = decode_ids(read_png(archive, self.name, frame), frame.width, frame.height)
         except DatasetError as error:
-            self._add(problems, "damaged-png", str(error), frame.stem)
-        else:
-            for kind, message in _differences(ids, segments):
-                self._add(problems, kind, message, frame.stem)
+            return [("damaged-png", str(error))]
+        return _differences(ids, segments)
 
 
 def _differences(ids: npt.NDArray[np.uint32], segments: Mapping[int, Any]) -> list[tuple[str, str]]:
@@ -268,9 +249,3 @@ def _box_is(value: Any, box: Sequence[int]) -> bool:
 
 def _equal(value: Any, number: int) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value == number
-
-
-def _some(label: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    return f"{label} {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")

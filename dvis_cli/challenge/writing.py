@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,14 @@ def write_text(path: Path, pieces: Iterable[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path) as file:
         file.writelines(pieces)
+
+
+def json_list(before: str, between: str, after: str, parts: Iterable[str]) -> Iterator[str]:
+    """The text of a json whose list is as long as a dataset, from the texts of its entries."""
+    yield before
+    for place, part in enumerate(parts):
+        yield f"{between}{part}" if place else part
+    yield after
 
 
 class VideoWriter(ABC):

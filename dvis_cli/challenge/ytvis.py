@@ -10,23 +10,23 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dvis_cli.challenge.archive import open_archive, refuse_existing, zip_writer
-from dvis_cli.challenge.format import ExportReport, Format, results_in, videos_of
+from dvis_cli.challenge.format import ExportReport, Format, RunVideo, results_in, videos_of
 from dvis_cli.challenge.metrics.instance import InstanceAP
 from dvis_cli.challenge.problems import Problem
-from dvis_cli.challenge.writing import VideoWriter, write_text
+from dvis_cli.challenge.writing import VideoWriter, json_list, write_text
 from dvis_cli.challenge.ytvis_truth import (
     InstanceTruth,
     InstanceVideo,
-    TruthReader,
     mask_code,
     open_instance_truth,
 )
 from dvis_cli.coco_masks import rle
+from dvis_cli.datasets.names import error_in
 from dvis_cli.errors import DatasetError
 from dvis_cli.export.result import open_result
 from dvis_cli.structures import FinishedFrame, InstanceFrame, MaskTube, Segment
@@ -76,13 +76,9 @@ def read_results(path: Path) -> list[Any]:
     if not path.exists():
         raise DatasetError(f"{path} does not exist; expected {JSON_NAME}, or a folder or zip with it")
     alone = path.is_file() and path.suffix.lower() != ".zip"
-    try:
+    with error_in(str(path)):
         archive = open_archive(path.parent if alone else path)
-        entries = json.loads(archive.read(path.name if alone else JSON_NAME, LARGEST_JSON))
-    except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path}: {JSON_NAME} is not json: {error}") from error
+        entries = archive.read_json(path.name if alone else JSON_NAME, LARGEST_JSON)
     if not isinstance(entries, list):
         raise DatasetError(f"{path}: {JSON_NAME} must be a list of predictions")
     return entries
@@ -96,15 +92,13 @@ class PredictedVideo:
     known: frozenset[int]  # category ids
     entries: tuple[Any, ...] = ()  # of results.json
     folder: Path | None = None  # of `dvis segment`
-    reader: TruthReader | None = None  # of the true tubes
 
     @property
     def name(self) -> str:
         return self.video.name
 
     def feed(self, collectors: Mapping[str, InstanceAP]) -> None:
-        assert self.reader is not None
-        collectors["ap"].add_video(self.name, self.video.size, self.reader.tubes(), self.tubes())
+        collectors["ap"].add_video(self.name, self.video.size, self.video.tubes(), self.tubes())
 
     def tubes(self) -> list[MaskTube]:
         """Read them. Raises `DatasetError` where they do not fit the video."""
@@ -179,18 +173,11 @@ class PredictedVideo:
                 yield Problem("mask", str(error), self.name, stem)
 
 
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """A result folder of `dvis segment`."""
-
-    name: str
-    place: Path
-
-
 class YtvisFormat(Format[InstanceTruth]):
     """Video instance segmentation as the YouTube-VIS and OVIS servers read it."""
 
     task, truth_type, parts = "instance", InstanceTruth, ".tubes"
+    open_truth = staticmethod(open_instance_truth)
 
     def writer(self, run: Path, video_id: str, number: int) -> YtvisWriter:
         return YtvisWriter(self.part_path(run, video_id), video_id, number)
@@ -199,15 +186,6 @@ class YtvisFormat(Format[InstanceTruth]):
         parts = (json.loads(self.part_path(run, name).read_text("utf-8")) for name in video_ids)
         write_text(run / JSON_NAME, _document(entry for part in parts for entry in part))
         return run / JSON_NAME
-
-    def open_truth(self, path: Path, split: str) -> InstanceTruth:
-        return open_instance_truth(path, split)
-
-    def lengths(self, truth: InstanceTruth) -> dict[str, int]:
-        return {video.name: len(video.stems) for video in truth.videos}
-
-    def describe(self, truth: InstanceTruth) -> tuple[Path, dict[int, str]]:
-        return truth.path, {category.id: category.name for category in truth.categories}
 
     def checks(
         self, path: Path, truth: InstanceTruth, problems: list[Problem]
@@ -219,13 +197,17 @@ class YtvisFormat(Format[InstanceTruth]):
             raise DatasetError(f"{truth.path} has no annotations (a test split?): nothing to compare with")
         folders = {} if (path / JSON_NAME).is_file() else results_in(path)
         if folders:
-            found = _by_folder(path, folders, truth)
-        else:
-            problems: list[Problem] = []
-            found = _by_video(read_results(path), truth, problems)
-            if problems:
-                raise DatasetError(f"{path}: {problems[0]}; the ground truth is {truth.path}")
-        return [replace(video, reader=reader) for video, reader in zip(found, truth.readers, strict=True)]
+            missing = [video.name for video in truth.videos if video.name not in folders]
+            if missing:
+                raise DatasetError(
+                    f"{path} has no result for {len(missing)} videos: {', '.join(missing[:5])}"
+                )
+            return [PredictedVideo(video, truth.known, folder=folders[video.name]) for video in truth.videos]
+        problems: list[Problem] = []
+        found = _by_video(read_results(path), truth, problems)
+        if problems:
+            raise DatasetError(f"{path}: {problems[0]}; the ground truth is {truth.path}")
+        return found
 
     def collectors(
         self, truth: InstanceTruth, metrics: Sequence[str], windows: Sequence[int]
@@ -266,7 +248,9 @@ class YtvisFormat(Format[InstanceTruth]):
             for file in files:
                 yield from read_results(file)
             for result in results:
-                yield from _result_entries(result, report.numbers[result.name], truth)
+                tubes, size = _tubes_of(result, truth)
+                for tube in sorted(tubes, key=lambda tube: -tube.score):
+                    yield tube_entry(report.numbers[result.name], tube, size)
                 on_video(result.name, len(results))
 
         def counted() -> Iterator[Any]:
@@ -294,21 +278,14 @@ def _by_video(entries: list[Any], truth: InstanceTruth, problems: list[Problem])
     return [PredictedVideo(video, truth.known, tuple(by_number[video.number])) for video in truth.videos]
 
 
-def _by_folder(path: Path, folders: Mapping[str, Path], truth: InstanceTruth) -> list[PredictedVideo]:
-    missing = [video.name for video in truth.videos if video.name not in folders]
-    if missing:
-        raise DatasetError(f"{path} has no result for {len(missing)} videos: {', '.join(missing[:5])}")
-    return [PredictedVideo(video, truth.known, folder=folders[video.name]) for video in truth.videos]
-
-
-def _results(run: Path) -> list[_Result]:
-    found = [_Result(name, folder) for name, folder in results_in(run).items()]
+def _results(run: Path) -> list[RunVideo]:
+    found = [RunVideo(name, folder) for name, folder in results_in(run).items()]
     if not found:
         raise DatasetError(f"{run} holds no results: expected segments.json in it, or {JSON_NAME}")
     return found
 
 
-def _numbers(results: Sequence[_Result], truth: InstanceTruth | None) -> dict[str, int]:
+def _numbers(results: Sequence[RunVideo], truth: InstanceTruth | None) -> dict[str, int]:
     if truth is None:
         return {result.name: number for number, result in enumerate(results, start=1)}
     known = {video.name: video.number for video in truth.videos}
@@ -318,24 +295,18 @@ def _numbers(results: Sequence[_Result], truth: InstanceTruth | None) -> dict[st
     return {result.name: known[result.name] for result in results}
 
 
-def _result_entries(result: _Result, number: int, truth: InstanceTruth | None) -> Iterator[dict[str, Any]]:
-    """A result's tubes, the likeliest first."""
+def _tubes_of(result: RunVideo, truth: InstanceTruth | None) -> tuple[list[MaskTube], tuple[int, int]]:
+    """A result's tubes, and their (height, width)."""
     if truth is None:
         opened = open_result(result.place, "instance")
-        size, tubes = (opened.info.height, opened.info.width), opened.tubes()
-    else:
-        video = next(video for video in truth.videos if video.number == number)
-        size, tubes = video.size, PredictedVideo(video, truth.known, folder=result.place).tubes()
-    for tube in sorted(tubes, key=lambda tube: -tube.score):
-        yield tube_entry(number, tube, size)
+        return opened.tubes(), (opened.info.height, opened.info.width)
+    video = next(video for video in truth.videos if video.name == result.name)
+    return PredictedVideo(video, truth.known, folder=result.place).tubes(), video.size
 
 
 def _document(entries: Iterable[Any]) -> Iterator[str]:
     """The text of `results.json`, an entry a line."""
-    yield "["
-    for place, entry in enumerate(entries):
-        yield ("," if place else "") + "\n" + json.dumps(entry)
-    yield "\n]\n"
+    return json_list("[\n", ",\n", "\n]\n", map(json.dumps, entries))
 
 
 YTVIS = YtvisFormat()

@@ -9,37 +9,37 @@ in the split's json, counted from 1.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from dvis_cli.coco_masks import check_counts, coco, encode
 from dvis_cli.datasets.id_map import LARGEST_SIDE, read_ids
-from dvis_cli.datasets.names import list_of, read_json, safe_name, stem_of, value_of
+from dvis_cli.datasets.names import error_in, list_of, read_json, safe_name, stem_of, value_of, whole
 from dvis_cli.datasets.vipseg import JSON_PREFIX, VIPSeg, VIPSegVideo, mask_path
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category, MaskTube
 
 _NO_COLOR = (128, 128, 128)
+_LARGEST_NUMBER = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceVideo:
-    """One video, as the ground truth describes it."""
+@dataclass(frozen=True)
+class InstanceVideo(ABC):
+    """One video, as the ground truth describes it; can be sent to another process."""
 
     number: int
     name: str  # of its folder
     size: tuple[int, int]  # (height, width) in pixels
     stems: tuple[str, ...]  # file names of the frames, without suffix
 
-
-class TruthReader(Protocol):
-    """Reads the true tubes of one video; can be sent to another process."""
-
-    def tubes(self) -> list[MaskTube]: ...
+    @abstractmethod
+    def tubes(self) -> list[MaskTube]:
+        """Read the true tubes. Raises `DatasetError`."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,6 @@ class InstanceTruth:
     categories: tuple[Category, ...]  # that are scored: of VIPSeg, the things
     known: frozenset[int]  # category ids that a prediction may have
     videos: tuple[InstanceVideo, ...]
-    readers: tuple[TruthReader, ...]  # of the videos, in their order
     annotated: bool
 
 
@@ -68,32 +67,27 @@ def open_instance_truth(path: Path, split: str) -> InstanceTruth:
     document = read_json(path)
     videos = document.get("videos") if isinstance(document, dict) else None
     if isinstance(videos, list) and videos and isinstance(videos[0], dict) and "images" in videos[0]:
-        return vipseg_instances(VIPSeg.from_json(path))
-    try:
+        return vipseg_instances(VIPSeg(path))
+    with error_in(str(path)):
         return _parse(path, document)
-    except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)
-class _JsonTubes:
-    """Annotations of one video as its json has them."""
+class _JsonVideo(InstanceVideo):
+    """A video with its annotations as its json has them."""
 
-    video: InstanceVideo
-    entries: tuple[Mapping[str, Any], ...]
+    entries: list[Mapping[str, Any]]
 
     def tubes(self) -> list[MaskTube]:
         return [self._tube(entry) for entry in self.entries]
 
     def _tube(self, entry: Mapping[str, Any]) -> MaskTube:
-        where = f"video '{self.video.name}': annotation {entry.get('id')!r:.40}"
+        where = f"video '{self.name}': annotation {entry.get('id')!r:.40}"
         masks = entry.get("segmentations")
-        if not isinstance(masks, list) or len(masks) != len(self.video.stems):
-            raise DatasetError(f"{where} has not one segmentation for each of {len(self.video.stems)} frames")
-        try:
-            codes = [mask_code(mask, self.video.size) for mask in masks]
-        except DatasetError as error:
-            raise DatasetError(f"{where}: {error}") from error
+        if not isinstance(masks, list) or len(masks) != len(self.stems):
+            raise DatasetError(f"{where} has not one segmentation for each of {len(self.stems)} frames")
+        with error_in(where):
+            codes = [mask_code(mask, self.size) for mask in masks]
         return MaskTube(entry["category_id"], codes, iscrowd=entry.get("iscrowd") == 1)
 
 
@@ -146,7 +140,7 @@ def _parse(path: Path, document: Any) -> InstanceTruth:
     videos = sorted(
         (_video(entry) for entry in list_of(document.get("videos"), "videos")), key=lambda video: video.number
     )
-    by_video: dict[int, list[Mapping[str, Any]]] = {video.number: [] for video in videos}
+    by_video = {video.number: video.entries for video in videos}
     if len(by_video) != len(videos) or len({video.name for video in videos}) != len(videos):
         raise DatasetError("two videos have the same id or name")
     annotations = document.get("annotations") or []
@@ -157,36 +151,30 @@ def _parse(path: Path, document: Any) -> InstanceTruth:
         if type(category) is not int or category not in known:
             raise DatasetError(f"an annotation has unknown category_id {category!r:.40}")
         by_video[number].append(entry)
-    readers = tuple(_JsonTubes(video, tuple(by_video[video.number])) for video in videos)
-    return InstanceTruth(path, categories, frozenset(known), tuple(videos), readers, bool(annotations))
+    return InstanceTruth(path, categories, frozenset(known), tuple(videos), bool(annotations))
 
 
 def _category(entry: Any) -> Category:
-    number = value_of(entry, "id")
-    if type(number) is not int or number < 0:
-        raise DatasetError(f"category id must be a whole number, not {number!r:.40}")
+    number = whole(value_of(entry, "id"), "category id", 0, _LARGEST_NUMBER)
     return Category(number, str(entry.get("name", number)), True, _NO_COLOR)
 
 
-def _video(entry: Any) -> InstanceVideo:
-    number = value_of(entry, "id")
-    if type(number) is not int:
-        raise DatasetError(f"video id must be a whole number, not {number!r:.40}")
+def _video(entry: Any) -> _JsonVideo:
+    number = whole(value_of(entry, "id"), "video id", 0, _LARGEST_NUMBER)
     files = list_of(value_of(entry, "file_names"), f"file_names of video {number}")
     if not files or not all(isinstance(file, str) for file in files):
         raise DatasetError(f"video {number} has no file_names")
     folder = entry.get("name") or (files[0].split("/")[-2] if "/" in files[0] else str(number))
-    size = value_of(entry, "height"), value_of(entry, "width")
-    if any(type(side) is not int or not 0 < side <= LARGEST_SIDE for side in size):
-        raise DatasetError(
-            f"video {number}: width and height must be 1..{LARGEST_SIDE} pixels, not {size!r:.80}"
-        )
+    height, width = (
+        whole(value_of(entry, side), f"video {number}: {side}", 1, LARGEST_SIDE)
+        for side in ("height", "width")
+    )
     stems = tuple(stem_of(file.split("/")[-1]) for file in files)
-    return InstanceVideo(number, safe_name(folder, f"name of video {number}"), size, stems)
+    return _JsonVideo(number, safe_name(folder, f"name of video {number}"), (height, width), stems, [])
 
 
 @dataclass(frozen=True)
-class _PanopticThings:
+class _PanopticVideo(InstanceVideo):
     """The things of a VIPSeg video."""
 
     root: Path
@@ -194,21 +182,20 @@ class _PanopticThings:
     things: frozenset[int]  # category ids
 
     def tubes(self) -> list[MaskTube]:
-        classes: dict[int, tuple[int, bool]] = {}
+        first: dict[int, Mapping[str, Any]] = {}
         codes: dict[int, list[str | None]] = {}
         for place, frame in enumerate(self.video.frames):
             ids = read_ids(mask_path(self.root, self.video.video_id, frame.stem), frame.width, frame.height)
             seen = [segment for segment in frame.segments if segment["category_id"] in self.things]
-            masks = (
-                np.stack([ids == segment["id"] for segment in seen]) if seen else np.zeros((0, *ids.shape))
-            )
-            for segment, mask, code in zip(seen, masks, encode(masks) if seen else [], strict=True):
-                number = segment["id"]
-                classes.setdefault(number, (segment["category_id"], segment.get("iscrowd") == 1))
-                frames = codes.setdefault(number, [None] * len(self.video.frames))
+            if not seen:
+                continue
+            masks = np.stack([ids == segment["id"] for segment in seen])
+            for segment, mask, code in zip(seen, masks, encode(masks), strict=True):
+                first.setdefault(segment["id"], segment)
+                frames = codes.setdefault(segment["id"], [None] * len(self.video.frames))
                 frames[place] = code if mask.any() else None
         return [
-            MaskTube(classes[number][0], frames, iscrowd=classes[number][1])
+            MaskTube(first[number]["category_id"], frames, iscrowd=first[number].get("iscrowd") == 1)
             for number, frames in codes.items()
             if any(frames)
         ]
@@ -222,14 +209,11 @@ def vipseg_instances(dataset: VIPSeg) -> InstanceTruth:
     """
     things = tuple(category for category in dataset.categories if category.isthing)
     ids = frozenset(category.id for category in things)
-    videos = tuple(_numbered(number, video) for number, video in enumerate(dataset.videos, start=1))
-    readers = tuple(_PanopticThings(dataset.root, video, ids) for video in dataset.videos)
+    videos = []
+    for number, video in enumerate(dataset.videos, start=1):
+        sizes = {(frame.height, frame.width) for frame in video.frames}
+        if len(sizes) != 1:
+            raise DatasetError(f"video '{video.name}': its frames must all have one size, found {len(sizes)}")
+        videos.append(_PanopticVideo(number, video.name, sizes.pop(), video.stems, dataset.root, video, ids))
     known = frozenset(category.id for category in dataset.categories)
-    return InstanceTruth(dataset.json_path, things, known, videos, readers, dataset.annotated)
-
-
-def _numbered(number: int, video: VIPSegVideo) -> InstanceVideo:
-    sizes = {(frame.height, frame.width) for frame in video.frames}
-    if len(sizes) != 1:
-        raise DatasetError(f"video '{video.video_id}': its frames must all have one size, found {len(sizes)}")
-    return InstanceVideo(number, video.video_id, sizes.pop(), tuple(frame.stem for frame in video.frames))
+    return InstanceTruth(dataset.json_path, things, known, tuple(videos), dataset.annotated)

@@ -92,7 +92,10 @@ def config_from_detectron2(document: dict[str, Any], path: Path) -> ModelConfig:
         )
     if architecture in _PLUS and not get("MODEL.MASK_FORMER.REID_BRANCH"):
         raise ConfigError(f"config {path}: REID_BRANCH is off, which is not supported")
-    get.refuse("MODEL.MASK_FORMER.PRE_NORM", "MODEL.SWIN.APE", "MODEL.RESNETS.STRIDE_IN_1X1")
+    # No published model has these on, and no code here computes them.
+    for switch in ("MODEL.MASK_FORMER.PRE_NORM", "MODEL.SWIN.APE", "MODEL.RESNETS.STRIDE_IN_1X1"):
+        if get(switch):
+            raise ConfigError(f"config {path}: {switch} is on, which is not supported")
     heads, ffn = get("MODEL.MASK_FORMER.NHEADS"), get("MODEL.MASK_FORMER.DIM_FEEDFORWARD")
     translated = {
         "name": path.stem,
@@ -174,12 +177,6 @@ class _Options:
         if type(expected) is int and type(value) is not int:
             raise ConfigError(f"config {self.path}: {dotted}={value!r}, expected a whole number")
         return value
-
-    def refuse(self, *switches: str) -> None:
-        """These must be off: no published model has them on, and no code here computes them."""
-        for dotted in switches:
-            if self(dotted):
-                raise ConfigError(f"config {self.path}: {dotted} is on, which is not supported")
 
 
 def _backbone(get: _Options) -> dict[str, Any]:

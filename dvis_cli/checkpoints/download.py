@@ -100,15 +100,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     max_redirections = _REDIRECTS
 
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: Any,
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         before, after = urllib.parse.urlsplit(req.full_url), check_address(newurl)
         if before.scheme == "https" and after.scheme != "https":
             raise UsageError(f"{req.full_url} redirects to {newurl[:200]!r}, which is not https: refused")
@@ -142,16 +134,29 @@ def remote_size(file: RemoteFile) -> int | None:
     return patiently(ask, file.address)
 
 
-def patiently(ask: Callable[[], Any], address: str) -> Any:
-    """Try several times what fails for a reason that may pass. Raises `CheckpointError` in one line."""
-    for attempt in range(1, ATTEMPTS + 1):
+def patiently(
+    ask: Callable[[], Any], address: str, come: Callable[[], int] = lambda: 0, after: str = "try again later"
+) -> Any:
+    """Try several times what fails for a reason that may pass.
+
+    Args:
+        come: how far it has come; an attempt that comes further than all before sets the count back.
+        after: what to do then, for the message; `{come}` is how far it has come.
+
+    Raises:
+        CheckpointError: in one line.
+    """
+    fruitless, furthest = 0, come()
+    while True:
         try:
             return _explained(ask, address)
         except RetryError as failure:
-            if attempt == ATTEMPTS:
-                raise CheckpointError(f"{address}: {failure}; {ATTEMPTS} attempts, try again later") from None
-            time.sleep(max(failure.wait, WAIT_S * 2 ** (attempt - 1)))
-    raise AssertionError("unreachable")
+            fruitless = fruitless + 1 if come() <= furthest else 1
+            furthest = max(furthest, come())
+            if fruitless >= ATTEMPTS:
+                after = after.format(come=come())
+                raise CheckpointError(f"{address}: {failure}; {ATTEMPTS} attempts, {after}") from None
+            time.sleep(max(failure.wait, WAIT_S * 2 ** (fruitless - 1)))
 
 
 def _explained(ask: Callable[[], Any], address: str) -> Any:
@@ -186,7 +191,7 @@ def raise_for_status(code: int, address: str, retry_after: str = "") -> NoReturn
     raise CheckpointError(f"{address} answers {code}")
 
 
-def fetch(file: RemoteFile, target: Path, on_bytes: OnBytes | None = None) -> Digest:
+def fetch(file: RemoteFile, target: Path, on_bytes: OnBytes) -> Digest:
     """Download a file to `target`, which appears whole and checked, or not at all.
 
     Args:
@@ -200,33 +205,17 @@ def fetch(file: RemoteFile, target: Path, on_bytes: OnBytes | None = None) -> Di
         OutputError: the disk is full or cannot be written.
     """
     part = target.with_name(f"{target.name}.part")
-    resumed = part.exists()
-    try:
-        return _fetch_once(file, target, part, on_bytes)
-    except _WrongFileError as error:
-        if not resumed:
-            raise CheckpointError(str(error)) from None
-    # The part of an earlier run may have been another file's.
-    try:
-        return _fetch_once(file, target, part, on_bytes)
-    except _WrongFileError as error:
-        raise CheckpointError(str(error)) from None
-
-
-class _WrongFileError(Exception):
-    """All bytes came, but they are not those that were expected."""
-
-
-def _fetch_once(file: RemoteFile, target: Path, part: Path, on_bytes: OnBytes | None) -> Digest:
-    _receive_all(file, part, on_bytes)
-    digest = digest_of(part)
-    problem = mismatch(file, digest)
-    if problem:
+    kept = "{come} bytes are kept, the same command goes on from there"
+    for _ in range(2 if part.exists() else 1):  # the part of an earlier run may have been another file's
+        patiently(lambda: _receive(file, part, on_bytes), file.address, lambda: _size(part), kept)
+        digest = digest_of(part)
+        problem = mismatch(file, digest)
+        if problem is None:
+            part.replace(target)
+            _forget(part)
+            return digest
         _forget(part)
-        raise _WrongFileError(f"{file.address}: {problem}; nothing was kept")
-    part.replace(target)
-    _forget(part)
-    return digest
+    raise CheckpointError(f"{file.address}: {problem}; nothing was kept")
 
 
 def mismatch(file: RemoteFile, digest: Digest) -> str | None:
@@ -250,23 +239,7 @@ def digest_of(path: Path) -> Digest:
     return Digest(size, sha256.hexdigest(), md5.hexdigest())
 
 
-def _receive_all(file: RemoteFile, part: Path, on_bytes: OnBytes | None) -> None:
-    """Attempts until all bytes are there; one that comes further than all before sets the count back."""
-    fruitless, furthest = 0, _size(part)
-    while True:
-        try:
-            return _explained(lambda: _receive(file, part, on_bytes), file.address)
-        except RetryError as failure:
-            fruitless = fruitless + 1 if _size(part) <= furthest else 1
-            furthest = max(furthest, _size(part))
-            if fruitless >= ATTEMPTS:
-                raise CheckpointError(
-                    f"{file.address}: {failure}; {_size(part)} bytes are kept, the same command goes on from there"
-                ) from None
-            time.sleep(max(failure.wait, WAIT_S * 2 ** (fruitless - 1)))
-
-
-def _receive(file: RemoteFile, part: Path, on_bytes: OnBytes | None) -> None:
+def _receive(file: RemoteFile, part: Path, on_bytes: OnBytes) -> None:
     """One attempt: go on where the part ends, if the server still has the same file."""
     have, validator = _part_of(file, part)
     if file.size is not None and have == file.size:
@@ -301,7 +274,7 @@ def _continues(content_range: str, have: int) -> bool:
 
 
 def _copy(
-    response: Any, file: RemoteFile, part: Path, have: int, total: int | None, on_bytes: OnBytes | None
+    response: Any, file: RemoteFile, part: Path, have: int, total: int | None, on_bytes: OnBytes
 ) -> None:
     most = file.size if file.size is not None else (total if total is not None else LARGEST)
     try:
@@ -313,8 +286,7 @@ def _copy(
                 if have > most:
                     raise CheckpointError(f"{file.address} sends more than the {most} bytes it should have")
                 _write(out, block, part)
-                if on_bytes is not None:
-                    on_bytes(have, total)
+                on_bytes(have, total)
     except CheckpointError:
         _forget(part)
         raise

@@ -30,19 +30,8 @@ _NESTED = ("model", "state_dict", "model_state_dict")  # keys under which traini
 _MAX_TENSORS = 100_000
 _MAX_OPCODES = 20_000_000
 # What readers raise when a file contradicts itself.
-_DAMAGES = (
-    *(
-        RuntimeError,
-        EOFError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        OverflowError,
-        AssertionError,
-    ),
-    zipfile.BadZipFile,
-)
+_DAMAGES = (RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError,
+            AssertionError, zipfile.BadZipFile)  # fmt: skip
 _OLD_TORCH = bytes.fromhex("6cfc9c46f920")  # in the magic number that PyTorch < 1.6 begins a file with
 
 
@@ -61,8 +50,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.is_dir():
         shards = [read_tensors(file)[0] for file in weight_files(path)]
         return {name: tensor for shard in shards for name, tensor in shard.items()}, {}
-    head = _first_bytes(path)
     try:
+        head = _first_bytes(path)
         if head[:2] == b"PK":
             _check_zip(path)
             return _flatten(_read_torch(path), path), {}
@@ -70,6 +59,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if head[:1] == b"\x80" and head[8:9] != b"{":
             return _flatten(_read_pickle(path), path), {}
         return _read_safetensors(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"weights {path} do not exist") from None
     except OSError as error:
         raise CheckpointError(f"cannot read weights {path}: {error.strerror or error}") from None
     except MemoryError:
@@ -77,13 +68,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _first_bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            head = file.read(32)
-    except FileNotFoundError:
-        raise CheckpointError(f"weights {path} do not exist") from None
-    except OSError as error:
-        raise CheckpointError(f"cannot read weights {path}: {error.strerror or error}") from None
+    with path.open("rb") as file:
+        head = file.read(32)
     if not head:
         raise CheckpointError(f"weights {path} are an empty file")
     if head.startswith(b"version https://git-lfs."):
@@ -191,22 +177,6 @@ class _Array:
         self.array = np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
-def _scalar(dtype: np.dtype, data: bytes) -> Any:
-    return np.frombuffer(data, dtype, count=1)[0]
-
-
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    return text.encode("latin1")
-
-
-def _empty_bytes() -> bytes:
-    return b""
-
-
-def _empty_array(*_ignored: Any) -> _Array:
-    return _Array()
-
-
 def _array_from_buffer(data: Any, dtype: Any, shape: Any, order: Literal["C", "F"], *_axes: Any) -> _Array:
     """How pickle protocol 5 makes arrays, in one step."""
     made = _Array()
@@ -223,16 +193,16 @@ def _dtype(name: str, *_flags: Any) -> np.dtype:
 
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): _latin1,
-    ("__builtin__", "bytes"): _empty_bytes,
+    ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
+    ("__builtin__", "bytes"): lambda: b"",
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _dtype,
     **{
         (f"numpy.{core}.{name}", function): stand_in
         for core in ("core", "_core")  # numpy 1 and 2
         for name, function, stand_in in (
-            ("multiarray", "_reconstruct", _empty_array),
-            ("multiarray", "scalar", _scalar),
+            ("multiarray", "_reconstruct", _Array),
+            ("multiarray", "scalar", lambda dtype, data: np.frombuffer(data, dtype, count=1)[0]),
             ("numeric", "_frombuffer", _array_from_buffer),
         )
     },

@@ -131,23 +131,21 @@ def _input(folder: Path, known: str | None) -> InputConfig:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return InputConfig(short, long)
-    said = read_json(path)
-    size = said.get("size")
-    edges: list[Any] = [
-        size.get(f"{edge}_edge") if isinstance(size, dict) else None for edge in ("shortest", "longest")
-    ]
-    if known == "ade20k" and said.get("_max_size") == 2048:
+    document = read_json(path)
+    size = document["size"] if isinstance(document.get("size"), dict) else {}
+    edges: list[Any] = [size.get("shortest_edge"), size.get("longest_edge")]
+    if known == "ade20k" and document.get("_max_size") == 2048:
         short, long = 512, 2048
     elif known is None and all(isinstance(edge, int) and 32 <= edge <= 8192 for edge in edges):
         short, long = edges[0], edges[1]
     default = InputConfig()
-    mean, std = _scaled(said, "image_mean", default.mean), _scaled(said, "image_std", default.std)
+    mean, std = _scaled(document, "image_mean", default.mean), _scaled(document, "image_std", default.std)
     return InputConfig(short, long, mean=mean, std=std)
 
 
-def _scaled(said: Mapping[str, Any], key: str, default: tuple[float, ...]) -> tuple[float, ...]:
+def _scaled(document: Mapping[str, Any], key: str, default: tuple[float, ...]) -> tuple[float, ...]:
     """Three numbers of pixels in 0..1, as pixels in 0..255."""
-    values = said.get(key)
+    values = document.get(key)
     if values is None:
         return default
     good = isinstance(values, list) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)

@@ -16,8 +16,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from dvis_cli.errors import CheckpointError, OutputError, UsageError
-from dvis_cli.files import atomic_text
+from dvis_cli.errors import CheckpointError, UsageError
+from dvis_cli.files import atomic_text, output_errors
 
 from .download import Digest, digest_of
 from .home import weights_folder
@@ -105,10 +105,8 @@ def remove(name: str) -> Path:
 def staging_folder(name: str) -> Path:
     """Where a model is put together; kept when an attempt fails, so that the next goes on."""
     folder = weights_folder() / f"{_STAGING}{check_name(name)}"
-    try:
+    with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {folder}: {error.strerror or error}") from None
     return folder
 
 
@@ -124,31 +122,28 @@ def finish(entry: Published, staging: Path, files: dict[str, Digest]) -> Install
         if leftover.name not in files:
             leftover.unlink()
     atomic_text(staging / RECORD, json.dumps(document, indent=2))
-    try:
+    with output_errors(made.folder):
         staging.replace(made.folder)
-    except OSError as error:
-        raise OutputError(f"cannot make {made.folder}: {error.strerror or error}") from None
     return made
 
 
 def pinned(address: str) -> Digest | None:
     """What an address gave the first time."""
-    value = _pins().get(address)
-    return Digest(**value) if value else None
+    return _pins().get(address)
 
 
 def pin(address: str, digest: Digest) -> None:
     """Remember what an address gave."""
     with locked("pins"):
-        pins = {**_pins(), address: dataclasses.asdict(digest)}
+        pins = {key: dataclasses.asdict(one) for key, one in {**_pins(), address: digest}.items()}
         atomic_text(weights_folder() / PINS, json.dumps(pins, indent=2, sort_keys=True))
 
 
-def _pins() -> dict[str, Any]:
+def _pins() -> dict[str, Digest]:
     path = weights_folder() / PINS
     try:
         pins = json.loads(path.read_text(encoding="utf-8"))
-        return {str(key): dataclasses.asdict(Digest(**value)) for key, value in pins.items()}
+        return {str(key): Digest(**value) for key, value in pins.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
@@ -165,11 +160,9 @@ def locked(name: str, on_wait: Any = None) -> Iterator[None]:
     import fcntl
 
     path = weights_folder() / f".{name}.lock"
-    try:
+    with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")
-    except OSError as error:
-        raise OutputError(f"cannot write to {path.parent}: {error.strerror or error}") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

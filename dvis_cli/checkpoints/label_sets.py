@@ -33,11 +33,8 @@ SIZES: dict[str, tuple[int, int]] = {
     "vspw": (720, 1333),
     "vipseg": (720, 1333),
 }
-VIDEOMT_SIDES = {
-    "youtube_vis_2019": 448,
-    "youtube_vis_2021": 448,
-    "ovis": 544,
-}  # short sides of VidEoMT, where others
+# Short sides of VidEoMT, where others.
+VIDEOMT_SIDES = {"youtube_vis_2019": 448, "youtube_vis_2021": 448, "ovis": 544}
 LABEL_SETS = tuple(SIZES)
 _THINGS_OF = {"coco": "coco_panoptic", "cityscapes_things": "cityscapes"}
 

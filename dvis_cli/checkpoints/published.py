@@ -62,7 +62,7 @@ class Published:
         return facts_of(self.classes, semantic=self.task == "semantic", name=self.name, **sizes)
 
     def document(self) -> dict[str, Any]:
-        """As plain data, without what is not said."""
+        """As plain data, without empty fields."""
         return {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
 
 

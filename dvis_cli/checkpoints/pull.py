@@ -7,6 +7,7 @@ import shutil
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dvis_cli.errors import CheckpointError, OutputError, UsageError
@@ -92,9 +93,7 @@ def _which(
     return f"{entry.name}: {what}; choose one with --file PATTERN from: {names or 'no weight files there'}"
 
 
-def pull(
-    planned: Plan, on_bytes: OnBytes | None = None, on_wait: Callable[[], None] | None = None
-) -> Installed:
+def pull(planned: Plan, on_bytes: OnBytes, on_wait: Callable[[], None]) -> Installed:
     """Fetch what was planned. An installed model is left as it is.
 
     Args:
@@ -112,17 +111,17 @@ def pull(
             return there
         staging = staging_folder(entry.name)
         digests: dict[str, Digest] = {}
-        done = 0
         for file in planned.files:
-            digests[file.name] = _fetched(file, staging, _from(on_bytes, done, planned.size))
-            done += digests[file.name].size
+            done = sum(digest.size for digest in digests.values())
+            on_part = partial(_on_part, on_bytes, done, planned.size)
+            digests[file.name] = _fetched(file, staging, on_part)
         made = finish(entry, staging, digests)
     for file in planned.files:
         pin(file.address, digests[file.name])
     return made
 
 
-def _fetched(file: RemoteFile, staging: Path, on_bytes: OnBytes | None) -> Digest:
+def _fetched(file: RemoteFile, staging: Path, on_bytes: OnBytes) -> Digest:
     """One file, from an earlier attempt or fetched now; what was pinned for its address must come again."""
     first = pinned(file.address)
     if first is not None and file.sha256 is None:
@@ -144,10 +143,8 @@ def _fetched(file: RemoteFile, staging: Path, on_bytes: OnBytes | None) -> Diges
         raise
 
 
-def _from(on_bytes: OnBytes | None, done: int, total: int | None) -> OnBytes | None:
-    if on_bytes is None:
-        return None
-    return lambda part, size: on_bytes(done + part, total if total is not None else size)
+def _on_part(on_bytes: OnBytes, done: int, total: int | None, part: int, size: int | None) -> None:
+    on_bytes(done + part, size if total is None else total)
 
 
 def add(source: Path, entry: Published) -> Installed:

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import PLAIN_LINE_EVERY_S, Reporter, clock
+from .segment_runs import UNTRAINED
 
 if TYPE_CHECKING:
     from dvis_cli.batch import BatchOptions, BatchReport, Event
     from dvis_cli.run.options import SegmentOptions
 
-UNTRAINED = (
-    "warning: model {!r} is untrained: the files have the right form, the segments mean nothing; use a trained "
-    "checkpoint with --model FILE"
-)
 _FAILURES_SHOWN = 40
 _CURRENT_SHOWN = 3  # videos under way that a line of progress names
 
@@ -36,11 +33,9 @@ def segment_many(
     from dvis_cli.batch import run_batch
 
     live = not reporter.quiet and sys.stderr.isatty()
-    display = (
-        _JsonDisplay(reporter) if json_output else _LiveDisplay(reporter) if live else _Display(reporter)
-    )
-    with display:
-        report = run_batch(sources, out, segment, options, display)
+    display = _JsonDisplay if json_output else _LiveDisplay if live else _Display
+    with display(reporter) as show:
+        report = run_batch(sources, out, segment, options, show)
     if not json_output:
         show_report(reporter, report, out)
     return report.exit_code
@@ -111,7 +106,7 @@ class _Display:
         elif kind == "worker":
             self.say(f"worker {data['worker']}: {shown(data['text'])}")
             if data.get("untrained") and data["worker"] == 0:
-                self.say(UNTRAINED.format(data["model"]))
+                self.say(f"warning: {UNTRAINED.format(data['model'])}")
         elif kind == "warning":
             self.say(f"warning: {shown(data['key'])}: {shown(data['text'])}")
         elif kind == "video_retried":
@@ -139,14 +134,13 @@ def progress_line(data: Any) -> str:
     parts.append(f"{data['frames_per_second']:.2f} frames/s")
     if data["seconds_left"] is not None:
         parts.append(f"{clock(data['seconds_left'])} left")
-    current = [f"{shown(one['key'])} {_fraction(one)}" for one in data["current"][:_CURRENT_SHOWN]]
+    current = [
+        f"{shown(one['key'])} {one['frames']}" + (f"/{one['total']}" if one["total"] else "")
+        for one in data["current"][:_CURRENT_SHOWN]
+    ]
     if len(data["current"]) > _CURRENT_SHOWN:
         current.append(f"{len(data['current']) - _CURRENT_SHOWN} more")
     return ", ".join(parts) + ("; " + ", ".join(current) if current else "")
-
-
-def _fraction(one: Any) -> str:
-    return f"{one['frames']}/{one['total']}" if one["total"] else f"{one['frames']}"
 
 
 class _JsonDisplay(_Display):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,26 +15,11 @@ if TYPE_CHECKING:
 _WIDTH = 24  # characters of the longest bar
 
 
-class Rival(str, Enum):
-    """What to run beside dvis."""
-
-    transformers = "transformers"
-
-
-class BenchPrecision(str, Enum):
-    """Arithmetic of the segmenter."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
 def bench(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model",
-            "-m",
+            *("--model", "-m"),
             metavar="NAME|FILE",
             help="A published one that is not here has weights of noise.",
         ),
@@ -45,8 +29,8 @@ def bench(
         int | None, typer.Option(help="Frames to measure. Default: 120 on a GPU, 6 on a CPU.")
     ] = None,
     precision: Annotated[
-        BenchPrecision, typer.Option(help="auto is bf16 where a GPU has it.")
-    ] = BenchPrecision.auto,
+        Literal["auto", "fp32", "bf16"], typer.Option(help="auto is bf16 where a GPU has it.")
+    ] = "auto",
     source: Annotated[
         Path | None,
         typer.Option(metavar="VIDEO", help="Measure with this video instead of a film made for it."),
@@ -60,7 +44,7 @@ def bench(
         int | None, typer.Option(help="CPU threads of the network. Default: all cores.")
     ] = None,
     against: Annotated[
-        Rival | None,
+        Literal["transformers"] | None,
         typer.Option(help="Run Hugging Face's Mask2Former of the same sizes beside it, in turn."),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
@@ -78,14 +62,9 @@ def bench(
 
     reporter = Reporter(quiet)
     options = SegmentOptions(
-        model=model,
-        precision=precision.value,
-        device=device,
-        batch=batch,
-        short_side=short_side,
-        threads=threads,
+        model=model, precision=precision, device=device, batch=batch, short_side=short_side, threads=threads
     )
-    settings = BenchSettings(source, parse_size(size, "--size"), frames, against.value if against else None)
+    settings = BenchSettings(source, parse_size(size, "--size"), frames, against)
     with reporter.warnings_as_lines(), reporter.progress("bench", None, "stages") as bar:
         document = measure(options, settings, lambda stage: bar.advance_named(stage))
     document["warnings"] = reporter.warned
@@ -112,15 +91,13 @@ def _show(document: dict[str, Any]) -> None:
     )
     console.print(_table("file to files", files["stages"]))
     memory = files["memory"]
+    held = [f"{memory['ram'] / 2**20:.0f} MiB of RAM"]
+    held += [f"{memory['device'] / 2**20:.0f} MiB on the device"] if memory["device"] else []
+    slope = memory["slope_a_frame"]
+    held += [f"{slope / 2**10:+.1f} KiB a frame"] if slope is not None else []
     console.print(
         f"file to files {files['fps']:.2f} frames/s, {files['outside_network']:.0%} of it outside the network; "
-        f"peak {memory['ram'] / 2**20:.0f} MiB of RAM"
-        + (f", {memory['device'] / 2**20:.0f} MiB on the device" if memory["device"] else "")
-        + (
-            f", {memory['slope_a_frame'] / 2**10:+.1f} KiB a frame"
-            if memory["slope_a_frame"] is not None
-            else ""
-        )
+        f"peak {', '.join(held)}"
     )
     if use:
         console.print(
@@ -128,11 +105,10 @@ def _show(document: dict[str, Any]) -> None:
             f"{use['copied_bytes'] / 1e6:.1f} MB, {use['kernels']:.0f} kernels"
         )
     if document["against"]:
+        seconds = document["against"]["seconds"]
         for name, times in document["against"]["times"].items():
-            seconds = document["against"]["seconds"]
-            console.print(
-                f"{name}: {seconds[name]:.3f} s a frame, dvis {seconds['dvis']:.3f} s: {times:.2f} times"
-            )
+            both = f"{seconds[name]:.3f} s a frame, dvis {seconds['dvis']:.3f} s"
+            console.print(f"{name}: {both}: {times:.2f} times")
 
 
 def _table(title: str, stages: list[dict[str, Any]], peak: bool = False) -> Table:

@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any
 
 from dvis_cli.errors import warnings_to
@@ -84,10 +83,8 @@ class Progress:
         self.started = time.monotonic()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close(failed=kind is not None)
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def advance(self, count: int = 1) -> None:
         """`count` more units are done."""
@@ -114,7 +111,7 @@ class Progress:
     def show(self) -> None:
         """Bring the display up to date."""
 
-    def close(self, failed: bool) -> None:
+    def close(self) -> None:
         """Take the display down."""
 
     @property
@@ -173,5 +170,5 @@ class _RichProgress(Progress):
         total = max(self.total, self.done) if self.total else None
         self.bar.update(self.task, completed=self.done, total=total, facts=self.describe())
 
-    def close(self, failed: bool) -> None:
+    def close(self) -> None:
         self.bar.stop()

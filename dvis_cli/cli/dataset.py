@@ -34,10 +34,8 @@ def prepare_vipseg(
     from dvis_cli.files import usable_cores
 
     reporter = Reporter(quiet)
-    with reporter.progress("prepare", prepare.listed_videos(raw, split), "videos") as progress:
-        report = prepare.prepare_vipseg(
-            raw, out, split, workers or usable_cores(), on_video=lambda _: progress.advance()
-        )
+    with reporter.progress("prepare", None, "videos") as progress:
+        report = prepare.prepare_vipseg(raw, out, split, workers or usable_cores(), progress.advance_named)
     _warn(reporter, report.videos)
     resumed = sum(video.resumed for video in report.videos)
     frames = sum(video.frames for video in report.videos)

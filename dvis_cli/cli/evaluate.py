@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from dvis_cli.config import TaskName
 from dvis_cli.errors import UsageError
 
 from .console import Reporter, print_json
 from .options import Json, Quiet, Workers
-from .segment import TaskChoice
 
 DEFAULT_METRICS = "vpq,stq"
 
@@ -29,8 +29,8 @@ def evaluate(
         Path, typer.Option("--gt", help="Dataset folder with panomasksRGB/, or a split's json in it.")
     ],
     task: Annotated[
-        TaskChoice, typer.Option(help="instance: YouTube-VIS AP. semantic: mIoU and video consistency.")
-    ] = TaskChoice.panoptic,
+        TaskName, typer.Option(help="instance: YouTube-VIS AP. semantic: mIoU and video consistency.")
+    ] = "panoptic",
     split: Annotated[str, typer.Option(help="Split, when --gt is a folder.")] = "val",
     metric: Annotated[str, typer.Option(help="What to compute, separated by commas.")] = DEFAULT_METRICS,
     compare: Annotated[
@@ -59,12 +59,12 @@ def evaluate(
 
     from .score_display import print_scores
 
-    if task is not TaskChoice.panoptic and metric != DEFAULT_METRICS:
-        raise UsageError(f"--metric {metric} is for --task panoptic; {task.value} has scores of its own")
+    if task != "panoptic" and metric != DEFAULT_METRICS:
+        raise UsageError(f"--metric {metric} is for --task panoptic; {task} has scores of its own")
     metrics = [name.strip() for name in metric.split(",") if name.strip()]
-    form = FORMATS[task.value]
+    form = FORMATS[task]
     truth = form.open_truth(gt, split)
-    total, reporter = len(form.lengths(truth)), Reporter(quiet)
+    total, reporter = len(truth.videos), Reporter(quiet)
     documents = []
     for run in runs:
         with reporter.progress(run.name or str(run), total, "videos") as progress:

@@ -7,9 +7,8 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import MISSING, Field
-from enum import Enum
 from functools import wraps
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Union
 
 import typer
 
@@ -66,23 +65,20 @@ def _parameters(record: type) -> list[inspect.Parameter]:
             )
         )
         default = {MISSING: inspect.Parameter.empty, (): None}.get(field.default, field.default)
-        shown, kind = _shown_type(field.name, hints[field.name], look), inspect.Parameter.KEYWORD_ONLY
+        shown, kind = _shown_type(hints[field.name], look), inspect.Parameter.KEYWORD_ONLY
         found.append(
             inspect.Parameter(field.name, kind, default=default, annotation=Annotated[shown, declared])
         )
     return found
 
 
-def _shown_type(name: str, hint: Any, look: Option) -> Any:
+def _shown_type(hint: Any, look: Option) -> Any:
     """The annotation from which Typer reads a field's text."""
     if look.parse is not None:
         return str | None
     if typing.get_origin(hint) in (Union, types.UnionType):
         inner = next(one for one in typing.get_args(hint) if one is not type(None))
-        return _shown_type(name, inner, look) | None
-    if typing.get_origin(hint) is Literal:
-        # An `Enum`, because older versions of Typer do not know `Literal`.
-        return Enum(name, {value: value for value in typing.get_args(hint)}, type=str)
+        return _shown_type(inner, look) | None
     if typing.get_origin(hint) is tuple:
         return list[typing.get_args(hint)[0]] | None  # type: ignore[misc]
     return hint
@@ -94,4 +90,4 @@ def _value(field: Field[Any], look: Option, value: Any) -> Any:
         return look.parse(value, "--" + field.name.replace("_", "-"))
     if isinstance(value, list) or isinstance(field.default, tuple):
         return tuple(value or ())
-    return value.value if isinstance(value, Enum) else value
+    return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +17,27 @@ NOTHING = "-"
 
 def print_scores(documents: Sequence[dict[str, Any]], headed: bool, per_class: bool, per_video: bool) -> None:
     """One row for each run, then what was chosen of each; with `headed`, runs have headings and no totals."""
-    _print_headlines(documents)
+    console = Console() if sys.stdout.isatty() else Console(width=240)  # no cut-off cells in a file or pipe
+    console.print(_table(_headlines(documents), left=2 if "method" in documents[0] else 1))
     for document in documents:
-        _print_details(document, headed, per_class, per_video)
+        if not headed:
+            _print_totals(console, document)
+        elif per_class or per_video:
+            console.print(f"\n{document['prediction']}", markup=False, highlight=False)
+        for rows in ([_class_rows] if per_class else []) + ([_video_rows] if per_video else []):
+            console.print()
+            console.print(_table(rows(document)))
 
 
-def _print_headlines(documents: Sequence[dict[str, Any]]) -> None:
+def _headlines(documents: Sequence[dict[str, Any]]) -> Iterator[dict[str, str]]:
     """VPQ, VPQ1, VPQ2, VPQ4, VPQ6, STQ and the like; with methods, as in the report's table 3."""
     rows = [headline(document) for document in documents]
-    compared = "method" in documents[0]
-    table = _table([*(["Method"] if compared else []), "Run", *rows[0], *(["Gain"] if compared else [])])
-    if compared:
-        table.columns[1].justify = "left"
     for document, name, row in zip(documents, _names(documents), rows, strict=True):
-        cells = [_number(value, 3 if key == "STQ" else 1) for key, value in row.items()]
-        if compared:
-            table.add_row(document["method"], name, *cells, _gain(rows[0], row) if row is not rows[0] else "")
-        else:
-            table.add_row(name, *cells)
-    _console().print(table)
+        cells = {"Run": name, **{key: _number(value, 3 if key == "STQ" else 1) for key, value in row.items()}}
+        if "method" in document:
+            gain = "" if row is rows[0] else _gain(rows[0], row)
+            cells = {"Method": document["method"], **cells, "Gain": gain}
+        yield cells
 
 
 def _gain(first: dict[str, float | None], row: dict[str, float | None]) -> str:
@@ -45,27 +47,13 @@ def _gain(first: dict[str, float | None], row: dict[str, float | None]) -> str:
     return NOTHING if value is None or base is None else f"{value - base:+.{3 if key == 'STQ' else 1}f}"
 
 
-def _print_details(document: dict[str, Any], headed: bool, per_class: bool, per_video: bool) -> None:
-    console = _console()
-    if headed:
-        if not (per_class or per_video):
-            return
-        console.print(f"\n{document['prediction']}", markup=False, highlight=False)
-    else:
-        _print_totals(console, document)
-    if per_class:
-        console.print()
-        console.print(_class_table(document) if "task" in document else _panoptic_classes(document))
-    if per_video:
-        console.print()
-        console.print(_video_table(document) if "task" in document else _panoptic_videos(document))
-
-
 def _print_totals(console: Console, document: dict[str, Any]) -> None:
     if "vpq" in document:
         console.print()
         console.print(_window_table(document["vpq"]))
-        _print_empty(console, document)
+        for window in document["vpq"]["empty_windows"]:
+            text = f"VPQ{window}: no video has {window} frames; left out of the means"
+            console.print(text, highlight=False, style="yellow")
     if "stq" in document:
         stq = document["stq"]
         console.print(
@@ -80,94 +68,70 @@ def _print_totals(console: Console, document: dict[str, Any]) -> None:
 
 def _window_table(vpq: dict[str, Any]) -> Table:
     """PQ, SQ and RQ by group; columns are window lengths, and for PQ the means over them."""
-    windows = vpq["windows"]
-    means = [f"mean {','.join(map(str, wanted))}" for wanted in MEANS.values()]
-    table = _table(["", *(f"VPQ{window}" for window in windows), *means])
+    rows = []
     for part in ("pq", "sq", "rq"):
         for group in GROUPS:
-            cells = [_number(groups[group][part]) for groups in windows.values()]
-            if part == "pq":
-                cells += [_number(vpq["means"][kind][group]) for kind in MEANS]
-            table.add_row(f"{part.upper()} {group}", *cells, end_section=group == "stuff")
-    return table
+            row = {"": f"{part.upper()} {group}"}
+            row |= {f"VPQ{window}": _number(groups[group][part]) for window, groups in vpq["windows"].items()}
+            for kind, wanted in MEANS.items():
+                mean = _number(vpq["means"][kind][group]) if part == "pq" else ""
+                row[f"mean {','.join(map(str, wanted))}"] = mean
+            rows.append(row)
+    return _table(rows, sections=len(GROUPS))
 
 
-def _print_empty(console: Console, document: dict[str, Any]) -> None:
-    for window in document["vpq"]["empty_windows"]:
-        console.print(
-            f"VPQ{window}: no video has {window} frames; left out of the means",
-            highlight=False,
-            style="yellow",
-        )
+def _class_rows(document: dict[str, Any]) -> Iterator[dict[str, str]]:
+    if "task" not in document:
+        yield from _panoptic_classes(document)
+    for row in document.get("per_class", []):
+        cells = {"Class": row["name"], "Id": str(row["id"])}
+        if "iou" in row:
+            yield {**cells, "IoU": _number(100 * row["iou"])}
+        else:
+            scores = {key.upper(): _number(row[key]) for key in ("ap", "ap50", "ap75")}
+            yield {**cells, **scores, "True tubes": str(row["tubes"])}
 
 
-def _class_table(document: dict[str, Any]) -> Table:
-    """Of instances or classes."""
-    if document["task"] == "semantic":
-        table = _table(["Class", "Id", "IoU"])
-        for row in document["per_class"]:
-            table.add_row(row["name"], str(row["id"]), _number(100 * row["iou"]))
-        return table
-    table = _table(["Class", "Id", "AP", "AP50", "AP75", "True tubes"])
-    for row in document["per_class"]:
-        scores = [_number(row[key]) for key in ("ap", "ap50", "ap75")]
-        table.add_row(row["name"], str(row["id"]), *scores, str(row["tubes"]))
-    return table
-
-
-def _video_table(document: dict[str, Any]) -> Table:
-    rows = [(row["video_id"], headline(row)) for row in document["per_video"]]
-    table = _table(["Video", *(rows[0][1] if rows else [])])
-    for name, values in rows:
-        table.add_row(name, *(_number(value) for value in values.values()))
-    return table
-
-
-def _panoptic_classes(document: dict[str, Any]) -> Table:
-    windows = list(document.get("vpq", {}).get("windows", {}))
-    iou = {row["id"]: row["iou"] for row in document.get("stq", {}).get("per_class", [])}
-    known = {row["id"]: row for row in document.get("vpq", {}).get("per_class", [])}
-    names = {row["id"]: row for part in ("stq", "vpq") for row in document.get(part, {}).get("per_class", [])}
-    table = _table(["Class", "Id", "", *(f"VPQ{window}" for window in windows), *(["IoU"] if iou else [])])
-    for number in sorted(names):
-        cells = known.get(number, {}).get("windows", {})
-        scores = [_number(cells.get(window, {}).get("pq")) for window in windows]
-        last = [_number(100 * iou[number] if number in iou else None)] if iou else []
-        kind = "thing" if names[number]["isthing"] else "stuff"
-        table.add_row(names[number]["name"], str(number), kind, *scores, *last)
-    return table
-
-
-def _panoptic_videos(document: dict[str, Any]) -> Table:
-    windows = list(document.get("vpq", {}).get("windows", {}))
-    vpq = {row["video_id"]: row for row in document.get("vpq", {}).get("per_video", [])}
-    stq = {row["video_id"]: row for row in document.get("stq", {}).get("per_video", [])}
-    columns = (["VPQ", *(f"VPQ{window}" for window in windows)] if vpq else []) + (
-        ["STQ", "AQ", "SQ"] if stq else []
+def _panoptic_classes(document: dict[str, Any]) -> Iterator[dict[str, str]]:
+    vpq, stq = (
+        {row["id"]: row for row in document.get(part, {}).get("per_class", [])} for part in ("vpq", "stq")
     )
-    table = _table(["Video", *columns])
-    for name in vpq or stq:
-        cells = []
-        if vpq:
-            cells += [_number(vpq[name]["report"])]
-            cells += [_number(vpq[name]["windows"][window]) for window in windows]
+    for number in sorted(vpq.keys() | stq.keys()):
+        row = vpq.get(number) or stq[number]
+        cells = {"Class": row["name"], "Id": str(number), "": "thing" if row["isthing"] else "stuff"}
+        for window in document.get("vpq", {}).get("windows", {}):
+            cells[f"VPQ{window}"] = _number(vpq.get(number, {}).get("windows", {}).get(window, {}).get("pq"))
         if stq:
-            cells += [_number(stq[name][key], 3) for key in ("stq", "aq", "sq")]
-        table.add_row(name, *cells)
-    return table
+            cells["IoU"] = _number(100 * stq[number]["iou"] if number in stq else None)
+        yield cells
 
 
-def _table(columns: Sequence[str]) -> Table:
+def _video_rows(document: dict[str, Any]) -> Iterator[dict[str, str]]:
+    for row in document.get("per_video", []):
+        yield {"Video": row["video_id"], **{key: _number(value) for key, value in headline(row).items()}}
+    vpq, stq = (
+        {row["video_id"]: row for row in document.get(part, {}).get("per_video", [])}
+        for part in ("vpq", "stq")
+    )
+    for name in vpq or stq:
+        cells = {"Video": name}
+        if vpq:
+            cells["VPQ"] = _number(vpq[name]["report"])
+            cells |= {f"VPQ{window}": _number(pq) for window, pq in vpq[name]["windows"].items()}
+        if stq:
+            cells |= {key.upper(): _number(stq[name][key], 3) for key in ("stq", "aq", "sq")}
+        yield cells
+
+
+def _table(rows: Iterable[dict[str, str]], left: int = 1, sections: int = 0) -> Table:
+    """Cells by heading. The first `left` columns are words; a line comes after every `sections` rows."""
     table = Table(box=None, pad_edge=False)
-    table.add_column(columns[0], no_wrap=True)
-    for column in columns[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
+    for number, row in enumerate(rows, start=1):
+        if number == 1:
+            for place, heading in enumerate(row):
+                table.add_column(heading, justify="left" if place < left else "right", no_wrap=True)
+        table.add_row(*row.values(), end_section=bool(sections) and number % sections == 0)
     return table
-
-
-def _console() -> Console:
-    """A terminal's own width, and no cut-off cells in a file or pipe."""
-    return Console() if sys.stdout.isatty() else Console(width=240)
 
 
 def _names(documents: Sequence[dict[str, Any]]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +14,6 @@ from dvis_cli.run.options import LiveOptions, SegmentOptions
 from .console import Reporter
 from .options import with_options
 from .weights import make_ready
-
-
-class TaskChoice(str, Enum):
-    """What is made of the model's output."""
-
-    panoptic = "panoptic"
-    instance = "instance"
-    semantic = "semantic"
 
 
 @with_options
@@ -65,7 +56,7 @@ def segment(
     For clip.mp4 it writes OUT/clip/ with panoptic/000000.png ... (id = R + 256 G + 65536 B), segments.json and
     overlay.mp4. With --dataset, OUT becomes a submission: pan_pred/ and pred.json; run again to resume.
     """
-    from .segment_runs import run_live, run_many, run_split, run_video
+    from .segment_runs import announce_default, run_live, run_split, run_video
 
     reporter = Reporter(quiet)
     _refuse_two_inputs(sources, demo, dataset)
@@ -90,7 +81,10 @@ def segment(
     from dvis_cli.batch import means_batch
 
     if batch.watch or means_batch(sources, out):
-        raise typer.Exit(run_many(reporter, sources, out, options, batch, json_output))
+        from .batch import segment_many
+
+        announce_default(reporter, options.model)
+        raise typer.Exit(segment_many(reporter, sources, out, options, batch, json_output))
     if batch != BatchOptions():
         raise UsageError(f"{sources[0]} is one video; --jobs, --engine, --shard and the like are for many")
     run_video(reporter, Path(sources[0]), out, options, json_output)

@@ -1,4 +1,4 @@
-"""What `dvis segment` does once its options are read: a video, many videos, or a split of a dataset."""
+"""What `dvis segment` does once its options are read: a video, a live source, or a split of a dataset."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from dvis_cli.errors import DvisError, UsageError
 from .console import Progress, Reporter, print_json
 
 if TYPE_CHECKING:
-    from dvis_cli.batch import BatchOptions
     from dvis_cli.challenge.split import SplitReport
     from dvis_cli.run.model import DvisModel
     from dvis_cli.run.options import LiveOptions, SegmentOptions
+
+UNTRAINED = (
+    "model {!r} is untrained: the files have the right form, the segments mean nothing; use a trained checkpoint with "
+    "--model FILE"
+)
 
 
 def announce_default(reporter: Reporter, model: str | None) -> None:
@@ -37,10 +41,7 @@ def load(reporter: Reporter, options: SegmentOptions) -> DvisModel:
     with reporter.warnings_as_lines():
         network = load_for(options)
     if network.weights is None:
-        reporter.warn(
-            f"model {network.config.name!r} is untrained: the files have the right form, the segments mean "
-            "nothing; use a trained checkpoint with --model FILE"
-        )
+        reporter.warn(UNTRAINED.format(network.config.name))
     return network
 
 
@@ -117,21 +118,6 @@ def run_live(
             "warnings": reporter.warned,
             "segments": document.get("segments", []),
         })  # fmt: skip
-
-
-def run_many(
-    reporter: Reporter,
-    sources: list[str],
-    out: str,
-    options: SegmentOptions,
-    batch: BatchOptions,
-    json_output: bool,
-) -> int:
-    """Segment many sources; returns the exit code."""
-    from .batch import segment_many
-
-    announce_default(reporter, options.model)
-    return segment_many(reporter, sources, out, options, batch, json_output)
 
 
 def _shown_on(bar: Progress) -> Callable[[str, int], None]:

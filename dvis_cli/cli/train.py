@@ -58,14 +58,8 @@ def train(
     if not first:
         return
     if json_output:
-        print_json(
-            {
-                "stage": job.stage,
-                "weights": str(result),
-                "curves": str(run / "curves.png"),
-                "warnings": warned,
-            }
-        )
+        files = {"weights": str(result), "curves": str(run / "curves.png")}
+        print_json({"stage": job.stage, **files, "warnings": warned})
     else:
         typer.echo(str(result))
 

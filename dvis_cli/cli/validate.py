@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dvis_cli.config import TaskName
+
 from .console import Reporter, print_json
 from .options import Json, Quiet, Workers
-from .segment import TaskChoice
 
 if TYPE_CHECKING:
     from dvis_cli.challenge.problems import Problem
@@ -23,7 +24,7 @@ def validate(
         Path, typer.Option("--gt", help="The split's json, or the dataset's folder (then with --split).")
     ],
     task: Annotated[
-        TaskChoice | None, typer.Option(help="Kind of submission. Default: what it looks like.")
+        TaskName | None, typer.Option(help="Kind of submission. Default: what it looks like.")
     ] = None,
     split: Annotated[str, typer.Option(help="Split, when --gt is a folder.")] = "val",
     show: Annotated[int, typer.Option(min=0, help="Problems of each kind to print; 0 prints all.")] = 5,
@@ -38,9 +39,9 @@ def validate(
     from dvis_cli.challenge.formats import FORMATS, task_of_submission
     from dvis_cli.files import usable_cores
 
-    form = FORMATS[task_of_submission(file) if task is None else task.value]
+    form = FORMATS[task or task_of_submission(file)]
     truth = form.open_truth(gt, split)
-    with Reporter(quiet).progress("validate", len(form.lengths(truth)), "videos") as progress:
+    with Reporter(quiet).progress("validate", len(truth.videos), "videos") as progress:
         report = form.validate(file, truth, workers or usable_cores(), progress.advance_named)
     if json_output:
         print_json(report.to_json())

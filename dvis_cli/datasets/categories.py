@@ -6,14 +6,16 @@ network's class logits are numbered by: the things first, then the stuff, each b
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from dvis_cli.datasets.names import read_json, whole
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category
+
+LARGEST_CATEGORY = 65535
 
 
 @lru_cache(maxsize=1)
@@ -22,14 +24,8 @@ def vipseg_categories() -> tuple[Category, ...]:
 
     Element `k` is the class of logit `k` of a model trained on VIPSeg.
     """
-    text = files("dvis_cli.datasets").joinpath("vipseg_categories.json").read_text(encoding="utf-8")
-    categories = [
-        Category(
-            id=entry["id"], name=entry["name"], isthing=bool(entry["isthing"]), color=tuple(entry["color"])
-        )
-        for entry in json.loads(text)
-    ]
-    return tuple(sorted(categories, key=lambda category: (not category.isthing, category.id)))
+    listed = load_categories(Path(str(files("dvis_cli.datasets"))) / "vipseg_categories.json")
+    return tuple(sorted(listed, key=lambda category: (not category.isthing, category.id)))
 
 
 @lru_cache(maxsize=1)
@@ -44,13 +40,7 @@ def load_categories(path: Path) -> tuple[Category, ...]:
     Raises:
         DatasetError: missing, no JSON, an entry without one of the fields, or an id that stands twice.
     """
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DatasetError(f"label set {path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"label set {path} cannot be read: {error}") from None
-    return parse_label_set(entries, f"label set {path}")
+    return parse_label_set(read_json(path), f"label set {path}")
 
 
 def parse_label_set(entries: Any, where: str) -> tuple[Category, ...]:
@@ -65,7 +55,9 @@ def parse_label_set(entries: Any, where: str) -> tuple[Category, ...]:
 
 def _category(entry: Any, where: str) -> Category:
     try:
-        red, green, blue = (int(part) for part in entry.get("color", (128, 128, 128)))
-        return Category(int(entry["id"]), str(entry["name"]), bool(entry["isthing"]), (red, green, blue))
+        red, green, blue = (int(part) for part in entry.get("color") or (128, 128, 128))
+        number, name, isthing = entry["id"], str(entry["name"]), bool(entry["isthing"])
     except (KeyError, TypeError, ValueError, AttributeError):
         raise DatasetError(f"{where}: expected id, name, isthing and color, got {entry!r}") from None
+    number = whole(number, f"{where}: id", 0, LARGEST_CATEGORY)
+    return Category(number, name, isthing, (red, green, blue))

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dvis_cli.datasets.id_map import LARGEST_SIDE, read_ids
-from dvis_cli.datasets.names import read_json, safe_name, stem_of
+from dvis_cli.datasets.names import error_in, read_json, safe_name, stem_of, whole
 from dvis_cli.datasets.pictures import read_picture
-from dvis_cli.datasets.vipseg import LARGEST_ID, parse_categories
+from dvis_cli.datasets.vipseg import parse_categories, parse_segments
 from dvis_cli.errors import DatasetError
 
 MASKS_PREFIX = "panoptic_"
@@ -54,14 +54,12 @@ class CocoPanoptic:
             if not folder.is_dir():
                 raise DatasetError(f"folder {folder} of {json_path} does not exist")
         document = read_json(json_path)
-        try:
+        with error_in(str(json_path)):
             if not isinstance(document, dict) or not document.get("categories"):
                 raise DatasetError("must hold images, annotations and categories")
             self.categories = parse_categories(document)
             known = {category.id for category in self.categories}
             self.videos = _parse_images(document, images.name, known)
-        except DatasetError as error:
-            raise DatasetError(f"{json_path}: {error}") from error
 
     @classmethod
     def find(cls, root: Path, split: str) -> Path | None:
@@ -100,12 +98,11 @@ def _parse_images(document: dict[str, Any], folder: str, categories: set[int]) -
     images = []
     for number, entry in listed:
         if number in truths:
-            try:
-                images.append(_parse_image(entry, truths[number], folder, categories))
-            except (KeyError, TypeError, AttributeError) as error:
-                raise DatasetError(f"image {number!r:.40}: missing or wrong entry {error}") from None
-            except DatasetError as error:
-                raise DatasetError(f"image {number!r:.40}: {error}") from error
+            with error_in(f"image {number!r:.40}"):
+                try:
+                    images.append(_parse_image(entry, truths[number], folder, categories))
+                except (KeyError, TypeError, AttributeError) as error:
+                    raise DatasetError(f"missing or wrong entry {error}") from None
     return tuple(images)
 
 
@@ -113,18 +110,6 @@ def _parse_image(
     entry: dict[str, Any], truth: dict[str, Any], folder: str, categories: set[int]
 ) -> CocoImage:
     name, mask = safe_name(entry["file_name"], "file_name"), safe_name(truth["file_name"], "file_name")
-    width, height = entry["width"], entry["height"]
-    for side in (width, height):
-        if type(side) is not int or not 1 <= side <= LARGEST_SIDE:
-            raise DatasetError(f"width and height must be whole numbers 1..{LARGEST_SIDE}, not {side!r:.40}")
-    seen: set[int] = set()
-    for segment in truth["segments_info"]:
-        segment_id, category = segment["id"], segment["category_id"]
-        if type(segment_id) is not int or not 1 <= segment_id <= LARGEST_ID:
-            raise DatasetError(f"segment id {segment_id!r:.40} is no whole number 1..{LARGEST_ID}")
-        if segment_id in seen:
-            raise DatasetError(f"segment {segment_id} is listed twice")
-        if type(category) is not int or category not in categories:
-            raise DatasetError(f"segment {segment_id} has unknown category_id {category!r:.40}")
-        seen.add(segment_id)
-    return CocoImage(folder, stem_of(name), name, mask, width, height, tuple(truth["segments_info"]))
+    width, height = (whole(entry[side], side, 1, LARGEST_SIDE) for side in ("width", "height"))
+    segments = parse_segments(truth["segments_info"], categories, areas=False)
+    return CocoImage(folder, stem_of(name), name, mask, width, height, segments)

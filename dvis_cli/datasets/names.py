@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,15 @@ def safe_name(value: Any, what: str) -> str:
             f"{what} {value!r:.80} is not a plain name: it must not hold / \\ : or lead elsewhere"
         )
     return value
+
+
+@contextmanager
+def error_in(where: str) -> Iterator[None]:
+    """Put `where` before the `DatasetError`s of the block."""
+    try:
+        yield
+    except DatasetError as error:
+        raise DatasetError(f"{where}: {error}") from error
 
 
 def stem_of(name: str) -> str:
@@ -67,3 +78,10 @@ def value_of(entry: Any, key: str) -> Any:
     if not isinstance(entry, dict) or key not in entry:
         raise DatasetError(f"an entry has no {key}")
     return entry[key]
+
+
+def whole(value: Any, what: str, lowest: int, highest: int) -> int:
+    """`value` if it is a whole number in `lowest`..`highest`; else DatasetError."""
+    if type(value) is not int or not lowest <= value <= highest:
+        raise DatasetError(f"{what} must be a whole number {lowest}..{highest}, not {value!r:.40}")
+    return value

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dvis_cli.datasets.categories import vipseg_by_id
-from dvis_cli.datasets.names import read_json, safe_name, stem_of
+from dvis_cli.datasets.names import error_in, read_json, safe_name, stem_of
 from dvis_cli.datasets.parallel import parallel_map
 from dvis_cli.datasets.segment_ids import SegmentIds
 from dvis_cli.datasets.vipseg import JSON_PREFIX, split_document
@@ -68,7 +68,7 @@ def prepare_vipseg(
     out: Path,
     splits: Sequence[str] | None = None,
     workers: int = 1,
-    on_video: Callable[[VideoReport], None] = lambda report: None,
+    on_video: Callable[[str, int], None] = lambda video_id, total: None,
 ) -> PrepareReport:
     """Convert raw VIPSeg.
 
@@ -77,7 +77,7 @@ def prepare_vipseg(
         out: folder of the 720P layout; finished videos in it are kept.
         splits: which lists to convert, default all that are there.
         workers: processes.
-        on_video: called as each video is done.
+        on_video: called as each video is done, with the number of all.
 
     Raises:
         DatasetError: the raw data is not what the layout promises (told before any work where possible).
@@ -88,16 +88,11 @@ def prepare_vipseg(
     reports = []
     for report in parallel_map(partial(convert_video, raw, out), tasks, workers):
         reports.append(report)
-        on_video(report)
+        on_video(report.video_id, len(tasks))
     for split, names in lists.items():
         ordered = names if split == "test" else sorted(names)
         _write_split(out, split, ordered)
     return PrepareReport({split: len(names) for split, names in lists.items()}, tuple(reports))
-
-
-def listed_videos(raw: Path, splits: Sequence[str] | None = None) -> int:
-    """How many videos a conversion would go through."""
-    return len(_plan(raw, _read_lists(raw, splits)))
 
 
 def _read_lists(raw: Path, splits: Sequence[str] | None) -> dict[str, list[str]]:
@@ -186,10 +181,8 @@ def _convert_frames(
             mask = _open(masks / name)
             differing += mask.size != picture.size
             raw_ids = _mask_values(mask.resize(size, Image.Resampling.NEAREST), masks / name)
-            try:
+            with error_in(str(masks / name)):
                 rgb, segments = paint(raw_ids, ids)
-            except DatasetError as error:
-                raise DatasetError(f"{masks / name}: {error}") from error
             _save(Image.fromarray(rgb), out / "panomasksRGB" / task.video_id / name)
         images.append({"id": stem, "width": size[0], "height": size[1], "file_name": name})
         annotations.append({"image_id": stem, "file_name": name, "segments_info": segments})

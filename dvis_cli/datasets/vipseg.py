@@ -1,4 +1,4 @@
-"""A split of VIPSeg in its 720P layout. The json is read and checked at once, pictures when asked for.
+"""A split of VIPSeg in its 720P layout. The json is read and checked at once, pictures when they are needed.
 
 DIR/images/<video_id>/<stem>.jpg
 DIR/panomasksRGB/<video_id>/<stem>.png
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dvis_cli.datasets.categories import vipseg_categories
+from dvis_cli.datasets.categories import parse_label_set, vipseg_categories
 from dvis_cli.datasets.id_map import LARGEST_SIDE, read_ids
-from dvis_cli.datasets.names import list_of, read_json, safe_name, stem_of, value_of
+from dvis_cli.datasets.names import error_in, list_of, read_json, safe_name, stem_of, value_of, whole
 from dvis_cli.datasets.pictures import read_picture
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import Category
@@ -44,26 +44,31 @@ class VIPSegVideo:
     video_id: str
     frames: tuple[VIPSegFrame, ...]  # in the order of the json, which scorers pair by
 
+    @property
+    def name(self) -> str:
+        return self.video_id
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        return tuple(frame.stem for frame in self.frames)
+
 
 class VIPSeg:
     """One split: `videos`, `categories` (contiguous order) and the way to their pictures.
 
     Args:
-        root: the folder with `images/` and `panomasksRGB/`; either may be missing until it is needed.
-        json_path: the split's json.
+        json_path: the split's json. `images/` and `panomasksRGB/` beside it may be missing until they are needed.
 
     Raises:
         DatasetError: what is wrong in the json, with video and frame.
     """
 
-    def __init__(self, root: Path, json_path: Path) -> None:
-        self.root, self.json_path = root, json_path
+    def __init__(self, json_path: Path) -> None:
+        self.root, self.json_path = json_path.parent, json_path
         document = read_json(json_path)
-        try:
+        with error_in(str(json_path)):
             self.categories = parse_categories(document)
             self.videos = _parse_videos(document, {category.id for category in self.categories})
-        except DatasetError as error:
-            raise DatasetError(f"{json_path}: {error}") from error
 
     @classmethod
     def open(cls, root: Path, split: str) -> VIPSeg:
@@ -74,12 +79,12 @@ class VIPSeg:
         if not path.is_file():
             there = ", ".join(splits_of(root)) or "none; make them with dvis dataset prepare-vipseg"
             raise DatasetError(f"{path} does not exist; splits in {root}: {there}")
-        return cls(root, path)
+        return cls(path)
 
-    @classmethod
-    def from_json(cls, path: Path) -> VIPSeg:
-        """Read a split by its json; its folder is the root."""
-        return cls(path.parent, path)
+    @property
+    def path(self) -> Path:
+        """The split's json."""
+        return self.json_path
 
     @property
     def annotated(self) -> bool:
@@ -155,20 +160,7 @@ def parse_categories(document: Any) -> tuple[Category, ...]:
     entries = document.get("categories") if isinstance(document, dict) else None
     if not entries:
         return vipseg_categories()
-    try:
-        found = [
-            Category(
-                id=_integer(entry["id"], "category id", 0, 65535),
-                name=str(entry["name"]),
-                isthing=bool(entry["isthing"]),
-                color=tuple(entry.get("color") or (0, 0, 0)),
-            )
-            for entry in entries
-        ]
-    except (KeyError, TypeError, AttributeError):
-        raise DatasetError("categories must be a list of {id, name, isthing, color}") from None
-    if len({category.id for category in found}) != len(found):
-        raise DatasetError("categories hold an id twice")
+    found = parse_label_set(entries, "categories")
     return tuple(sorted(found, key=lambda category: (not category.isthing, category.id)))
 
 
@@ -183,12 +175,10 @@ def _parse_videos(document: Any, categories: set[int]) -> tuple[VIPSegVideo, ...
         name = safe_name(value_of(entry, "video_id"), "video_id")
         if name in videos:
             raise DatasetError(f"video '{name}' is listed twice")
-        try:
+        with error_in(f"video '{name}'"):
             if name not in annotations:
                 raise DatasetError("no entry in annotations")
             videos[name] = VIPSegVideo(name, _parse_frames(entry, annotations[name], categories))
-        except DatasetError as error:
-            raise DatasetError(f"video '{name}': {error}") from error
     return tuple(videos.values())
 
 
@@ -205,9 +195,9 @@ def _parse_frames(video: Any, annotation: Any, categories: set[int]) -> tuple[VI
         frames.append(
             VIPSegFrame(
                 stem=stem_of(file_name),
-                width=_integer(value_of(image, "width"), f"frame {file_name}: width", 1, LARGEST_SIDE),
-                height=_integer(value_of(image, "height"), f"frame {file_name}: height", 1, LARGEST_SIDE),
-                segments=_parse_segments(value_of(truth, "segments_info"), categories, file_name),
+                width=whole(value_of(image, "width"), f"frame {file_name}: width", 1, LARGEST_SIDE),
+                height=whole(value_of(image, "height"), f"frame {file_name}: height", 1, LARGEST_SIDE),
+                segments=parse_segments(value_of(truth, "segments_info"), categories, f"frame {file_name}: "),
             )
         )
     if len({frame.stem for frame in frames}) != len(frames):
@@ -215,21 +205,19 @@ def _parse_frames(video: Any, annotation: Any, categories: set[int]) -> tuple[VI
     return tuple(frames)
 
 
-def _parse_segments(entries: Any, categories: set[int], frame: str) -> tuple[Mapping[str, Any], ...]:
+def parse_segments(
+    entries: Any, categories: set[int], where: str = "", areas: bool = True
+) -> tuple[Mapping[str, Any], ...]:
+    """The `segments_info` of a frame, checked; errors begin with `where`. With `areas` every segment must have one."""
     seen = set()
     for entry in list_of(entries, "segments_info"):
-        number = _integer(value_of(entry, "id"), f"frame {frame}: segment id", 1, LARGEST_ID)
+        number = whole(value_of(entry, "id"), f"{where}segment id", 1, LARGEST_ID)
         category = value_of(entry, "category_id")
         if type(category) is not int or category not in categories:
-            raise DatasetError(f"frame {frame}: segment {number} has unknown category_id {category!r:.40}")
+            raise DatasetError(f"{where}segment {number} has unknown category_id {category!r:.40}")
         if number in seen:
-            raise DatasetError(f"frame {frame}: segment {number} is listed twice")
+            raise DatasetError(f"{where}segment {number} is listed twice")
         seen.add(number)
-        _integer(value_of(entry, "area"), f"frame {frame}: area of segment {number}", 0, LARGEST_SIDE**2)
+        if areas:
+            whole(value_of(entry, "area"), f"{where}area of segment {number}", 0, LARGEST_SIDE**2)
     return tuple(entries)
-
-
-def _integer(value: Any, what: str, lowest: int, highest: int) -> int:
-    if type(value) is not int or not lowest <= value <= highest:
-        raise DatasetError(f"{what} must be a whole number {lowest}..{highest}, not {value!r:.40}")
-    return value

@@ -1,21 +1,21 @@
-"""COCO: panoptic and instances of frames (`coco`), and tracks of a video as YouTube-VIS has them (`coco-video`)."""
+"""COCO: frames (`coco`), tracks of a video as YouTube-VIS has them (`coco-video`), and what Python gets of a video."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from dvis_cli.coco_masks import rle
 from dvis_cli.files import output_errors
-from dvis_cli.structures import Category, FinishedFrame, InstanceFrame, Segment
+from dvis_cli.structures import Category, FinishedFrame, InstanceFrame, Segment, VideoInfo
 from dvis_cli.writers.panoptic_png import write_panoptic_png
 
-from .job import ByObject, Job, Writer, write_jpeg
+from .job import ByObject, Job, Writer
 from .seen import Seen, seen_in
 
 
@@ -28,8 +28,8 @@ class CocoFrames(Writer):
     def __init__(self, path: Path, job: Job) -> None:
         super().__init__(path, job)
         self.folder()
-        self._images = self.folder("images") if job.images else None
-        self._instances = _AnnotationFile(path / "instances.json", job)
+        self._frames = [image_entry(index, job) for index in range(len(job.names))]
+        self._instances = _AnnotationFile(path / "instances.json", job, images=self._frames)
         self._panoptic: _AnnotationFile | None = None
         self._annotations = 0
 
@@ -41,8 +41,7 @@ class CocoFrames(Writer):
                 self._instances.put(instance_entry(self._annotations, frame.index, one, self.job))
         if not isinstance(frame, InstanceFrame):
             self._add_map(frame.index, found)
-        if self._images is not None:
-            write_jpeg(self._images / f"{self.job.names[frame.index]}.jpg", frame)
+        self.add_image(frame, "images", f"{self.job.names[frame.index]}.jpg")
 
     def close(self) -> None:
         self._instances.close()
@@ -57,7 +56,7 @@ class CocoFrames(Writer):
     def _add_map(self, index: int, found: list[Seen]) -> None:
         if self._panoptic is None:
             self.folder("panoptic")
-            self._panoptic = _AnnotationFile(self.path / "panoptic.json", self.job)
+            self._panoptic = _AnnotationFile(self.path / "panoptic.json", self.job, images=self._frames)
         ids = np.zeros(self.job.size, np.int32)
         for one in found:
             x, y, width, height = one.box
@@ -65,14 +64,9 @@ class CocoFrames(Writer):
         name = f"{self.job.names[index]}.png"
         write_panoptic_png(self.path / "panoptic" / name, ids)
         infos = [
-            {
-                "id": s.segment.id,
-                "category_id": s.segment.category.id,
-                "iscrowd": 0,
-                "bbox": s.box,
-                "area": s.area,
-            }
-            for s in found
+            {"id": one.id, "category_id": one.category.id, "iscrowd": 0, "bbox": seen.box, "area": seen.area}
+            for seen in found
+            for one in [seen.segment]
         ]
         self._panoptic.put({"image_id": index + 1, "file_name": name, "segments_info": infos})
 
@@ -91,26 +85,14 @@ class CocoVideo(Writer):
 
     def close(self) -> None:
         job = self.job
-        video = {
-            "id": 1,
-            "name": job.info.name,
-            "width": job.info.width,
-            "height": job.info.height,
-            "length": len(job.names),
-            "fps": job.info.fps,
-            "file_names": [f"{job.info.name}/{name}.jpg" for name in job.names],
-        }
-        head = {
-            "info": _about(job),
-            "licenses": [],
-            "videos": [video],
-            "categories": categories(job.categories()),
-        }
+        files = [f"{job.info.name}/{name}.jpg" for name in job.names]
+        video = {"id": 1, "name": job.info.name, **_size(job), "length": len(job.names)}
+        video |= {"fps": job.info.fps, "file_names": files}
         seen = (entry for segment in job.segments if (entry := self._track(segment)))
-        with output_errors(self.path), self.path.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "annotations": [\n')
-            _write_list(file, seen)
-            file.write("]}\n")
+        file = _AnnotationFile(self.path, job, videos=[video])
+        for entry in seen:
+            file.put(entry)
+        file.close()
         self._masks.close()
 
     def abort(self) -> None:
@@ -130,8 +112,7 @@ class CocoVideo(Writer):
             "category_id": segment.category.id,
             "score": round(float(segment.score), 6),
             "iscrowd": 0,
-            "width": job.info.width,
-            "height": job.info.height,
+            **_size(job),
             "length": count,
             "segmentations": masks,
             "bboxes": boxes,
@@ -140,16 +121,12 @@ class CocoVideo(Writer):
 
 
 class _AnnotationFile:
-    """A COCO json whose annotations are written as they come."""
+    """A COCO json whose annotations are written as they come; `listed` are its images, or its videos."""
 
-    def __init__(self, path: Path, job: Job) -> None:
+    def __init__(self, path: Path, job: Job, **listed: list[dict[str, Any]]) -> None:
         self._path, self._first = path, True
-        head = {
-            "info": _about(job),
-            "licenses": [],
-            "images": [image_entry(index, job) for index in range(len(job.names))],
-            "categories": categories(job.categories()),
-        }
+        about = {"description": f"{job.info.name}, segmented by dvis", "fps": job.info.fps}
+        head = {"info": about, "licenses": [], **listed, "categories": categories(job.categories())}
         with output_errors(path):
             self._file = path.open("w", encoding="utf-8")
             self._file.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "annotations": [\n')
@@ -171,14 +148,12 @@ class _AnnotationFile:
 
 def image_entry(index: int, job: Job) -> dict[str, Any]:
     """A frame in `images`."""
-    return {
-        "id": index + 1,
-        "file_name": f"{job.names[index]}.jpg",
-        "width": job.info.width,
-        "height": job.info.height,
-        "frame": index,
-        "time": round(job.pts[index], 6),
-    }
+    entry = {"id": index + 1, "file_name": f"{job.names[index]}.jpg", **_size(job)}
+    return {**entry, "frame": index, "time": round(job.pts[index], 6)}
+
+
+def _size(job: Job) -> dict[str, int]:
+    return {"width": job.info.width, "height": job.info.height}
 
 
 def instance_entry(id: int, index: int, one: Seen, job: Job) -> dict[str, Any]:
@@ -200,21 +175,45 @@ def instance_entry(id: int, index: int, one: Seen, job: Job) -> dict[str, Any]:
 def categories(found: Iterable[Category]) -> list[dict[str, Any]]:
     """`categories` of COCO's panoptic files, which the others take as well."""
     return [
-        {
-            "id": one.id,
-            "name": one.name,
-            "supercategory": "",
-            "isthing": int(one.isthing),
-            "color": list(one.color),
-        }
+        {"id": one.id, "name": one.name, "supercategory": ""}
+        | {"isthing": int(one.isthing), "color": list(one.color)}
         for one in found
     ]
 
 
-def _about(job: Job) -> dict[str, Any]:
-    return {"description": f"{job.info.name}, segmented by dvis", "fps": job.info.fps}
+def coco_document(
+    frames: Iterable[FinishedFrame],
+    info: VideoInfo,
+    stuff: bool = False,
+    number: Callable[[Segment], int] = lambda segment: segment.id,
+) -> dict[str, Any]:
+    """`images`, `annotations` and `categories` as in COCO's instance files, for `pycocotools.coco.COCO().dataset`.
+
+    Args:
+        stuff: whether stuff is annotated, too.
+        number: a segment's `track_id`.
+    """
+    names: list[str] = []
+    pts: list[float] = []
+    job = Job(info, lambda segment: stuff or segment.category.isthing, pts=pts, names=names, number=number)
+    found: list[tuple[Segment, dict[str, Any]]] = []
+    for frame in frames:
+        names.append(frame.name or f"{frame.index:06d}")
+        pts.append(frame.pts)
+        for one in seen_in(frame, job.chosen):
+            found.append((one.segment, instance_entry(len(found) + 1, frame.index, one, job)))
+    classes: dict[int, Category] = {}
+    for segment, entry in found:
+        classes[segment.category.id] = segment.category
+        entry["score"] = round(float(segment.score), 6)  # of a video that ran meanwhile, the last word
+    return {
+        "images": [image_entry(index, job) for index in range(len(names))],
+        "annotations": [entry for _, entry in found],
+        "categories": categories(classes[id] for id in sorted(classes)),
+    }
 
 
-def _write_list(file: IO[str], entries: Iterator[dict[str, Any]]) -> None:
-    for place, entry in enumerate(entries):
-        file.write((",\n" if place else "") + json.dumps(entry, ensure_ascii=False))
+def masks_of(frames: Iterable[FinishedFrame], ids: Sequence[int]) -> Iterator[np.ndarray]:
+    """(len(ids), height, width) bool of every frame: where each segment is."""
+    for frame in frames:
+        yield np.array([frame.mask(id) for id in ids], bool).reshape(len(ids), *frame.rgb.shape[:2])

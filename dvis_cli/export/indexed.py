@@ -15,7 +15,7 @@ from dvis_cli.files import output_errors
 from dvis_cli.structures import FinishedFrame
 from dvis_cli.writers.panoptic_png import write_png
 
-from .job import Job, Writer, write_jpeg
+from .job import Job, Writer
 from .seen import Seen, seen_in
 
 DAVIS_OBJECTS = 255
@@ -40,11 +40,7 @@ class Davis(Writer):
             )
         same = max(ids, default=0) <= DAVIS_OBJECTS
         self._values = {id: id if same else place for place, id in enumerate(ids, start=1)}
-        self._maps, self._seeds = (
-            self.folder("Annotations", job.info.name),
-            self.folder("seeds", job.info.name),
-        )
-        self._images = self.folder("JPEGImages", job.info.name) if job.images else None
+        self._maps, self._seeds = (self.folder(name, job.info.name) for name in ("Annotations", "seeds"))
         self._seen: set[int] = set()
         self._palette = davis_palette()
 
@@ -56,8 +52,7 @@ class Davis(Writer):
         if new:
             self._write(self._seeds / f"{name}.png", new)
             self._seen |= {one.segment.id for one in new}
-        if self._images is not None:
-            write_jpeg(self._images / f"{name}.jpg", frame)
+        self.add_image(frame, "JPEGImages", self.job.info.name, f"{name}.jpg")
 
     def close(self) -> None:
         rows = [
@@ -66,9 +61,8 @@ class Davis(Writer):
             if one.id in self._seen
         ]
         with output_errors(self.path):
-            (self.path / "objects.json").write_text(
-                json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8"
-            )
+            text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+            (self.path / "objects.json").write_text(text, "utf-8")
 
     def _write(self, path: Path, found: list[Seen]) -> None:
         image = Image.fromarray(paint(found, self._values, self.job.size).astype(np.uint8), mode="P")
@@ -97,7 +91,6 @@ class Mots(Writer):
         self._labels = labels
         self._values = mots_values(job, labels)
         self._maps = self.folder("instances")
-        self._images = self.folder("images") if job.images else None
         self.folder("instances_txt")
         self._text_path = path / "instances_txt" / f"{job.info.name}.txt"
         with output_errors(path):
@@ -112,8 +105,7 @@ class Mots(Writer):
             for one in found:
                 value = self._values[one.segment.id]
                 self._text.write(f"{frame.index} {value} {value // 1000} {height} {width} {one.counts}\n")
-        if self._images is not None:
-            write_jpeg(self._images / f"{frame.index:06d}.jpg", frame)
+        self.add_image(frame, "images", f"{frame.index:06d}.jpg")
 
     def close(self) -> None:
         with output_errors(self.path):

@@ -24,9 +24,7 @@ class Job:
 
     info: VideoInfo
     chosen: Callable[[Segment], bool]
-    segments: tuple[
-        Segment, ...
-    ] = ()  # those chosen, ids ascending; none are known of a video that still runs
+    segments: tuple[Segment, ...] = ()  # those chosen, ids ascending; unknown while a video runs
     pts: Sequence[float] = ()  # seconds, of each frame
     names: Sequence[str] = ()  # of each frame, without suffix: 000000, 000001, ..., or its image's name
     number: Callable[[Segment], int] = lambda segment: segment.id  # its id in the result's own files
@@ -78,6 +76,20 @@ class Writer(ABC):
             made.mkdir(parents=True)
         return made
 
+    def add_image(self, frame: FinishedFrame, *parts: str) -> None:
+        """Write the frame as a JPEG below `path`, if the job wants images."""
+        if not self.job.images:
+            return
+        import cv2
+
+        path, (height, width) = self.path.joinpath(*parts), self.job.size
+        done, data = cv2.imencode(".jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not done:
+            raise OutputError(f"cannot write {path}: {width}x{height} pixels do not fit a JPEG")
+        with output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data.tobytes())
+
 
 class ByObject:
     """Texts that come frame by frame and leave object by object; they wait in a file without a name, not in memory.
@@ -114,16 +126,3 @@ class ByObject:
         """Forget everything. Never raises."""
         with suppress(OSError):
             self._file.close()
-
-
-def write_jpeg(path: Path, frame: FinishedFrame) -> None:
-    """The frame's picture; OutputError when it cannot be written."""
-    import cv2
-
-    done, data = cv2.imencode(".jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not done:
-        raise OutputError(
-            f"cannot write {path}: {frame.rgb.shape[1]}x{frame.rgb.shape[0]} pixels do not fit a JPEG"
-        )
-    with output_errors(path):
-        path.write_bytes(data.tobytes())

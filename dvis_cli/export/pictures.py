@@ -50,7 +50,7 @@ class _Reader:
         self._frames: Iterator[Frame] = iter(video)
 
     def of(self, frame: FinishedFrame) -> np.ndarray:
-        """(height, width, 3) uint8 of the frame; frames are asked for in order."""
+        """(height, width, 3) uint8 of the frame; frames come in order."""
         for candidate in self._frames:
             if frame.name is not None and candidate.name == frame.name:
                 return candidate.rgb

@@ -16,17 +16,16 @@ import math
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from dvis_cli.coco_masks import check_counts
 from dvis_cli.config import TASKS, TaskName
-from dvis_cli.datasets.id_map import LARGEST_SIDE, read_header, read_ids
-from dvis_cli.datasets.names import read_json, safe_name, stem_of
+from dvis_cli.datasets.id_map import LARGEST_SIDE, PngHeader, decode_classes, read_ids
+from dvis_cli.datasets.names import error_in, read_json, safe_name, stem_of, whole
 from dvis_cli.errors import DatasetError
 from dvis_cli.structures import (
     Category,
@@ -41,11 +40,12 @@ from dvis_cli.writers.folder import MASKS_NAME
 from dvis_cli.writers.palette import segment_color
 from dvis_cli.writers.soft_edges import SOFT_FOLDER, read_soft
 
-from .python import coco_document, masks_of
+from .coco import coco_document, masks_of
 
 SEGMENTS_NAME = "segments.json"
 LONGEST_LINE = 2**28  # characters of a frame's masks
 _LISTS = ("frames", "segments")
+_OWN_KEYS = (*_LISTS, "source", "format", "version")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Result:
         ]
 
     def to_coco(self, stuff: bool = False) -> dict[str, Any]:
-        """COCO's `images`, `annotations` (run lengths, `track_id`) and `categories`; see `export.python`.
+        """COCO's `images`, `annotations` (run lengths, `track_id`) and `categories`; see `coco_document`.
 
         Args:
             stuff: whether stuff is annotated, too.
@@ -140,16 +140,14 @@ class Result:
     def _class_map(self, path: Path) -> np.ndarray:
         """(height, width) int32: class id + 1, and 0 where the largest value of the PNG says "no class"."""
         try:
-            header = read_header(path)
-            size = (self.info.width, self.info.height)
-            if (header.width, header.height) != size or header.color_type or header.bit_depth not in (8, 16):
-                raise DatasetError(f"must be one channel of 8 or 16 bits, {size[0]}x{size[1]} pixels")
-            with Image.open(path, formats=["PNG"]) as image:
-                values = np.asarray(image).astype(np.int32)
-        except DatasetError as error:
-            raise DatasetError(f"{path}: {error}") from error
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DatasetError(f"{path}: damaged PNG: {error}") from error
+            data = path.read_bytes()
+        except OSError as error:
+            raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+        with error_in(str(path)):
+            header, size = PngHeader.parse(data), (self.info.width, self.info.height)
+            if (header.width, header.height) != size:
+                raise DatasetError(f"must be {size[0]}x{size[1]} pixels, is {header.width}x{header.height}")
+            values = decode_classes(data)
         return np.where(values == 2**header.bit_depth - 1, 0, values + 1)
 
     def _present(self, ids: np.ndarray, known: Mapping[int, Segment], path: Path) -> dict[int, Segment]:
@@ -243,11 +241,7 @@ def _result(path: Path, task: TaskName, document: dict[str, Any]) -> Result:
         path.parent,
         _info(path, document["source"], len(frames)),
         task,
-        {
-            key: value
-            for key, value in document.items()
-            if key not in (*_LISTS, "source", "format", "version")
-        },
+        {key: value for key, value in document.items() if key not in _OWN_KEYS},
         sorted(segments, key=lambda segment: segment.id),
         pts,
         files,
@@ -256,9 +250,8 @@ def _result(path: Path, task: TaskName, document: dict[str, Any]) -> Result:
 
 
 def _info(path: Path, source: Mapping[str, Any], frames: int) -> VideoInfo:
-    width, height, fps = source["width"], source["height"], float(source["fps"])
-    if any(type(side) is not int or not 0 < side <= LARGEST_SIDE for side in (width, height)):
-        raise DatasetError(f"{path}: width and height must be 1..{LARGEST_SIDE} pixels")
+    width, height = (whole(source[side], f"{path}: {side}", 1, LARGEST_SIDE) for side in ("width", "height"))
+    fps = float(source["fps"])
     if not (math.isfinite(fps) and fps > 0):
         raise DatasetError(f"{path}: fps {fps} must be more than 0")
     return VideoInfo(
@@ -275,13 +268,12 @@ def _info(path: Path, source: Mapping[str, Any], frames: int) -> VideoInfo:
 
 
 def _segment(entry: Mapping[str, Any], shift: int) -> Segment:
-    name = str(entry["category"])
-    category = Category(int(entry["category_id"]), name, bool(entry["isthing"]), (128, 128, 128))
+    number, name, isthing = int(entry["category_id"]), str(entry["category"]), bool(entry["isthing"])
+    category = Category(number, name, isthing, (128, 128, 128))
     segment = Segment(int(entry["id"]) + shift, category, float(entry["score"]), entry.get("query"))
-    if category.isthing:  # the file has no colours: the class gets the one that its pictures have
-        return segment
-    color = segment_color(segment)
-    return Segment(segment.id, Category(category.id, name, False, color), segment.score, segment.query)
+    if not isthing:  # the file has no colours: the class gets the one that its pictures have
+        segment = replace(segment, category=replace(category, color=segment_color(segment)))
+    return segment
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -107,10 +107,7 @@ class ParquetTable(Writer):
             self._writer.close()
 
     def _flush(self) -> None:
-        columns = list(zip(*self._rows, strict=True)) or [()] * len(COLUMNS)
-        arrays = [
-            self._arrow.array(values, field.type) for values, field in zip(columns, self._schema, strict=True)
-        ]
+        rows = [dict(zip(COLUMNS, row, strict=True)) for row in self._rows]
         with output_errors(self.path):
-            self._writer.write_table(self._arrow.Table.from_arrays(arrays, schema=self._schema))
+            self._writer.write_table(self._arrow.Table.from_pylist(rows, schema=self._schema))
         self._rows = []

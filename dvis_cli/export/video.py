@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -17,8 +17,9 @@ from dvis_cli.demux import address
 from dvis_cli.errors import OutputError, UsageError
 from dvis_cli.files import output_errors
 from dvis_cli.structures import FinishedFrame, VideoInfo
+from dvis_cli.writers.overlay_video import OverlayVideo
 from dvis_cli.writers.panoptic_png import write_png
-from dvis_cli.writers.video_encoder import VideoEncoder, encoding_errors
+from dvis_cli.writers.video_encoder import encoding_errors
 
 from .edges import alpha_of
 from .job import Job, Writer
@@ -46,136 +47,92 @@ _WITH_ALPHA = {
 }  # fmt: skip
 
 
-class Pictures(ABC):
-    """Where pictures go, one after the other: `put`, then `close`; or `abort`."""
-
-    @abstractmethod
-    def put(self, picture: np.ndarray, index: int, pts: float) -> None:
-        """Take a picture, (height, width) uint8 or 3 or 4 channels of RGB and alpha; `pts` in seconds."""
-
-    def close(self) -> None:  # noqa: B027 - a folder has nothing to complete
-        """Complete the file."""
-
-    def abort(self) -> None:  # noqa: B027
-        """Let go of it. Never raises."""
-
-
-class PngFolder(Pictures):
-    """`000000.png` ..."""
+class PngFolder:
+    """`000000.png` ...: where pictures go, one after the other, as into an `OverlayVideo`."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._count = folder, 0
         with output_errors(folder):
             folder.mkdir(parents=True)
 
-    def put(self, picture: np.ndarray, index: int, pts: float) -> None:
+    def encode(self, picture: np.ndarray, pts: float) -> None:
+        """Take a picture, (height, width) uint8 or 3 or 4 channels of RGB and alpha; `pts` in seconds."""
         if picture.ndim == 3:
             code = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
             picture = cv2.cvtColor(picture, code)
-        write_png(self._folder / f"{index:06d}.png", picture)
+        write_png(self._folder / f"{self._count:06d}.png", picture)
+        self._count += 1
+
+    def close(self) -> None:
+        """Every file is complete."""
+
+    def abort(self) -> None:
+        """None is open."""
 
 
-class VideoOut(Pictures):
-    """One video stream; a picture is shown at its time, the first at 0. Subclasses make the stream."""
+class AlphaVideo:
+    """ProRes 4444 (`mov`) or VP9 (`webm`), straight alpha; a picture is shown at its time, the first at 0.
 
-    def __init__(
-        self, path: Path, info: VideoInfo, container: str, options: dict[str, str] | None = None
-    ) -> None:
-        self._path, self._info, self._start = path, info, 0.0
+    Used as an `OverlayVideo`; pictures are (height, width, 4) uint8.
+    """
+
+    def __init__(self, path: Path, info: VideoInfo, kind: str) -> None:
+        self._path, self._info, self._codec = path, info, _WITH_ALPHA[kind]
+        if self._codec.encoder not in av.codecs_available:
+            raise OutputError(f"FFmpeg here has no {self._codec.encoder} to write {kind}; take matte:png")
+        self._stream: Any = None
+        self._start, self._last, self._tick = 0.0, -1, Fraction(1, self._codec.ticks)
         with encoding_errors(path, INSTEAD):
-            self._output = av.open(address(path), "w", format=container, options=options or {})
-        self._began = False
+            self._output = av.open(address(path), "w", format=self._codec.container)
 
-    def put(self, picture: np.ndarray, index: int, pts: float) -> None:
+    def encode(self, picture: np.ndarray, pts: float) -> None:
         with encoding_errors(self._path, INSTEAD):
-            if not self._began:
-                self._start, self._began = pts, True
+            if self._stream is None:
                 self._begin(picture.shape[1], picture.shape[0])
-            for packet in self._packets(picture, pts - self._start):
-                self._output.mux(packet)
+                self._start = pts
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgba")
+            frame = frame.reformat(format=self._codec.pixels, dst_colorspace="ITU709")
+            self._last = max(self._last + 1, round((pts - self._start) / self._tick))
+            frame.pts, frame.time_base = self._last, self._tick
+            self._mux(frame)
 
     def close(self) -> None:
         with encoding_errors(self._path, INSTEAD):
-            for packet in self._packets(None, 0.0) if self._began else ():
-                self._output.mux(packet)
+            if self._stream is not None:
+                self._mux(None)
             self._output.close()
 
     def abort(self) -> None:
         with suppress(Exception):
             self._output.close()
 
-    @abstractmethod
-    def _begin(self, width: int, height: int) -> None:
-        """Make the stream, now that the size is known."""
-
-    @abstractmethod
-    def _packets(self, picture: np.ndarray | None, seconds: float) -> list[Any]:
-        """Encode a picture; None: what is left."""
-
-
-class Mp4(VideoOut):
-    """H.264, or the best that this machine has; see `VideoEncoder`."""
-
-    def __init__(self, path: Path, info: VideoInfo) -> None:
-        super().__init__(path, info, "mp4", {"movflags": "+faststart"})
-
-    def _begin(self, width: int, height: int) -> None:
-        self._encoder = VideoEncoder(self._output, width, height, 1 / self._info.fps)
-
-    def _packets(self, picture: np.ndarray | None, seconds: float) -> list[Any]:
-        if picture is None:
-            return self._encoder.flush()
-        if picture.ndim == 2:
-            picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
-        return self._encoder.encode(picture, seconds)
-
-
-class AlphaVideo(VideoOut):
-    """ProRes 4444 (`mov`) or VP9 (`webm`), straight alpha."""
-
-    def __init__(self, path: Path, info: VideoInfo, kind: str) -> None:
-        self._codec = _WITH_ALPHA[kind]
-        if self._codec.encoder not in av.codecs_available:
-            raise OutputError(f"FFmpeg here has no {self._codec.encoder} to write {kind}; take matte:png")
-        super().__init__(path, info, self._codec.container)
-
     def _begin(self, width: int, height: int) -> None:
         codec, rate = self._codec, Fraction(self._info.fps).limit_denominator(1001)
-        self._tick, self._last = Fraction(1, codec.ticks), -1
-        self._stream = cast(
-            Any, self._output.add_stream(codec.encoder, rate=rate, options=dict(codec.options))
-        )
+        self._stream = self._output.add_stream(codec.encoder, rate=rate, options=dict(codec.options))
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, codec.pixels
         self._stream.time_base = self._stream.codec_context.time_base = self._tick
         self._stream.codec_context.colorspace = 1  # BT.709
         self._frame_ticks = max(1, round(1 / (self._info.fps * self._tick)))
 
-    def _packets(self, picture: np.ndarray | None, seconds: float) -> list[Any]:
-        if picture is None:
-            packets = self._stream.encode(None)
-        else:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgba")
-            frame = frame.reformat(format=self._codec.pixels, dst_colorspace="ITU709")
-            self._last = max(self._last + 1, round(seconds / self._tick))
-            frame.pts, frame.time_base = self._last, self._tick
-            packets = self._stream.encode(frame)
-        for packet in packets:
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        """Encode a frame, or what is left."""
+        for packet in self._stream.encode(frame):
             packet.duration = self._frame_ticks
-        return list(packets)
+            self._output.mux(packet)
 
 
 class _Drawn(Writer):
     """A writer of one picture for each frame."""
 
     needs_pictures = True
-    out: Pictures
+    out: OverlayVideo | PngFolder | AlphaVideo
 
     @abstractmethod
     def picture(self, frame: FinishedFrame) -> np.ndarray:
         """What to show of a frame."""
 
     def add(self, frame: FinishedFrame) -> None:
-        self.out.put(self.picture(frame), frame.index, frame.pts)
+        self.out.encode(self.picture(frame), frame.pts)
 
     def close(self) -> None:
         self.out.close()
@@ -191,10 +148,11 @@ class Masks(_Drawn):
 
     def __init__(self, path: Path, job: Job) -> None:
         super().__init__(path, job)
-        self.out = PngFolder(path) if job.variant == "png" else Mp4(path, job.info)
+        self.out = PngFolder(path) if job.variant == "png" else OverlayVideo(path, job.info, instead=INSTEAD)
 
     def picture(self, frame: FinishedFrame) -> np.ndarray:
-        return union_of(frame, self.job.chosen).astype(np.uint8) * 255
+        mask = union_of(frame, self.job.chosen).astype(np.uint8) * 255
+        return mask if self.job.variant == "png" else cv2.cvtColor(mask, cv2.COLOR_GRAY2RGB)
 
 
 class Matte(_Drawn):
@@ -212,13 +170,15 @@ class Matte(_Drawn):
 class Cutout(Matte):
     """What was chosen before another background."""
 
+    _color: np.ndarray | None
+
     def __init__(self, path: Path, job: Job) -> None:
         Writer.__init__(self, path, job)
-        transparent = job.variant == "transparent"
-        self.out = AlphaVideo(path, job.info, "webm") if transparent else Mp4(path, job.info)
-        self._color = (
-            None if transparent or job.variant == "blur" else np.array(color_of(job.variant), np.float32)
-        )
+        self.out, self._color = OverlayVideo(path, job.info, instead=INSTEAD), None
+        if job.variant == "transparent":
+            self.out = AlphaVideo(path, job.info, "webm")
+        elif job.variant != "blur":
+            self._color = np.array(color_of(job.variant), np.float32)
 
     def picture(self, frame: FinishedFrame) -> np.ndarray:
         if self.job.variant == "transparent":

@@ -11,7 +11,7 @@ import numpy as np
 from dvis_cli.files import output_errors
 from dvis_cli.structures import FinishedFrame
 
-from .job import Job, Writer, write_jpeg
+from .job import Job, Writer
 from .seen import seen_in
 
 SIMPLER_BY = (1.5, 1.0, 0.5)  # pixels that an outline may be off, tried in turn
@@ -30,7 +30,6 @@ class Yolo(Writer):
     def __init__(self, path: Path, job: Job) -> None:
         super().__init__(path, job)
         self._labels = self.folder("labels", "train")
-        self._images = self.folder("images", "train") if job.images else None
         self._numbers = {one.id: place for place, one in enumerate(job.categories())}
         self._split = 0
 
@@ -47,8 +46,7 @@ class Yolo(Writer):
         name = self.job.names[frame.index]
         with output_errors(self.path):
             (self._labels / f"{name}.txt").write_text("".join(lines), "ascii")
-        if self._images is not None:
-            write_jpeg(self._images / f"{name}.jpg", frame)
+        self.add_image(frame, "images", "train", f"{name}.jpg")
 
     def close(self) -> None:
         names = [f"  {place}: {json.dumps(one.name)}\n" for place, one in enumerate(self.job.categories())]

@@ -70,18 +70,26 @@ def _box_weights(cells: int, extent: float, pixels: int) -> Tensor:
 
 
 class OverlapSums:
-    """Sums over cells and frames of the product of any two queries' masks."""
+    """Sums over cells and frames of the product of any two queries' masks.
 
-    def __init__(self, counts: Sequence[int]) -> None:
-        """`counts`: queries of each view, whose rows follow each other in `products`."""
-        total = sum(counts)
+    Args:
+        counts: queries of each view, whose rows follow each other in `products`.
+        reference: a view; its queries' agreement with all others is kept of each frame.
+        agree: soft IoU from which the masks of two queries agree in a frame.
+    """
+
+    def __init__(self, counts: Sequence[int], reference: int = 0, agree: float = 0.0) -> None:
+        total, before = sum(counts), sum(counts[:reference])
         self.products = torch.zeros(total, total, dtype=torch.float64)  # (N, N), in cells
+        self.agreements: list[Tensor] = []  # of each frame: (N_reference, N) bool
+        self._reference, self._agree = slice(before, before + counts[reference]), agree
 
     def add(self, masks: Sequence[Tensor]) -> None:
         """Take in one frame: (N_s, cells) of every view."""
         together = torch.cat(tuple(masks))
         (product,) = fetch(together @ together.T)
         self.products += product.double()
+        self.agreements.append(soft_iou(product.double())[self._reference] >= self._agree)
 
 
 def soft_iou(products: Tensor) -> Tensor:

@@ -23,6 +23,12 @@ class Candidates:
     embeds: Tensor  # (N, C) float32: refined queries averaged over the frames
 
 
+def finds_most(views: Sequence[Candidates]) -> int:
+    """The view whose candidates have the largest sum of class probabilities; of equals the first."""
+    sums = [float(view.class_probs[:, :-1].double().amax(dim=1).sum()) for view in views]
+    return sums.index(max(sums))
+
+
 @dataclass(frozen=True)
 class Weights:
     """What an affinity is made of; the three add up to 1."""

@@ -17,7 +17,9 @@ class FusionSettings:
     """The choices of the method (docs/fusion.md)."""
 
     weights: Weights = field(default_factory=Weights)
-    accept: float = 0.8  # affinity from which two queries may be one object
+    accept: float = 0.6  # affinity from which two queries may be one object
+    # Soft IoU in a frame with the mask of the view that finds most, below which a member's does not count there.
+    agree: float = 0.4
     # A single is dropped that shares this much of its mask with stronger tubes of its class.
     repeat: float = 0.5
 
@@ -30,6 +32,7 @@ class FusedTubes:
     """What the views found over a horizon, each thing once: N tubes of S views."""
 
     members: Tensor  # (N, S) int64: the tube's query in each view, -1 where a view has none
+    numbers: Tensor  # (N, S) int64: the same as numbers of candidates, those of all views in a row
     class_probs: Tensor  # (N, K+1) float32
     weights: Tensor  # (N,) float32 in 0..1: share of the views that saw it
 
@@ -132,6 +135,27 @@ def _without_repeats(
     return [drafts[n] for n in sorted(kept)]
 
 
+def agreeing(tubes: FusedTubes, agreement: Tensor, reference: int, first: int) -> Tensor:
+    """The members whose masks make a tube's mask in one frame.
+
+    Where two views follow different objects for a while, the mean of their masks is neither: then the reference
+    view's mask is the tube's.
+
+    Args:
+        agreement: (N_reference, N) bool of an `OverlapSums`, of this frame.
+        reference: its view.
+        first: number of this view's first candidate.
+
+    Returns:
+        (N, S) int64, like `members`.
+    """
+    own = tubes.numbers[:, reference, None]
+    left_out = (
+        (own >= 0) & (tubes.numbers >= 0) & ~agreement[(own - first).clamp(min=0), tubes.numbers.clamp(min=0)]
+    )
+    return tubes.members.masked_fill(left_out, -1)
+
+
 def _tubes(
     drafts: list[_Draft], views: Sequence[Candidates], view_of: Sequence[int], classes: int
 ) -> FusedTubes:
@@ -144,13 +168,16 @@ def _tubes(
 
     drafts = sorted(drafts, key=order)
     members = torch.full((len(drafts), len(views)), -1, dtype=torch.int64)
-    for row, draft in zip(members, drafts, strict=True):
+    numbers = members.clone()
+    for row, draft in enumerate(drafts):
         for number in draft.members:
-            row[view_of[number]] = queries[number]
+            members[row, view_of[number]] = queries[number]
+            numbers[row, view_of[number]] = number
     device = views[0].class_probs.device
     probs = [draft.class_probs for draft in drafts]
     return FusedTubes(
         members.to(device),
+        numbers,
         (torch.stack(probs) if probs else torch.zeros(0, classes)).to(device),
         torch.tensor([draft.weight for draft in drafts], dtype=torch.float32, device=device),
     )

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from dvis_cli.errors import DvisWarning
 from dvis_cli.fusion.grid import CoarseGrid, OverlapSums
-from dvis_cli.fusion.matching import Candidates
+from dvis_cli.fusion.matching import Candidates, finds_most
 from dvis_cli.fusion.names import TubeNames
-from dvis_cli.fusion.tubes import DEFAULTS, FusionSettings, fuse
+from dvis_cli.fusion.tubes import DEFAULTS, FusionSettings, agreeing, fuse
 from dvis_cli.layers.masks import FrameMasks, Tubes, ViewMasks
 from dvis_cli.layers.transfer import fetch, send
 from dvis_cli.structures import SegmenterOutput, View
@@ -157,7 +157,7 @@ class Scales:
         on_device, batch = settings.device_budget // len(views), BatchSize(settings.batch)
         self.scales = [Scale(model, view, settings, (on_device, budget), batch) for view in views]
         # Where sums over queries decide, as they do for semantic maps, what is there twice must count twice.
-        self.fusion = replace(fusion, repeat=math.inf) if settings.task == "semantic" else fusion
+        self.fusion = replace(fusion, repeat=math.inf, agree=0.0) if settings.task == "semantic" else fusion
         # The panoptic decision has a threshold; the others use whatever there is, by its score.
         self._confident = settings.score_threshold if settings.task == "panoptic" else None
         self._grid = CoarseGrid(views)
@@ -191,14 +191,19 @@ class Scales:
                 probs[0], weights, lambda n, rows: FrameMasks([only.masks(n, rows)]), Tensor.tolist, close
             )
         candidates = [self._candidates(*one) for one in zip(self.scales, probs, strict=True)]
-        fused = fuse(candidates, self._overlaps(candidates), self._confident, self.fusion)
+        reference = finds_most(candidates)
+        first = sum(len(view.queries) for view in candidates[:reference])
+        overlaps = self._overlaps(candidates, reference)
+        fused = fuse(candidates, overlaps.products, self._confident, self.fusion)
         members, class_probs, weights = fused.members, fused.class_probs, fused.weights
         if self._confident is None:  # the weights become part of the scores
             class_probs, weights = class_probs * weights[:, None], torch.ones_like(weights)
         return Tubes(
             class_probs,
             weights,
-            lambda frame, tubes: _masks(horizons, frame, members[tubes]),
+            lambda frame, tubes: _masks(
+                horizons, frame, agreeing(fused, overlaps.agreements[frame], reference, first)[tubes]
+            ),
             lambda tubes: self._numbers(members, tubes),
             close,
         )
@@ -228,9 +233,9 @@ class Scales:
         embeds = torch.stack([queries[there].float() for queries in scale.state.horizon.queries]).mean(dim=0)
         return Candidates(rows, class_probs[rows], *fetch(embeds))
 
-    def _overlaps(self, candidates: Sequence[Candidates]) -> Tensor:
-        """(N, N): sums over the horizon for any two candidates, one frame's masks at a time."""
-        sums = OverlapSums([len(view.queries) for view in candidates])
+    def _overlaps(self, candidates: Sequence[Candidates], reference: int) -> OverlapSums:
+        """Sums over the horizon for any two candidates, one frame's masks at a time."""
+        sums = OverlapSums([len(view.queries) for view in candidates], reference, self.fusion.agree)
         for frame in range(self._frames):
             masks = []
             for view, (scale, found) in enumerate(zip(self.scales, candidates, strict=True)):
@@ -239,7 +244,7 @@ class Scales:
                 masks.append(seen if own.present is None else seen * own.present[:, None])
             sums.add(masks)
             self._on_fused(self._fused + frame + 1)
-        return sums.products
+        return sums
 
 
 def _masks(horizons: Sequence[ScaleHorizon], frame: int, members: Tensor) -> FrameMasks:

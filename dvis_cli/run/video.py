@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvis_cli.export.python import coco_document, masks_of
+from dvis_cli.export.coco import coco_document, masks_of
 from dvis_cli.layers.transfer import accelerated
 from dvis_cli.structures import FinishedFrame, Frame, Segment, VideoInfo, View
 from dvis_cli.threads import ahead

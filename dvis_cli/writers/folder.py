@@ -12,7 +12,6 @@ import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from dvis_cli.errors import OutputError
 from dvis_cli.files import abandoned, output_errors, partial_path, put_in_place
@@ -21,20 +20,8 @@ from dvis_cli.files import abandoned, output_errors, partial_path, put_in_place
 EXPORTS_FOLDER = "exports"
 PANOPTIC_FOLDER, SEMANTIC_FOLDER, MASKS_NAME = "panoptic", "semantic", "masks.jsonl"  # one for each task
 REPORT_PAGE, REPORT_FILM, REPORT_THUMBNAIL = "report.html", "report.mp4", "report.jpg"
-OUTPUT_NAMES = frozenset(
-    {
-        PANOPTIC_FOLDER,
-        SEMANTIC_FOLDER,
-        MASKS_NAME,
-        "segments.json",
-        "overlay.mp4",
-        "batch.json",
-        EXPORTS_FOLDER,
-        REPORT_PAGE,
-        REPORT_FILM,
-        REPORT_THUMBNAIL,
-    }
-)
+_FILES = ("segments.json", "overlay.mp4", "batch.json", REPORT_PAGE, REPORT_FILM, REPORT_THUMBNAIL)
+OUTPUT_NAMES = frozenset({PANOPTIC_FOLDER, SEMANTIC_FOLDER, MASKS_NAME, EXPORTS_FOLDER, *_FILES})
 _HARMLESS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers leave these behind
 
 _LONGEST_NAME = 120  # bytes
@@ -105,9 +92,7 @@ class AtomicFolder:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
             self.commit()
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,43 +17,34 @@ from dvis_cli.writers.segments_json import png_name
 from dvis_cli.writers.semantic_png import is_wide, write_class_png
 
 
-class FrameFiles(ABC):
+class FrameFiles:
     """Files of one task: `open` a folder for them, `add` each frame, then `close`, or `abort` at any time.
 
-    Each raises OutputError when a file cannot be written, except `abort`, which never raises.
+    These are `panoptic/000000.png` ...: segment ids. Each method raises OutputError when a file cannot be written,
+    except `abort`, which never raises.
     """
-
-    @abstractmethod
-    def open(self, folder: Path) -> None:
-        """Begin, in a folder that exists."""
-
-    @abstractmethod
-    def add(self, frame: FinishedFrame) -> None:
-        """Write one frame; frames come in order."""
-
-    def close(self) -> None:  # noqa: B027 - most have nothing to complete
-        """Complete the files."""
-
-    def abort(self) -> None:  # noqa: B027
-        """Let go of what is open."""
-
-
-class PanopticFiles(FrameFiles):
-    """`panoptic/000000.png` ...: segment ids."""
 
     folder_name = PANOPTIC_FOLDER
 
     def open(self, folder: Path) -> None:
+        """Begin, in a folder that exists."""
         self._folder = folder / self.folder_name
         with output_errors(self._folder):
             self._folder.mkdir()
 
     def add(self, frame: FinishedFrame) -> None:
+        """Write one frame; frames come in order."""
         assert not isinstance(frame, InstanceFrame)
         write_panoptic_png(self._folder / png_name(frame.index), frame.ids)
 
+    def close(self) -> None:
+        """Complete the files."""
 
-class SemanticFiles(PanopticFiles):
+    def abort(self) -> None:
+        """Let go of what is open."""
+
+
+class SemanticFiles(FrameFiles):
     """`semantic/000000.png` ...: the dataset's class ids."""
 
     folder_name = SEMANTIC_FOLDER
@@ -101,4 +91,4 @@ def frame_files(task: TaskName, categories: Iterable[Category]) -> FrameFiles:
     """The files of a task, for a label set."""
     if task == "instance":
         return InstanceFiles()
-    return SemanticFiles(categories) if task == "semantic" else PanopticFiles()
+    return SemanticFiles(categories) if task == "semantic" else FrameFiles()

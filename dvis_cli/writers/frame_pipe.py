@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from types import TracebackType
 from typing import IO, Any, Literal, cast
 
 import av
@@ -44,9 +43,7 @@ class FramePipe:
         )
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             if self._stream is not None and not self._gone:
                 self._output.mux(self._stream.encode(None))

@@ -10,6 +10,7 @@ import numpy as np
 from dvis_cli.structures import Segment
 from dvis_cli.writers.labels import Anchors, draw_labels
 from dvis_cli.writers.palette import segment_color
+from dvis_cli.writers.panoptic_png import relabel
 
 OverlayStyle = Literal["blend", "masks", "side-by-side"]
 OVERLAY_STYLES: tuple[str, ...] = get_args(OverlayStyle)
@@ -52,22 +53,14 @@ def draw_overlay(
     if rgb.shape[:2] != ids.shape:
         raise ValueError(f"frame of {rgb.shape[1]}x{rgb.shape[0]} with ids of {ids.shape[1]}x{ids.shape[0]}")
     present = [segments[id] for id in sorted(segments) if id > 0]
-    index = _compact(ids, [segment.id for segment in present])
+    rows = {segment.id: row for row, segment in enumerate(present, start=1)}
+    index = relabel(ids, rows, np.uint8 if len(present) < 256 else np.uint16)
     colors = np.zeros((len(present) + 1, 3), np.float32)
     colors[1:] = [segment_color(segment) for segment in present] if present else 0
     picture = _masks(index, colors) if style == "masks" else _blend(rgb, index, colors, present)
     if labelled:
         draw_labels(picture, index, present, anchors, numbered)
     return np.hstack((rgb, picture)) if style == "side-by-side" else picture
-
-
-def _compact(ids: np.ndarray, known: list[int]) -> np.ndarray:
-    """Ids to their rows in `known`, counted from 1: (height, width) uint8 where that is enough, else uint16."""
-    table = np.zeros(int(ids.max(initial=0)) + 1, np.uint8 if len(known) < 256 else np.uint16)
-    for row, id in enumerate(known, start=1):
-        if id < len(table):
-            table[id] = row
-    return table[ids]
 
 
 def _blend(rgb: np.ndarray, index: np.ndarray, colors: np.ndarray, present: list[Segment]) -> np.ndarray:

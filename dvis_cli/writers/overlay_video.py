@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -19,11 +19,10 @@ from dvis_cli.writers.audio import (
     AUDIO_FAULTS,
     COPIED_CODECS,
     AudioInput,
-    AudioTrack,
     CopiedAudio,
+    RecodedAudio,
     codec_name,
 )
-from dvis_cli.writers.audio_recode import RecodedAudio
 from dvis_cli.writers.instance_picture import SHOWN_FROM, shown_map
 from dvis_cli.writers.labels import Anchors
 from dvis_cli.writers.overlay import OverlayStyle, draw_overlay
@@ -39,9 +38,8 @@ def tell(message: str) -> None:
     warnings.warn(message, DvisWarning, stacklevel=3)
 
 
-class _AudioTrack(NamedTuple):
-    number: int  # of the file's audio tracks
-    copied: bool  # whether mp4 players know its codec
+# A way of keeping sound; mp4 players know the codecs that are copied.
+_Way = type[CopiedAudio] | type[RecodedAudio]
 
 
 class OverlayVideo:
@@ -55,6 +53,7 @@ class OverlayVideo:
         warn: told of sound that was left out, cut short, or chosen among several tracks.
         numbered: labels of things have their ids.
         shown_from: of instances: the least score of what is drawn.
+        instead: what to do where it cannot be encoded, for the message.
     """
 
     encoding: Mapping[str, str] = {}  # options of the encoder that differ from its own
@@ -69,18 +68,16 @@ class OverlayVideo:
         *,
         numbered: bool = True,
         shown_from: float = SHOWN_FROM,
+        instead: str = "turn the overlay off to go on without",
     ) -> None:
-        self.path = path
-        self._info = info
-        self._style = style
-        self._audio_from = audio_from
-        self._warn = warn
+        self.path, self._info, self._style = path, info, style
+        self._audio_from, self._warn, self._instead = audio_from, warn, instead
         self._numbered, self._shown_from = numbered, shown_from
         self._anchors: Anchors = {}
         self._encoder: VideoEncoder | None = None
         self._output: OutputContainer | None = None
         self._audio_input: AudioInput | None = None
-        self._audio: AudioTrack | None = None
+        self._audio: CopiedAudio | RecodedAudio | None = None
         self._start = 0.0  # pts of the first frame
         fps = info.fps if math.isfinite(info.fps) and info.fps > 0 else 25.0
         self._frame_seconds = 1.0 / fps
@@ -100,7 +97,7 @@ class OverlayVideo:
         Raises:
             OutputError: no encoder can write this size, or the file cannot be written.
         """
-        with encoding_errors(self.path):
+        with encoding_errors(self.path, self._instead):
             if self._encoder is None:
                 self._open(picture, pts)
             assert self._encoder is not None
@@ -115,7 +112,7 @@ class OverlayVideo:
         if self._encoder is None or self._output is None:
             return
         try:
-            with encoding_errors(self.path):
+            with encoding_errors(self.path, self._instead):
                 self._mux_video(self._encoder.flush())
                 if self._audio is not None:
                     self._mux_audio(self._audio.finish(self._encoder.end))
@@ -135,23 +132,31 @@ class OverlayVideo:
         """Create the file, with the first track and way of keeping the sound that works."""
         self._start = pts
         tracks, count, fault = self._audio_tracks()
-        for track in tracks:
-            for way in (CopiedAudio, RecodedAudio) if track.copied else (RecodedAudio,):
-                error = self._try_open(picture, track.number, way)
-                if error is None:
-                    what = f"is audio track {track.number} (from 0) of {count}"
-                    if fault is not None:
-                        self._tell_of_audio(f"{what}; the one to prefer cannot be read", fault)
-                    elif count > 1:
-                        self._warn(f"the sound of {self._info.name} {what}")
-                    return
-            fault = fault or error
+        for number, ways in tracks:
+            for way in ways:
+                try:
+                    self._open_with(picture, number, way)
+                except AUDIO_FAULTS as error:
+                    self._release()
+                    last = error
+                    continue
+                what = f"is audio track {number} (from 0) of {count}"
+                if fault is not None:
+                    self._tell_of_audio(f"{what}; the one to prefer cannot be read", fault)
+                elif count > 1:
+                    self._warn(f"the sound of {self._info.name} {what}")
+                return
+            fault = fault or last
         self._open_with(picture)
         if fault is not None:
             self._tell_of_audio("cannot be read: there is none in the overlay", fault)
 
-    def _audio_tracks(self) -> tuple[list[_AudioTrack], int, Exception | None]:
-        """(tracks with a decoder, best first; number of all; why the best of all is not the first of them)."""
+    def _audio_tracks(self) -> tuple[list[tuple[int, tuple[_Way, ...]]], int, Exception | None]:
+        """What can be kept of the sound.
+
+        Returns:
+            (track, ways to keep it), the best first; the number of all tracks; why the best of all is not there.
+        """
         if self._audio_from is None:
             return [], 0, None
         try:
@@ -161,30 +166,15 @@ class OverlayVideo:
                 codecs = [None if stream.codec_context is None else codec_name(stream) for stream in streams]
         except AUDIO_FAULTS as error:
             return [], 0, error
-        tracks = [
-            _AudioTrack(number, codec in COPIED_CODECS)
+        tracks: list[tuple[int, tuple[_Way, ...]]] = [
+            (number, (CopiedAudio, RecodedAudio) if codec in COPIED_CODECS else (RecodedAudio,))
             for number, codec in zip(numbers, codecs, strict=True)
             if codec is not None
         ]
         missing = ValueError("there is no decoder for it here") if codecs and codecs[0] is None else None
         return tracks, len(codecs), missing
 
-    def _try_open(
-        self, picture: np.ndarray, number: int, way: type[CopiedAudio] | type[RecodedAudio]
-    ) -> Exception | None:
-        try:
-            self._open_with(picture, number, way)
-        except AUDIO_FAULTS as error:
-            self._release()
-            return error
-        return None
-
-    def _open_with(
-        self,
-        picture: np.ndarray,
-        number: int = 0,
-        way: type[CopiedAudio] | type[RecodedAudio] | None = None,
-    ) -> None:
+    def _open_with(self, picture: np.ndarray, number: int = 0, way: _Way | None = None) -> None:
         height, width = picture.shape[:2]
         if way is not None and self._audio_from is not None:
             self._audio_input = AudioInput(self._audio_from, self._start, number)
@@ -222,7 +212,7 @@ class OverlayVideo:
                 return self._drop_audio("is damaged: it ends early in the overlay", error)
 
     def _drop_audio(self, what: str, fault: BaseException) -> None:
-        """Go on without (more) sound: the picture is what was asked for."""
+        """Go on without (more) sound: the picture matters more."""
         self._audio = None
         self._tell_of_audio(what, fault)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from dvis_cli.errors import OutputError
 from dvis_cli.files import output_errors
 
 LARGEST_ID = 2**24 - 1
+LARGEST_TABLE = 2**20  # entries; ids beyond are looked up among those in the map
 
 # Label maps are runs of equal pixels, and rows that repeat the row above: run lengths over differences to
 # it. Half the time and two thirds of the bytes of the default settings at their fastest.
@@ -36,6 +38,21 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
         raise OutputError(f"cannot write {path}: {pixels.shape[1]}x{pixels.shape[0]} pixels do not fit a PNG")
     with output_errors(path):
         path.write_bytes(data.tobytes())  # not imwrite, which ignores a full disk
+
+
+def relabel(ids: np.ndarray, numbers: Mapping[int, int], kind: type, other: int = 0) -> np.ndarray:
+    """(height, width) of type `kind`: `numbers[id]` for every id >= 0, and `other` for those that are not in it."""
+    rows: np.ndarray | None = None
+    size = int(ids.max(initial=0)) + 1
+    if size > LARGEST_TABLE:
+        values, rows = np.unique(ids, return_inverse=True)
+        numbers = {row: numbers[id] for row, id in enumerate(values.tolist()) if id in numbers}
+        size = len(values)
+    table: np.ndarray = np.full(size, other, kind)
+    for id, number in numbers.items():
+        if id < size:
+            table[id] = number
+    return table[ids] if rows is None else table[rows].reshape(ids.shape)
 
 
 def _id_bytes(ids: np.ndarray) -> np.ndarray:

@@ -101,13 +101,10 @@ def measure_segments(ids: np.ndarray) -> Iterator[tuple[int, int, tuple[int, int
 
 def measure_frame(frame: FinishedFrame) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:
     """`(id, area in pixels, (x, y, width, height))` of every segment with a pixel in a frame."""
-    return _measure_masks(frame) if isinstance(frame, InstanceFrame) else measure_segments(frame.ids)
-
-
-def _measure_masks(frame: InstanceFrame) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:
+    if not isinstance(frame, InstanceFrame):
+        return measure_segments(frame.ids)
     measured = measure(list(frame.masks.values()), frame.rgb.shape[:2])
-    for id, (area, box) in zip(frame.masks, measured, strict=True):
-        yield id, area, box
+    return ((id, area, box) for id, (area, box) in zip(frame.masks, measured, strict=True))
 
 
 def segments_document(
@@ -220,11 +217,8 @@ def _source(info: VideoInfo, frames: int) -> dict[str, Any]:
 
 def _frame(statistics: SegmentStatistics, pngs: bool, row: int) -> dict[str, Any]:
     index = statistics.indices[row]
-    frame = {
-        "index": index,
-        "pts": round(statistics.pts[row], 6),
-        "file_name": png_name(index) if pngs else None,
-    }
+    pts, name = round(statistics.pts[row], 6), png_name(index) if pngs else None
+    frame = {"index": index, "pts": pts, "file_name": name}
     if statistics.names and statistics.names[row] is not None:
         frame["source_name"] = statistics.names[row]
     return frame

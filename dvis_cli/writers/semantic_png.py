@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dvis_cli.errors import OutputError
-from dvis_cli.writers.panoptic_png import write_png
+from dvis_cli.writers.panoptic_png import relabel, write_png
 
 IGNORE = 255  # of an 8-bit map: no class
 WIDE_IGNORE = 2**16 - 1  # of a 16-bit map
@@ -47,8 +47,4 @@ def write_class_png(path: Path, ids: np.ndarray, classes: Mapping[int, int], wid
         OutputError: the file cannot be written.
     """
     kind, ignore = (np.uint16, WIDE_IGNORE) if wide else (np.uint8, IGNORE)
-    table = np.full(int(ids.max(initial=0)) + 1, ignore, kind)
-    for id, number in classes.items():
-        if id < len(table):
-            table[id] = number
-    write_png(path, table[ids])
+    write_png(path, relabel(ids, classes, kind, ignore))

@@ -157,7 +157,7 @@ def _configure(
 
 
 @contextmanager
-def encoding_errors(path: Path, instead: str = "turn the overlay off to go on without") -> Iterator[None]:
+def encoding_errors(path: Path, instead: str) -> Iterator[None]:
     """Turn what FFmpeg and the operating system raise into an `OutputError`; `instead` is what to do."""
     with output_errors(path):
         try:

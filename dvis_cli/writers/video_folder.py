@@ -7,14 +7,13 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from dvis_cli.errors import DvisWarning, UsageError
 from dvis_cli.structures import FinishedFrame, PanopticFrame, Segment, VideoInfo
 from dvis_cli.threads import BoundedThread
 from dvis_cli.writers.folder import AtomicFolder
-from dvis_cli.writers.frame_files import FrameFiles, PanopticFiles
+from dvis_cli.writers.frame_files import FrameFiles
 from dvis_cli.writers.instance_picture import SHOWN_FROM
 from dvis_cli.writers.overlay import OVERLAY_STYLES
 from dvis_cli.writers.overlay_video import OverlayVideo
@@ -74,14 +73,10 @@ class VideoFolderWriter:
         shown_from: float = SHOWN_FROM,
         finishing: Callable[[Path], object] | None = None,
     ) -> None:
-        self._finishing = finishing
-        self._folder = AtomicFolder(target, overwrite)
+        self._folder, self._finishing = AtomicFolder(target, overwrite), finishing
         self._info, self._outputs, self._run = info, outputs, run
-        self._audio_from = audio_from
-        self._queue_frames = queue_frames
-        self._files = files or PanopticFiles()
-        self._shown_from = shown_from
-        self._statistics = SegmentStatistics()
+        self._audio_from, self._queue_frames, self._shown_from = audio_from, queue_frames, shown_from
+        self._files, self._statistics = files or FrameFiles(), SegmentStatistics()
         self._overlay: OverlayVideo | None = None
         self._report: ReportPage | None = None
         self._takers: list[BoundedThread[FinishedFrame]] = []
@@ -126,9 +121,7 @@ class VideoFolderWriter:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if not self._done:
             self._abort()
 
@@ -194,10 +187,8 @@ class VideoFolderWriter:
     def _abort(self) -> None:
         for worker in self._workers:
             worker.cancel()
-        self._files.abort()
-        if self._overlay is not None:
-            self._overlay.abort()
-        if self._report is not None:
-            self._report.abort()
+        for made in (self._files, self._overlay, self._report):
+            if made is not None:
+                made.abort()
         self._folder.discard()
         self._done = True

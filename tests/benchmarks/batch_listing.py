@@ -16,10 +16,12 @@ from typing import TypeVar
 
 from dvis_cli.batch import BatchOptions
 from dvis_cli.batch.claims import Claims
-from dvis_cli.batch.listing import list_videos
 from dvis_cli.batch.output import Output
 from dvis_cli.batch.places import place_videos, settled_places
-from dvis_cli.batch.plan import Failures, look_at, make_plan
+from dvis_cli.batch.plan import Run, look_at, make_plan
+from dvis_cli.batch.report import BatchReport, Stop
+from dvis_cli.batch.sources import list_videos
+from dvis_cli.batch.summary import Summary
 
 T = TypeVar("T")
 CLAIMS = 1000
@@ -39,23 +41,20 @@ def main(count: int) -> None:
 def measure(root: Path, count: int) -> None:
     output = Output(root / "out")
     claims = Claims(output, 300.0)
-    failures = Failures(output, claims)
+    summary, report = Summary(output, claims, index=False), BatchReport()
+    run = Run(output, claims, summary, BatchOptions(), "settings", report, Stop())
     found = timed("finding the videos", lambda: list_videos([root / "in"], root / "out").found)
     items = timed("giving them places", lambda: place_videos(found, settled_places(found, output, {})))
-    plan = timed("plan, all new", lambda: make_plan(items, output, failures, BatchOptions(), "settings"))
-    assert len(plan.jobs) == count
+    assert len(timed("plan, all new", lambda: make_plan(items, run))) == count
     timed(f"{CLAIMS} claims taken", lambda: [claims.take(item.key) for item in items[:CLAIMS]])
     timed(f"{CLAIMS} claims released", lambda: [claims.release(item.key) for item in items[:CLAIMS]])
-    del plan
     for item in items:
         folder = root / "out" / item.key
         folder.mkdir(parents=True)
         record = {"source": item.source, "fingerprint": look_at(item).fingerprint, "settings": "settings"}
         (folder / "batch.json").write_text(json.dumps(record))
-    plan = timed(
-        "plan, all done before", lambda: make_plan(items, output, failures, BatchOptions(), "settings")
-    )
-    assert plan.skipped == count
+    timed("plan, all done before", lambda: make_plan(items, run))
+    assert report.skipped == count
     print(f"{'memory at most':28} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:9.0f} MiB")
 
 

@@ -20,9 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dvis_cli.batch import BatchOptions, Event, run_batch
-from dvis_cli.batch.local import LocalEngine
-from dvis_cli.batch.messages import Finished, Outcome, Progress, Ready, Say, Task
-from dvis_cli.batch.ray_engine import RayEngine
+from dvis_cli.batch.work import Outcome, Progress, Ready, Say, Task
+from dvis_cli.batch.workers import LocalEngine, RayEngine
 from dvis_cli.run.options import SegmentOptions
 
 FRAMES = 1500  # of a one-minute clip
@@ -32,15 +31,15 @@ class WaitingWorker:
     """No model, no video: waits as long as the source's text says, and reports as a real one does."""
 
     def __init__(self, number: int, *_unused: object) -> None:
-        self.number, self.ready = number, Ready(number, 0.0, "none", False)
+        self.ready = Ready(0.0, "none", False)
 
     def run(self, task: Task, say: Say) -> None:
-        seconds = float(Path(task.source).read_text())
+        seconds = float(Path(task.video.source).read_text())
         started = time.monotonic()
         while (passed := time.monotonic() - started) < seconds:
-            say(Progress(self.number, task.key, int(FRAMES * passed / seconds), FRAMES))
+            say(Progress(int(FRAMES * passed / seconds), FRAMES))
             time.sleep(min(task.say_every, max(seconds - passed, 0.0)))
-        say(Finished(self.number, Outcome(task.key, "done", seconds, FRAMES, 5)))
+        say(Outcome("done", seconds, FRAMES, 5))
 
 
 @dataclass

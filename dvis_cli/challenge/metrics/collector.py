@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from dvis_cli.datasets.names import error_in
 from dvis_cli.errors import DatasetError
 
 Counts = TypeVar("Counts")
@@ -38,14 +37,15 @@ class Collector(Generic[Counts]):
             self._refuse_twice(name)
         self.videos.update(other.videos)
 
-    @contextmanager
-    def counting(self, video: str) -> Iterator[None]:
-        """Put the video's name before the errors of the block."""
-        self._refuse_twice(video)
-        try:
-            yield
-        except DatasetError as error:
-            raise DatasetError(f"video '{video}': {error}") from error
+    def add_video(self, name: str, *inputs: Any) -> None:
+        """Add one video, of what `count` takes. Raises `DatasetError`: what `count` raises, or it was added before."""
+        self._refuse_twice(name)
+        with error_in(f"video '{name}'"):
+            self.videos[name] = self.count(*inputs)
+
+    def count(self, *inputs: Any, **options: Any) -> Counts:
+        """Count one video."""
+        raise NotImplementedError
 
     def _refuse_twice(self, video: str) -> None:
         if video in self.videos:

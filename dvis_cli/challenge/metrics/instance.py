@@ -57,23 +57,22 @@ class InstanceAP(Collector[dict[int, _Matches]]):
         self.category_ids = tuple(category_ids)
         super().__init__(self.category_ids)
 
-    def add_video(
-        self, name: str, size: tuple[int, int], truths: Sequence[MaskTube], predictions: Sequence[MaskTube]
-    ) -> None:
-        """Add one video.
+    def count(
+        self, size: tuple[int, int], truths: Sequence[MaskTube], predictions: Sequence[MaskTube]
+    ) -> dict[int, _Matches]:
+        """Count one video.
 
         Args:
             size: (height, width) of its frames.
             truths, predictions: each with as many frames as the video has.
         """
         found = {}
-        with self.counting(name):
-            for category in self.category_ids:
-                true = [tube for tube in truths if tube.category_id == category]
-                predicted = [tube for tube in predictions if tube.category_id == category]
-                if true or predicted:
-                    found[category] = _match(true, predicted, size)
-        self.videos[name] = found
+        for category in self.category_ids:
+            true = [tube for tube in truths if tube.category_id == category]
+            predicted = [tube for tube in predictions if tube.category_id == category]
+            if true or predicted:
+                found[category] = _match(true, predicted, size)
+        return found
 
     def result(self) -> InstanceResult:
         """The scores of all videos together, and of each alone."""
@@ -112,7 +111,8 @@ def tube_ious(
 ) -> FloatArray:
     """(D, G) IoU of every prediction with every true tube of one video of `size` (height, width)."""
     shared = np.zeros((len(predictions), len(truths)))
-    for codes, true_codes in zip(_by_frame(predictions), _by_frame(truths), strict=True):
+    by_frame = [zip(*(tube.frames for tube in tubes), strict=True) for tubes in (predictions, truths)]
+    for codes, true_codes in zip(*by_frame, strict=True):
         rows = [row for row, code in enumerate(codes) if code is not None]
         columns = [column for column, code in enumerate(true_codes) if code is not None]
         if rows and columns:
@@ -125,18 +125,9 @@ def tube_ious(
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def _by_frame(tubes: Sequence[MaskTube]) -> list[tuple[str | None, ...]]:
-    return list(zip(*(tube.frames for tube in tubes), strict=True))
-
-
 def _areas(tubes: Sequence[MaskTube], size: tuple[int, int]) -> FloatArray:
-    totals = [
-        coco().area([rle(code, size) for code in tube.frames if code is not None]).sum()
-        if any(code is not None for code in tube.frames)
-        else 0
-        for tube in tubes
-    ]
-    return np.array(totals, dtype=np.float64)
+    masks = [[rle(code, size) for code in tube.frames if code is not None] for tube in tubes]
+    return np.array([coco().area(codes).sum() if codes else 0 for codes in masks], dtype=np.float64)
 
 
 def _match(truths: Sequence[MaskTube], predictions: Sequence[MaskTube], size: tuple[int, int]) -> _Matches:

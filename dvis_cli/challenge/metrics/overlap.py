@@ -6,7 +6,6 @@ kilobytes where the two maps are megabytes, so each frame is looked at once howe
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -33,24 +32,6 @@ class FrameOverlap:
     pred_categories: IntArray  # (P,) dataset ids
     pred_areas: IntArray  # (P,) pixels, counted
     counts: IntArray  # (G + 1, P + 1) shared pixels; row 0 is true void, column 0 predicted void
-
-
-class _IndexTable(threading.local):
-    """Id -> row number, by a table over all three-byte ids: 32 MB of address space, few pages touched."""
-
-    def __init__(self) -> None:
-        self.rows = np.zeros(ID_LIMIT, dtype=np.uint16)
-
-    def look_up(self, ids: npt.NDArray[Any], known: IntArray) -> IntArray:
-        """Rows (int64) of flat ids: 0 for an id that is not known, 1 for void, 2.. for `known[0]`.. ."""
-        self.rows[known] = np.arange(2, len(known) + 2, dtype=np.uint16)
-        self.rows[0] = 1
-        found = self.rows[ids].astype(np.int64)
-        self.rows[known] = 0
-        return found
-
-
-_TABLE = _IndexTable()
 
 
 def frame_overlap(
@@ -101,9 +82,7 @@ def _joint_counts(
     """(G + 2, P + 2) pixel counts; the first row and column are unlisted ids, the second void."""
     shape = len(true) + 2, len(predicted) + 2
     starts, lengths = _runs(gt_ids.ravel(), pred_ids.ravel())
-    joint = _TABLE.look_up(_checked(gt_ids.ravel()[starts]), true)
-    joint *= shape[1]
-    joint += _TABLE.look_up(_checked(pred_ids.ravel()[starts]), predicted)
+    joint = shape[1] * _rows(gt_ids.ravel()[starts], true) + _rows(pred_ids.ravel()[starts], predicted)
     counts = np.bincount(joint, weights=lengths, minlength=shape[0] * shape[1])  # exact below 2^53 pixels
     return counts.reshape(shape).astype(np.int64)
 
@@ -117,8 +96,8 @@ def _runs(gt: npt.NDArray[Any], pred: npt.NDArray[Any]) -> tuple[IntArray, IntAr
 
 def _listed(segments: Sequence[Mapping[str, Any]], side: str) -> IntArray:
     ids = np.array([segment["id"] for segment in segments], dtype=np.int64)
-    if len(ids) and (ids.min() < 1 or ids.max() >= ID_LIMIT):
-        wrong = [int(value) for value in ids if not 0 < value < ID_LIMIT]
+    wrong = ids[(ids < 1) | (ids >= ID_LIMIT)].tolist()
+    if wrong:
         raise DatasetError(f"{side}: segment ids must be 1..{ID_LIMIT - 1}, found {wrong[:5]}")
     if len(np.unique(ids)) != len(ids):
         twice = sorted({int(value) for value in ids if (ids == value).sum() > 1})
@@ -126,23 +105,24 @@ def _listed(segments: Sequence[Mapping[str, Any]], side: str) -> IntArray:
     return ids
 
 
-def _checked(ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _rows(ids: npt.NDArray[Any], known: IntArray) -> IntArray:
+    """Rows of flat ids: 0 for an id that is not known, 1 for void, 2.. for `known[0]`.. ."""
     if ids.dtype.kind not in "iu":
         raise DatasetError(f"an id map must hold integers, not {ids.dtype}")
     if ids.size and (int(ids.max()) >= ID_LIMIT or int(ids.min()) < 0):
         raise DatasetError(f"an id map must hold 0..{ID_LIMIT - 1}, found {int(ids.min())}..{int(ids.max())}")
-    return ids
+    values = np.append(0, known)
+    order = np.argsort(values)
+    values = values[order]
+    found = np.minimum(np.searchsorted(values, ids), len(values) - 1)
+    return np.where(values[found] == ids, order[found] + 1, 0)
 
 
 def _disagreement(pred_ids: npt.NDArray[Any], predicted: IntArray, areas: IntArray) -> str:
-    in_png = {int(value) for value in np.unique(pred_ids)} - {0}
-    extra = sorted(in_png - {int(value) for value in predicted})
-    absent = [int(value) for value, area in zip(predicted, areas, strict=True) if area == 0]
-    parts = []
-    if extra:
-        parts.append(f"ids {extra[:5]} are in the prediction's PNG and not in its json")
-    if absent:
-        parts.append(f"ids {absent[:5]} are in the prediction's json and not in its PNG")
+    extra = sorted(set(np.unique(pred_ids).tolist()) - {0, *predicted.tolist()})
+    absent = predicted[areas == 0].tolist()
+    parts = [f"ids {extra[:5]} are in the prediction's PNG and not in its json"] if extra else []
+    parts += [f"ids {absent[:5]} are in the prediction's json and not in its PNG"] if absent else []
     return "; ".join(parts)
 
 

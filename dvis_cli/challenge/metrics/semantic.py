@@ -21,6 +21,7 @@ IGNORE = -1  # in maps of class ids: no class
 WINDOWS = (8, 16)  # frames
 ClassMap = npt.NDArray[Any]
 Lengths = npt.NDArray[np.int32]
+BoolMap = npt.NDArray[np.bool_]
 
 
 @dataclass(slots=True)
@@ -42,8 +43,7 @@ class VideoSemantics:
     """What one video says, to be added up over videos."""
 
     confusion: npt.NDArray[np.int64]  # (K, K + 1): true, predicted class; the last column is none of them
-    public: dict[int, Mean]  # window length -> VC of its windows, as the public script counts
-    right: dict[int, Mean]  # the same, of pixels that are right as well
+    consistency: dict[int, _Consistency]  # by window length
 
 
 @dataclass
@@ -71,8 +71,8 @@ class Semantics(Collector[VideoSemantics]):
         self.class_ids, self.windows = tuple(class_ids), tuple(windows)
         super().__init__(self.class_ids, self.windows)
 
-    def add_video(self, name: str, frames: Iterable[tuple[ClassMap, ClassMap]]) -> None:
-        """Add one video.
+    def count(self, frames: Iterable[tuple[ClassMap, ClassMap]]) -> VideoSemantics:
+        """Count one video.
 
         Args:
             frames: truth and prediction of each frame, (H, W) integer class ids each, one size in all of a video.
@@ -87,25 +87,21 @@ class Semantics(Collector[VideoSemantics]):
         consistency = {n: _Consistency(n) for n in self.windows}
         last: list[Lengths | None] = [None, None]  # of truth and prediction: the frame before
         runs: list[Lengths | None] = [None, None]
-        with self.counting(name):
-            for number, (truth, prediction) in enumerate(frames):
-                if truth.shape != prediction.shape or (last[0] is not None and last[0].shape != truth.shape):
-                    raise DatasetError(
-                        f"frame {number}: the prediction is {size_text(prediction)} pixels, the ground truth "
-                        f"{size_text(truth)}; sizes must be equal, in all frames of a video"
-                    )
-                true, predicted = now = _look_up(table, truth), _look_up(table, prediction)
-                valid = true < count
-                joint = true[valid].astype(np.int64) * (count + 1) + predicted[valid]
-                confusion += np.bincount(joint, minlength=count * (count + 1)).reshape(count, count + 1)
-                lengths = [_run_lengths(*one) for one in zip(runs, last, now, strict=True)]
-                runs, last = [*lengths], [*now]
-                for one in consistency.values():
-                    one.add(lengths[0], lengths[1], valid, true == predicted)
-        public, right = (
-            {n: getattr(one, kind) for n, one in consistency.items()} for kind in ("public", "right")
-        )
-        self.videos[name] = VideoSemantics(confusion, public, right)
+        for number, (truth, prediction) in enumerate(frames):
+            if truth.shape != prediction.shape or (last[0] is not None and last[0].shape != truth.shape):
+                raise DatasetError(
+                    f"frame {number}: the prediction is {size_text(prediction)} pixels, the ground truth "
+                    f"{size_text(truth)}; sizes must be equal, in all frames of a video"
+                )
+            true, predicted = now = _look_up(table, truth), _look_up(table, prediction)
+            valid = true < count
+            joint = true[valid].astype(np.int64) * (count + 1) + predicted[valid]
+            confusion += np.bincount(joint, minlength=count * (count + 1)).reshape(count, count + 1)
+            lengths = [_run_lengths(*one) for one in zip(runs, last, now, strict=True)]
+            runs, last = [*lengths], [*now]
+            for one in consistency.values():
+                one.add(lengths[0], lengths[1], valid, true == predicted)
+        return VideoSemantics(confusion, consistency)
 
     def result(self) -> SemanticResult:
         """The scores of all videos together, and of each alone."""
@@ -127,8 +123,8 @@ class Semantics(Collector[VideoSemantics]):
             float(iou[there].mean()) if there.any() else None,
             iou,
             float(hits.sum()) / pixels if pixels else None,
-            {n: _mean([video.public[n] for video in videos]) for n in self.windows},
-            {n: _mean([video.right[n] for video in videos]) for n in self.windows},
+            {n: _mean([video.consistency[n].public for video in videos]) for n in self.windows},
+            {n: _mean([video.consistency[n].right for video in videos]) for n in self.windows},
         )
 
 
@@ -147,13 +143,7 @@ class _Consistency:
         self._held_back = math.nan  # of the window that ends at the frame before
         self._frames = 0
 
-    def add(
-        self,
-        true_run: npt.NDArray[np.int32],
-        predicted_run: npt.NDArray[np.int32],
-        valid: npt.NDArray[np.bool_],
-        equal: npt.NDArray[np.bool_],
-    ) -> None:
+    def add(self, true_run: Lengths, predicted_run: Lengths, valid: BoolMap, equal: BoolMap) -> None:
         """The next frame: how long its pixels have had their classes, which have one, which are right now."""
         self._frames += 1
         if self._frames < self.window:
@@ -185,7 +175,7 @@ def _look_up(table: Lengths, ids: ClassMap) -> Lengths:
     return table[np.where((ids >= 0) & (ids < last), ids, last)]
 
 
-def _share(part: npt.NDArray[np.bool_], whole: npt.NDArray[np.bool_]) -> float:
+def _share(part: BoolMap, whole: BoolMap) -> float:
     count = int(np.count_nonzero(whole))
     return float(np.count_nonzero(part)) / count if count else math.nan
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from dvis_cli.challenge.metrics.collector import Collector
 from dvis_cli.challenge.metrics.overlap import FrameOverlap, IntArray
-from dvis_cli.errors import DatasetError
+from dvis_cli.challenge.metrics.tubes import class_indices
 from dvis_cli.structures import Category
 
 
@@ -70,13 +70,12 @@ class STQ(Collector[_VideoCounts]):
         self._index = {category.id: index for index, category in enumerate(self.categories)}
         self._things = np.array([category.isthing for category in self.categories], dtype=np.bool_)
 
-    def add_video(self, video_id: str, tables: Iterable[FrameOverlap]) -> None:
-        """Add one video, a table a frame. Raises what `VPQ.add_video` raises."""
+    def count(self, tables: Iterable[FrameOverlap]) -> _VideoCounts:
+        """Count one video, a table a frame. Raises `DatasetError`: an unknown category."""
         video = _Video(len(self.categories), self._things)
-        with self.counting(video_id):
-            for table in tables:
-                video.add(table, self._classes(table.gt_categories), self._classes(table.pred_categories))
-        self.videos[video_id] = video.counts()
+        for table in tables:
+            video.add(table, *class_indices(table, self._index))
+        return video.counts()
 
     def result(self) -> STQResult:
         """The score of the videos so far; 0 where nothing can be counted."""
@@ -90,12 +89,6 @@ class STQ(Collector[_VideoCounts]):
             stq = float(np.sqrt(own_aq * own_sq))
             videos[name] = STQVideo(stq, own_aq, own_sq, video.tubes, video.frames)
         return STQResult(float(np.sqrt(aq * sq)), aq, sq, self.categories, iou[:size], classes, videos)
-
-    def _classes(self, categories: IntArray) -> IntArray:
-        unknown = [int(value) for value in categories if int(value) not in self._index]
-        if unknown:
-            raise DatasetError(f"unknown category_id {unknown[0]}")
-        return np.array([self._index[int(value)] for value in categories], dtype=np.int64)
 
 
 class _Video:

@@ -46,38 +46,23 @@ class Tubes:
         """
         gt_columns = _columns(table.gt_ids for table in tables)
         pred_columns = _columns(table.pred_ids for table in tables)
-        gt, pred = (len(tables), len(gt_columns)), (len(tables), len(pred_columns))
+        no_gt = np.zeros((len(tables), len(gt_columns)), dtype=np.int64)
+        no_pred = np.zeros((len(tables), len(pred_columns)), dtype=np.int64)
         tubes = cls(
-            np.full(gt, ABSENT, dtype=np.int64),
-            np.zeros(gt, dtype=np.bool_),
-            np.zeros(gt, dtype=np.int64),
-            np.zeros(gt, dtype=np.int64),
-            np.full(pred, ABSENT, dtype=np.int64),
-            np.zeros(pred, dtype=np.int64),
-            np.zeros(pred, dtype=np.int64),
+            *(no_gt + ABSENT, no_gt.astype(np.bool_), no_gt.copy(), no_gt.copy()),
+            *(no_pred + ABSENT, no_pred.copy(), no_pred.copy()),
             *_pairs(tables, gt_columns, pred_columns),
         )
         for row, table in enumerate(tables):
-            tubes._fill(row, table, gt_columns, pred_columns, classes)
+            gt = row, [gt_columns[int(value)] for value in table.gt_ids]
+            pred = row, [pred_columns[int(value)] for value in table.pred_ids]
+            tubes.gt_class[gt], tubes.pred_class[pred] = class_indices(table, classes)
+            tubes.gt_crowd[gt] = table.gt_crowd
+            tubes.gt_areas[gt] = table.gt_areas
+            tubes.gt_order[gt] = np.arange(len(table.gt_ids))
+            tubes.pred_areas[pred] = table.pred_areas
+            tubes.pred_void[pred] = table.counts[0, 1:]
         return tubes
-
-    def _fill(
-        self,
-        row: int,
-        table: FrameOverlap,
-        gt_columns: Mapping[int, int],
-        pred_columns: Mapping[int, int],
-        classes: Mapping[int, int],
-    ) -> None:
-        gt = [gt_columns[int(value)] for value in table.gt_ids]
-        pred = [pred_columns[int(value)] for value in table.pred_ids]
-        self.gt_class[row, gt] = _indices(table.gt_ids, table.gt_categories, classes, "ground truth")
-        self.gt_crowd[row, gt] = table.gt_crowd
-        self.gt_areas[row, gt] = table.gt_areas
-        self.gt_order[row, gt] = np.arange(len(gt))
-        self.pred_class[row, pred] = _indices(table.pred_ids, table.pred_categories, classes, "prediction")
-        self.pred_areas[row, pred] = table.pred_areas
-        self.pred_void[row, pred] = table.counts[0, 1:]
 
     @property
     def rows(self) -> int:
@@ -144,14 +129,19 @@ def _pairs(
     return columns[:, 0], columns[:, 1], pixels
 
 
-def _indices(ids: IntArray, categories: IntArray, classes: Mapping[int, int], side: str) -> list[int]:
-    try:
-        return [classes[int(category)] for category in categories]
-    except KeyError as error:
-        which = [
-            int(value) for value, category in zip(ids, categories, strict=True) if category == error.args[0]
-        ]
-        raise DatasetError(f"{side}: segment {which[0]} has unknown category_id {error.args[0]}") from None
+def class_indices(table: FrameOverlap, classes: Mapping[int, int]) -> list[IntArray]:
+    """Class indices (G,) and (P,) of a frame's segments. Raises `DatasetError`: a category id is not in `classes`."""
+    found = []
+    sides = (
+        ("ground truth", table.gt_ids, table.gt_categories),
+        ("prediction", table.pred_ids, table.pred_categories),
+    )
+    for side, ids, categories in sides:
+        for number, category in zip(ids.tolist(), categories.tolist(), strict=True):
+            if category not in classes:
+                raise DatasetError(f"{side}: segment {number} has unknown category_id {category}")
+        found.append(np.array([classes[category] for category in categories.tolist()], dtype=np.int64))
+    return found
 
 
 def _first_present(classes: IntArray, length: int) -> tuple[IntArray, npt.NDArray[np.bool_]]:

@@ -9,7 +9,7 @@ are those of its first frame in the window, and of several crowd regions of a cl
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,6 @@ class Quality:
 class WindowResult:
     """The counts of one window length. C classes, in the order of `categories`."""
 
-    window: int  # frames a tube
     categories: tuple[Category, ...]
     counts: IntArray  # (C, 3): tp, fp, fn over all windows of the videos
     iou: npt.NDArray[np.float64]  # (C,) sum of the IoU of the true positives
@@ -70,28 +69,15 @@ class VPQResult:
     """All window lengths, for all videos together and for each by itself."""
 
     windows: dict[int, WindowResult]
-    videos: dict[str, dict[int, WindowResult]]  # video id -> the same counts of that video alone
+    videos: dict[str, VPQResult] = field(default_factory=dict)
 
     def mean(self, windows: Sequence[int] | None = None, isthing: bool | None = None) -> float | None:
         """The mean PQ in percent over `windows` (default all); those that no video fills are left out."""
-        return _mean_over(self.windows, windows, isthing)
-
-    def video_mean(self, video_id: str, windows: Sequence[int] | None = None) -> float | None:
-        """The same over one video."""
-        return _mean_over(self.videos[video_id], windows, None)
-
-    @property
-    def empty_windows(self) -> tuple[int, ...]:
-        """Window lengths that are longer than every video."""
-        return tuple(window for window, result in self.windows.items() if result.videos == 0)
-
-
-def _mean_over(
-    results: dict[int, WindowResult], windows: Sequence[int] | None, isthing: bool | None
-) -> float | None:
-    chosen = [results[window] for window in (results if windows is None else windows) if window in results]
-    values = [quality.pq for quality in (one.quality(isthing) for one in chosen) if quality.pq is not None]
-    return float(np.mean(values)) if values else None
+        chosen = (self.windows[window] for window in windows or self.windows if window in self.windows)
+        values = [
+            quality.pq for quality in (one.quality(isthing) for one in chosen) if quality.pq is not None
+        ]
+        return float(np.mean(values)) if values else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +102,19 @@ class VPQ(Collector[_VideoCounts]):
         super().__init__(self.categories, self.windows)
         self._index = {category.id: index for index, category in enumerate(self.categories)}
 
-    def add_video(self, video_id: str, tables: Iterable[FrameOverlap]) -> None:
-        """Add one video, a table a frame. Raises `DatasetError`: an unknown category, or it was added before."""
+    def count(self, tables: Iterable[FrameOverlap]) -> _VideoCounts:
+        """Count one video, a table a frame. Raises `DatasetError`: an unknown category."""
         counts = np.zeros((len(self.windows), len(self.categories), 3), dtype=np.int64)
         iou = np.zeros((len(self.windows), len(self.categories)))
-        with self.counting(video_id):
-            tubes = Tubes.of_frames(list(tables), self._index)
-            for row, window in enumerate(self.windows):
-                if window <= tubes.rows:
-                    _count(tubes.windows(window), counts[row], iou[row])
-        self.videos[video_id] = _VideoCounts(tubes.rows, counts, iou)
+        tubes = Tubes.of_frames(list(tables), self._index)
+        for row, window in enumerate(self.windows):
+            if window <= tubes.rows:
+                _count(tubes.windows(window), counts[row], iou[row])
+        return _VideoCounts(tubes.rows, counts, iou)
 
     def result(self) -> VPQResult:
         """The score of the videos so far."""
-        each = {name: self._sum([video]) for name, video in self.videos.items()}
+        each = {name: VPQResult(self._sum([video])) for name, video in self.videos.items()}
         return VPQResult(self._sum(list(self.videos.values())), each)
 
     def _sum(self, videos: Sequence[_VideoCounts]) -> dict[int, WindowResult]:
@@ -138,7 +123,7 @@ class VPQ(Collector[_VideoCounts]):
             kept = [video for video in videos if video.frames >= window]
             counts = sum((v.counts[row] for v in kept), np.zeros((len(self.categories), 3), dtype=np.int64))
             iou = sum((v.iou[row] for v in kept), np.zeros(len(self.categories)))
-            found[window] = WindowResult(window, self.categories, counts, iou, len(kept))
+            found[window] = WindowResult(self.categories, counts, iou, len(kept))
         return found
 
 

@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from dvis_cli.errors import OutputError
 from dvis_cli.files import abandoned, atomic_open, atomic_path, output_errors, partial_path
@@ -24,6 +25,7 @@ from dvis_cli.writers.instance_picture import SHOWN_FROM, shown_map
 from dvis_cli.writers.overlay import draw_overlay
 from dvis_cli.writers.overlay_video import OverlayVideo, tell
 from dvis_cli.writers.palette import segment_color
+from dvis_cli.writers.panoptic_png import relabel
 from dvis_cli.writers.report.coding import LARGEST_LABEL, LEVELS, MapCoder
 
 THUMBNAIL_SIDE = 320  # pixels, the longer one
@@ -151,7 +153,8 @@ class ReportPage:
         with output_errors(self._folder / REPORT_PAGE):
             self._keep(self._coder.flush())
             if self._thumbnail is not None:
-                _write_jpeg(self._folder / REPORT_THUMBNAIL, self._thumbnail)
+                with atomic_path(self._folder / REPORT_THUMBNAIL) as partial:
+                    Image.fromarray(self._thumbnail).save(partial, "JPEG", quality=82)
         _write_page(self._folder / REPORT_PAGE, self._document(scores or {}), self._maps, self._chunks)
         self._maps.close()
 
@@ -170,16 +173,8 @@ class ReportPage:
             raise OutputError(
                 f"{self._info.name} has more than {LARGEST_LABEL} segments: no page can show it"
             )
-        known, label = (
-            np.unique(ids, return_inverse=True) if int(ids.max(initial=0)) > 2**20 else (None, None)
-        )
-        table = np.zeros(int(ids.max(initial=0)) + 1 if known is None else len(known), np.uint16)
         rows = {id: row for row, id in enumerate(self._seen, start=1)}
-        for id in segments:
-            place = id if known is None else int(np.searchsorted(known, id))
-            if place < len(table) and (known is None or known[place] == id):
-                table[place] = rows[id]
-        return table[ids] if known is None else table[label].reshape(ids.shape)
+        return relabel(ids, {id: rows[id] for id in segments if id > 0}, np.uint16)
 
     def _keep(self, chunks: list[bytes]) -> None:
         for chunk in chunks:
@@ -263,10 +258,3 @@ def _thumbnail(rgb: np.ndarray, ids: np.ndarray, segments: dict[int, Segment]) -
     rows = np.minimum((np.arange(size[1]) / scale).astype(int), ids.shape[0] - 1)
     columns = np.minimum((np.arange(size[0]) / scale).astype(int), ids.shape[1] - 1)
     return draw_overlay(small, ids[np.ix_(rows, columns)], segments, labelled=False)
-
-
-def _write_jpeg(path: Path, rgb: np.ndarray) -> None:
-    from PIL import Image
-
-    with atomic_path(path) as partial:
-        Image.fromarray(rgb).save(partial, "JPEG", quality=82)
