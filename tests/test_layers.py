@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torchvision
 
+from dvis_cli.layers import linear as linear_module
 from dvis_cli.layers.attention import Attention
 from dvis_cli.layers.convolution import FrozenBatchNorm2d, normed
 from dvis_cli.layers.deformable import DeformableAttention
@@ -39,6 +42,33 @@ def test_linear_is_torch_s(shape: tuple[int, ...], threads: int) -> None:
     assert ours.shape == theirs.shape and ours.is_contiguous()
     assert torch.allclose(ours, theirs, atol=1e-5)
     assert torch.allclose(sliced, theirs.transpose(0, -2)[..., 1:, :], atol=1e-5)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_bf16_layer_follows_its_weight(packs: bool, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weight kept for oneDNN is made anew after a change in place, and for another parameter."""
+    if not packs:
+        monkeypatch.setattr(linear_module, "_can_pack", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    torch.manual_seed(0)
+    x, layer = torch.randn(3, 100, 24), Linear(24, 40, bias=bias).requires_grad_(False)
+
+    def agrees() -> bool:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            ours = layer(x)
+        theirs = torch.nn.functional.linear(x, layer.weight, layer.bias)
+        return ours.dtype == torch.bfloat16 and torch.allclose(ours.float(), theirs, atol=0.02, rtol=0.02)
+
+    assert agrees() and agrees()
+    layer.load_state_dict({name: torch.randn_like(value) / 5 for name, value in layer.state_dict().items()})
+    assert agrees()
+    layer.weight = torch.nn.Parameter(torch.randn(40, 24) / 5, requires_grad=False)
+    assert agrees()
+    assert (layer in linear_module._PACKED) == (packs and linear_module._can_pack())
+    twin = copy.deepcopy(layer)
+    layer.weight.mul_(2)
+    assert agrees() and torch.equal(2 * twin.weight, layer.weight)
 
 
 def test_batch_norm_is_torchvisions_and_part_of_the_convolution() -> None:

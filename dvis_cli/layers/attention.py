@@ -95,4 +95,4 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., C)."""
-        return self.norm(x + self.linear2(F.relu(self.linear1(x))))
+        return self.norm(x + self.linear2(F.relu(self.linear1(x), inplace=True)))

@@ -54,7 +54,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, sizes: list[Size]) -> Tensor:
         """x: (T, S, C); position: (S, C); reference: (S, 1, 2)."""
         x = self.norm1(x + self.attention(x + position, reference, x, sizes))
-        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+        return self.norm2(x + self.linear2(F.relu(self.linear1(x), inplace=True)))
 
 
 class Place(nn.Linear):
