@@ -337,6 +337,6 @@ def test_masks_of_absent_tracks_do_not_count_in_overlaps(
                 present[:] = True
                 present[0] = False
         candidates = [network._candidates(*one) for one in zip(network.scales, probs, strict=True)]
-        areas = network._overlaps(candidates).diagonal()
+        areas = network._overlaps(candidates, 0).products.diagonal()
     network.close()
     assert (areas == 0).nonzero().flatten().tolist() == [0, len(areas) // 2]

@@ -17,7 +17,7 @@ class FusionSettings:
     """The choices of the method (docs/fusion.md)."""
 
     weights: Weights = field(default_factory=Weights)
-    accept: float = 0.6  # affinity from which two queries may be one object
+    accept: float = 0.7  # affinity from which two queries may be one object
     # Soft IoU in a frame with the mask of the view that finds most, below which a member's does not count there.
     agree: float = 0.4
     # A single is dropped that shares this much of its mask with stronger tubes of its class.
