@@ -137,7 +137,7 @@ def test_ctrl_c_once_finishes_and_twice_stops(tmp_path: Path) -> None:
     assert code == 130 and not err, err
     assert any("Ctrl-C again" in e.get("text", "") for e in events)
     report = events[-1]
-    assert report["event"] == "finished" and 1 <= report["done"] + len(report["failed"]) <= 2
+    assert report["event"] == "finished" and 1 <= report["done"] <= 2  # what two workers had in hand
     assert not list((tmp_path / "out").rglob(".*"))
 
     process = start(tmp_path / "twice", paper_videos(tmp_path / "slower", 3, "slow 60"))
@@ -156,7 +156,7 @@ def test_sigterm_stops_at_once_and_cleanly(tmp_path: Path) -> None:
     wait_for(process, "video_started")
     process.terminate()
     assert finish(process)[0] == 143
-    assert not list((tmp_path / "out").iterdir())
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"failures.jsonl"}  # of the bad video
 
 
 def test_two_runs_share_one_output(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ class Job:
     tries: int = 0  # in this run
     faulty: tuple[int, ...] = ()  # workers whose accelerator failed at it
     elsewhere: bool = False  # another run had it when it was to be begun
+    not_before: float = 0.0  # by the monotonic clock
     heard: float = 0.0  # time.monotonic() of its worker's last sign of life
     frames: int = 0
     frames_in_all: int | None = None

@@ -20,6 +20,7 @@ from .workers import Engine, LocalWorker, RayHandle
 
 _LOOK_UP = 0.1  # seconds: how soon a signal is noticed, or that there is work again
 _PROGRESS_EVERY = 0.5  # seconds
+_OTHERS = 1.0  # seconds that another run gets to finish the video that it works on
 _REPORTS = 100  # of progress, from all workers in a second: one costs about a millisecond here
 _STRIKES = 3  # failures of its device, or to load, in a row, after which a worker is not replaced
 
@@ -220,8 +221,9 @@ class Scheduler:
         return None
 
     def _may_try(self, number: int, job: Job) -> bool:
-        """Whether its device has not failed at a video, or that of every worker has."""
-        return number not in job.faulty or not self._workers.keys() - set(job.faulty)
+        """Whether its device has not failed at a video, or that of every worker has; and it is time to."""
+        able = number not in job.faulty or not self._workers.keys() - set(job.faulty)
+        return able and time.monotonic() >= job.not_before
 
     def _claim(self, job: Job) -> Outcome | None:
         """None: the video is ours to do. Another run may have it, or have done it since the plan."""
@@ -287,7 +289,8 @@ class Scheduler:
 
     def _is_tried_again(self, number: int, job: Job, verdict: str) -> bool:
         most, before = self._run.options.max_tries, job.elsewhere
-        job.elsewhere = verdict == "elsewhere"  # it is looked at again at the end, once
+        job.elsewhere = verdict == "elsewhere"  # it is looked at again, once
+        job.not_before = time.monotonic() + _OTHERS * job.elsewhere
         if verdict == "device":  # no try is lost, unless it met one device that works after the other so
             job.faulty += (number,)
             job.tries -= len(job.faulty) < most or not self._able & set(job.faulty)
