@@ -89,10 +89,10 @@ def test_shorter_than_the_index_says(server: Server, tmp_path: Path, dvis) -> No
     served.data = DATA[:-100]
     file = original.remote(original.files[0])
     with pytest.raises(CheckpointError, match=f"{len(DATA) - 100} bytes, expected {len(DATA)}"):
-        download.fetch(file, tmp_path / "x", lambda size: None)
+        download.fetch(file, tmp_path / "x", lambda size, total: None)
     served.data = DATA + b"x" * 100
     with pytest.raises(CheckpointError, match="sends more than"):
-        download.fetch(file, tmp_path / "x", lambda size: None)
+        download.fetch(file, tmp_path / "x", lambda size, total: None)
     assert not (tmp_path / "x").exists() and not (tmp_path / "x.part").exists()
 
 
