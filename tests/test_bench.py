@@ -18,6 +18,7 @@ from dvis_cli.bench.machine import device_use, slope
 from dvis_cli.bench.rivals import OURS, Race, _ours, _theirs, race, their_model
 from dvis_cli.bench.stopwatch import Stopwatch, replaced
 from dvis_cli.checkpoints.registry import known_model
+from dvis_cli.layers.linear import Linear
 from dvis_cli.run.loading import categories_of
 from dvis_cli.run.model import DvisModel
 from dvis_cli.video import open_video
@@ -46,6 +47,16 @@ def test_arithmetic_is_counted() -> None:
     watch.counting = True
     watch.wrap("product", torch.mm)(torch.ones(100, 200), torch.ones(200, 300))
     assert watch.gflop["product"] == pytest.approx(2 * 100 * 200 * 300 / 1e9) and not watch.seconds
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_linear_layers_are_counted_whoever_makes_them(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    layer, watch = Linear(64, 96).requires_grad_(False), Stopwatch()
+    watch.counting = True
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        watch.wrap("product", layer)(torch.ones(1000, 64))
+    assert watch.gflop["product"] == pytest.approx(2 * 64 * 96 * 1000 / 1e9)
 
 
 def test_what_was_replaced_comes_back() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import defaultdict
@@ -19,7 +20,14 @@ def _attention_on_a_cpu(query: Any, key: Any, value: Any, *_: Any, **__: Any) ->
     return sdpa_flop_count(query, key, value)
 
 
+def _packed_convolution(x: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    """Of 1 x 1, as `layers.linear` makes them."""
+    return 2 * x[1] * math.prod(out_shape)
+
+
 _COUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_on_a_cpu}
+if hasattr(torch.ops.mkldnn, "_convolution_pointwise"):  # not in builds without oneDNN
+    _COUNTED[torch.ops.mkldnn._convolution_pointwise] = _packed_convolution
 
 
 class Stopwatch:
