@@ -146,7 +146,7 @@ def test_stopping_at_once(tmp_path: Path, on_workers_path: None) -> None:
         RayEngine(segment, options, PaperWorker),
     )
     assert report.exit_code == 130 and time.monotonic() - began < 55
-    assert not list((tmp_path / "out").iterdir())
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"failures.jsonl"}  # of the bad video
 
 
 @pytest.mark.slow

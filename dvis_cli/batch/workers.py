@@ -29,6 +29,7 @@ from .work import MakeWorker, Message, Progress, Task, WorkerDiedError, serve
 
 _NAME = "dvis-worker-"
 _PATIENCE = 3.0  # seconds that a worker which closed its pipe has to end
+_KILLED = 0.2  # seconds: how soon it is noticed that an actor was killed
 
 
 class LocalEngine:
@@ -238,7 +239,7 @@ class RayHandle:
     """An actor, used as `LocalWorker` is."""
 
     def __init__(self, ray: Any, actor: Any) -> None:
-        self._ray, self._actor = ray, actor
+        self._ray, self._actor, self._killed = ray, actor, False
         self.send(None)
 
     def send(self, task: Task | None) -> None:
@@ -246,6 +247,10 @@ class RayHandle:
 
     def receive(self) -> Message:
         try:
+            # A Ray that is ended by the same signal as we does not end its actors.
+            while not self._ray.wait([self._stream], timeout=_KILLED)[0]:
+                if self._killed:
+                    raise WorkerDiedError("the Ray worker was ended")
             message: Message = self._ray.get(next(self._stream))
         except (StopIteration, self._ray.exceptions.RayError) as error:
             lines = (line.strip() for line in str(error).splitlines())
@@ -254,6 +259,7 @@ class RayHandle:
         return message
 
     def kill(self) -> None:
+        self._killed = True
         self._ray.kill(self._actor)
 
 
