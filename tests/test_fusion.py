@@ -14,7 +14,7 @@ from torch import Tensor
 from dvis_cli.fusion.grid import CoarseGrid, OverlapSums, soft_iou
 from dvis_cli.fusion.matching import Candidates, Weights, affinities, finds_most, group
 from dvis_cli.fusion.names import TubeNames
-from dvis_cli.fusion.tubes import FusedTubes, agreeing, fuse
+from dvis_cli.fusion.tubes import FusedTubes, FusionSettings, agreeing, fuse
 from dvis_cli.layers.masks import mean_masks
 from dvis_cli.structures import Geometry, View
 
@@ -229,7 +229,8 @@ def test_where_views_follow_different_objects_the_masks_of_one_view_count(seed: 
     sums = OverlapSums([3, 3], reference := 1 - other, agree=0.4)
     for frame in range(FRAMES):
         sums.add([masks[frame] for _, masks in views])
-    tubes = fuse([candidates for candidates, _ in views], sums.products, 0.8)
+    method = FusionSettings(accept=0.6)  # two frames of three are enough
+    tubes = fuse([candidates for candidates, _ in views], sums.products, 0.8, method)
     rows = [agreeing(tubes, agreement, reference, 3 * reference) for agreement in sums.agreements]
     assert all(torch.equal(row, tubes.members) for row in rows[:-1])
     exchanged = [0, 1]
