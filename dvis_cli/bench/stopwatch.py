@@ -25,7 +25,9 @@ def _packed_convolution(x: Any, *_: Any, out_shape: Any, **__: Any) -> int:
     return 2 * x[1] * math.prod(out_shape)
 
 
-_COUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_on_a_cpu}
+_COUNTED: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_on_a_cpu
+}
 if hasattr(torch.ops.mkldnn, "_convolution_pointwise"):  # not in builds without oneDNN
     _COUNTED[torch.ops.mkldnn._convolution_pointwise] = _packed_convolution
 
