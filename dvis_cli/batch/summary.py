@@ -109,9 +109,11 @@ class Summary:
             where = f"{self._output.name}/{INDEX}"
             raise OutputError(f"{where} is none of ours and stays as it is; no index is written")
         self._index_is_old = False
-        self._results = {**_rows_of(there), **self._results}
-        if self._results or self._failures:
-            page = _page(self._results, self._failures, self._output.name)
+        for key, row in _rows_of(there).items():
+            self._results.setdefault(key, row)
+        results = dict(self._results)  # the workers' threads go on adding
+        if results or self._failures:
+            page = _page(results, self._failures, self._output.name)
             self._output.write(INDEX, page.encode(), self._claims.stage(FAILURES))
 
 

@@ -161,9 +161,8 @@ def _relative_index(window: int, device: torch.device) -> Tensor:
 
 def _shift_masks(window: int, shift: int, device: torch.device) -> Tensor:
     """(4, 1, 1, area, area) float32: in the order of `_windows`."""
-    line = (
-        torch.arange(window, device=device) >= window - shift
-    )  # of the last row or column: what the roll brought
+    # Of the last row or column: what the roll brought.
+    line = torch.arange(window, device=device) >= window - shift
     bands = torch.stack((torch.zeros_like(line), line)).int()
     region = 2 * bands[:, None, :, None] + bands[None, :, None, :]
     region = region.flatten(2).flatten(0, 1)
