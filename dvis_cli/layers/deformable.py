@@ -222,6 +222,7 @@ class _Variant(NamedTuple):
 
     device: torch.device
     dtype: torch.dtype  # of the values
+    projected: torch.dtype  # of offsets and logits
     heads: int
     channels: int  # of a head
     levels: int
@@ -248,9 +249,9 @@ def _attend(
 ) -> Tensor:
     pairs = list(zip(sizes[::2], sizes[1::2], strict=True))
     points = logits.shape[2] // (heads * len(pairs))
-    variant = _Variant(
-        values.device, values.dtype, heads, values.shape[2] // heads, len(pairs), points
-    )
+    offsets = offsets.to(logits.dtype)
+    types = (values.device, values.dtype, logits.dtype)
+    variant = _Variant(*types, heads, values.shape[2] // heads, len(pairs), points)
     compute = _launcher() if _usable(variant) else by_rows
     return compute(values, offsets, reference, logits, pairs, heads)
 
@@ -288,7 +289,7 @@ def _usable(variant: _Variant) -> bool:
 
 def _difference(variant: _Variant) -> float:
     """Of the kernel from `by_rows` in fp32, as a share of the largest output, on random input partly outside."""
-    device, dtype, heads, channels, levels, points = variant
+    device, dtype, projected, heads, channels, levels, points = variant
     launch = _launcher()
     sizes = [(3 + level, 5 + 2 * level) for level in range(levels)]
     cells, samples = sum(h * w for h, w in sizes), heads * levels * points
@@ -297,7 +298,7 @@ def _difference(variant: _Variant) -> float:
         torch.randn(shape, generator=random, device="cpu").to(device)
         for shape in ((2, cells, heads * channels), (2, 37, 2 * samples), (37, 1, 2), (2, 37, samples))
     )
-    values = values.to(dtype)
+    values, offsets, logits = values.to(dtype), offsets.to(projected), logits.to(projected)
     ours = launch(values, offsets, reference, logits, sizes, heads).float()
     exact = by_rows(values.float(), offsets, reference, logits, sizes, heads)
     return ((ours - exact).abs().max() / exact.abs().max()).item()

@@ -14,6 +14,9 @@ timeout 150 python -m pytest tests/test_gpu.py -q --tb=short 2>&1 | tee "$out/go
 goldens=${PIPESTATUS[0]}
 echo "goldens: exit $goldens after $SECONDS s"
 
+timeout 60 python tests/benchmarks/deformable.py 2>&1 | tee "$out/deformable.txt"
+echo "deformable attention: exit ${PIPESTATUS[0]} after $SECONDS s"
+
 measure() { # NAME ARGUMENTS...
   if ((SECONDS > limit)); then
     echo "$1: left out after $SECONDS s"
