@@ -17,9 +17,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from deformable_cases import LEVELS, QUERIES, case, sampled
-from pretended import pretended_gpu
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dvis_cli.errors import DvisWarning
@@ -33,22 +31,13 @@ interpreted = pytest.mark.skipif(not INTERPRETED or NO_TRITON, reason="runs in T
 
 @pytest.mark.skipif(INTERPRETED or NO_TRITON, reason="needs Triton, and has started the interpreter")
 def test_in_the_interpreter() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        __file__,
-        "-k",
-        "interpreter",
-        "-p",
-        "no:cacheprovider",
-        "--noconftest",
-    ]
+    only = ["-k", "interpreter", "-p", "no:cacheprovider", "--noconftest"]
+    command = [sys.executable, "-m", "pytest", __file__, *only]
     done = subprocess.run(
         command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "9 passed" in done.stdout
+    assert "8 passed" in done.stdout
 
 
 @interpreted
@@ -101,14 +90,6 @@ def test_interpreter_passes_the_probe(fresh: None, monkeypatch: pytest.MonkeyPat
     assert len(launched) == 2 and len(deformable._PROVED) == 1
     operator(*one)
     assert len(launched) == 3, "a probe is for once"
-
-
-@interpreted
-def test_interpreter_s_operator_is_well_formed(fresh: None) -> None:
-    *tensors, sizes, heads = case([(3, 4)], 2, 16, 1, batch=1)
-    arguments = (*tensors, [side for size in sizes for side in size], heads)
-    names = ("test_schema", "test_faketensor")
-    torch.library.opcheck(torch.ops.dvis.deformable_attention, arguments, test_utils=names)
 
 
 # --- without the interpreter ------------------------------------------------------------------------------
@@ -191,6 +172,8 @@ class Operators(TorchDispatchMode):
 @pytest.mark.parametrize("learning", [False, True])
 def test_who_learns_gets_rows(learning: bool, fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretended devices never launch, and a device's inference copies no table."""
+    from pretended import pretended_gpu  # heavy, and nothing to the interpreter
+
     with pretended_gpu(monkeypatch) as traffic, Operators() as seen:
         *tensors, sizes, heads = case(LEVELS, 2, 16, 4)
         there = [torch.empty(one.shape, device="cuda", requires_grad=learning) for one in tensors]
@@ -202,8 +185,18 @@ def test_who_learns_gets_rows(learning: bool, fresh: None, monkeypatch: pytest.M
     assert learning or not traffic.uncounted
 
 
+def test_the_operator_is_well_formed(fresh: None) -> None:
+    deformable._REFUSED.add(torch.device("cpu"))
+    *tensors, sizes, heads = case([(3, 4)], 2, 16, 2)
+    arguments = (*tensors, [side for size in sizes for side in size], heads)
+    names = ("test_schema", "test_faketensor")
+    torch.library.opcheck(torch.ops.dvis.deformable_attention, arguments, test_utils=names)
+
+
 def test_a_graph_holds_one_operator(fresh: None) -> None:
     """What compiles or captures the network sees neither the kernel nor the choice, of which there is none yet."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
     *tensors, sizes, heads = case(LEVELS, 2, 16, 4)
     graph = make_fx(lambda *inputs: operator(*inputs, sizes, heads), tracing_mode="fake")(*tensors).graph
     calls = [str(node.target) for node in graph.nodes if node.op == "call_function"]

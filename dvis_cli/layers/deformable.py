@@ -16,7 +16,7 @@ import math
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -238,9 +238,10 @@ torch.library.define(
 )
 
 
-@torch.library.register_fake("dvis::deformable_attention")
-def _shape_of_output(values: Tensor, offsets: Tensor, *_: Any) -> Tensor:
-    return values.new_empty(*offsets.shape[:2], values.shape[2])
+torch.library.register_fake(
+    "dvis::deformable_attention",
+    lambda values, offsets, *_: values.new_empty(*offsets.shape[:2], values.shape[2]),
+)
 
 
 @torch.library.impl("dvis::deformable_attention", ("cpu", "cuda"))

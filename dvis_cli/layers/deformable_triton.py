@@ -5,6 +5,7 @@ of them has read is in the cache for the next. Softmax, places, bilinear weights
 registers; nothing the size of queries x samples is ever in memory but the inputs.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 # No `from __future__ import annotations`: Triton reads the annotations of a kernel.
 from collections.abc import Sequence
 from functools import lru_cache
