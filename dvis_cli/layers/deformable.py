@@ -236,8 +236,6 @@ torch.library.define(
     "dvis::deformable_attention",
     "(Tensor values, Tensor offsets, Tensor reference, Tensor logits, SymInt[] sizes, SymInt heads) -> Tensor",
 )
-
-
 torch.library.register_fake(
     "dvis::deformable_attention",
     lambda values, offsets, *_: values.new_empty(*offsets.shape[:2], values.shape[2]),
@@ -250,8 +248,7 @@ def _attend(
 ) -> Tensor:
     pairs = list(zip(sizes[::2], sizes[1::2], strict=True))
     points = logits.shape[2] // (heads * len(pairs))
-    offsets = offsets.to(logits.dtype)
-    types = (values.device, values.dtype, logits.dtype)
+    types = (values.device, values.dtype, offsets.dtype)
     variant = _Variant(*types, heads, values.shape[2] // heads, len(pairs), points)
     compute = _launcher() if _usable(variant) else by_rows
     return compute(values, offsets, reference, logits, pairs, heads)
