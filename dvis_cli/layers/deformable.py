@@ -101,8 +101,8 @@ def attend(
         (B, N, C), in the dtype of `values`.
     """
     inputs = (values, offsets, reference, logits)
-    learning = torch.is_grad_enabled() and any(one.requires_grad for one in inputs)
-    if values.device.type != "cuda" or learning or values.dtype == torch.float64:
+    device, learning = values.device, torch.is_grad_enabled() and any(one.requires_grad for one in inputs)
+    if device.type != "cuda" or device in _REFUSED or learning or values.dtype == torch.float64:
         return by_rows(*inputs, sizes, heads)
     # An operator: whatever traces this sees its shapes, and neither the kernel nor how it was chosen.
     return torch.ops.dvis.deformable_attention(*inputs, [side for size in sizes for side in size], heads)

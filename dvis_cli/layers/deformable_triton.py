@@ -58,9 +58,9 @@ def launch(
     return output
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=None)  # a CUDA graph may read a table for ever
 def _table(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """(L, 3) int32: height, width and first cell of each level. A tensor, for a number would be compiled in."""
+    """(L, 3) int32: height, width and first cell of each level; Triton has no loop over a number of arguments."""
     first = [sum(h * w for h, w in sizes[:level]) for level in range(len(sizes))]
     rows = [(h, w, start) for (h, w), start in zip(sizes, first, strict=True)]
     return torch.tensor(rows, dtype=torch.int32, device=device)
