@@ -8,7 +8,7 @@ registers; nothing the size of queries x samples is ever in memory but the input
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 # No `from __future__ import annotations`: Triton reads the annotations of a kernel.
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import torch
 import triton
@@ -58,7 +58,7 @@ def launch(
     return output
 
 
-@lru_cache(maxsize=None)  # a CUDA graph may read a table for ever
+@cache  # a CUDA graph may read a table for ever
 def _table(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
     """(L, 3) int32: height, width and first cell of each level; Triton has no loop over a number of arguments."""
     first = [sum(h * w for h, w in sizes[:level]) for level in range(len(sizes))]
