@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from media import moving_squares, write_video
 from writers_media import (
     audio_codec,
     click_track,
@@ -22,6 +25,8 @@ from writers_media import (
 )
 
 from dvis_cli.errors import OutputError
+from dvis_cli.run import settings
+from dvis_cli.run.placement import video_encoding
 from dvis_cli.writers import video_encoder
 from dvis_cli.writers.frame_pipe import FramePipe
 from dvis_cli.writers.overlay_video import OverlayVideo
@@ -49,6 +54,30 @@ def test_without_nvenc_two_threads_make_the_same_film(tmp_path: Path) -> None:
     for a, b in zip(read_pictures(one.path), read_pictures(two.path), strict=True):
         assert np.abs(a.astype(int) - b).mean() < 3
     assert one.path.read_bytes() != two.path.read_bytes(), "or --deterministic would be for nothing"
+
+
+def test_deterministic_films_are_those_of_a_cpu(
+    dvis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = write_video(tmp_path / "clip.mp4", moving_squares(6, 96, 160))
+    run = ("segment", clip, "-m", "tiny", "--short-side", 64, "--report", "-q", "-o")
+    films = {}
+
+    def films_of(name: str, *options: str) -> None:
+        code, _, err = dvis(*run, tmp_path / name, *options)
+        assert code == 0, err
+        folder = tmp_path / name / "clip"
+        assert json.loads((folder / "segments.json").read_text())["encoder"] == "libx264"
+        films[name] = [(folder / f"{one}.mp4").read_bytes() for one in ("overlay", "report")]
+
+    films_of("cpu")
+    on_gpu = torch.device("cuda:99")
+    monkeypatch.setattr(settings, "video_encoding", lambda device, same: video_encoding(on_gpu, same))
+    films_of("same", "--deterministic")
+    films_of("gpu")
+    assert films["cpu"] == films["same"] != films["gpu"]
+    for path in (tmp_path / "gpu" / "clip").glob("*.mp4"):
+        assert read_times(path) == pytest.approx([i / 25 for i in range(6)], abs=1e-4)
 
 
 @pytest.mark.skipif("h264_nvenc" not in av.codecs_available, reason="FFmpeg without NVENC")
