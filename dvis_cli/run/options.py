@@ -162,6 +162,11 @@ class SegmentOptions:
     threads: int | None = option(
         None, "CPU threads of the network. Default: all cores.", changes_result=False
     )
+    deterministic: bool = option(
+        False,
+        "Encode videos to the same bytes on every machine. Default: with a GPU, by its encoder or in two threads.",
+        flags=("--deterministic",),
+    )
 
     def __post_init__(self) -> None:
         for name, choices in (("mode", (None, *MODES)), ("task", TASKS), ("precision", get_args(Precision)),

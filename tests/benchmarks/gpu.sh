@@ -10,7 +10,7 @@ limit=370 # seconds after which no further measurement begins
 SECONDS=0
 
 python -c 'import torch; assert torch.cuda.is_available(), "no CUDA device"; print(torch.cuda.get_device_name())' || exit 1
-timeout 150 python -m pytest tests/test_gpu.py -q --tb=short 2>&1 | tee "$out/goldens.txt"
+timeout 150 python -m pytest tests/test_gpu*.py -q --tb=short 2>&1 | tee "$out/goldens.txt"
 goldens=${PIPESTATUS[0]}
 echo "goldens: exit $goldens after $SECONDS s"
 
