@@ -15,11 +15,11 @@ import torch
 from dvis_cli import __version__
 from dvis_cli.checkpoints.registry import default_model, known_model, looks_like_file
 from dvis_cli.errors import UsageError
-from dvis_cli.run.loading import categories_of, load_for
+from dvis_cli.run.loading import categories_of, load_for, ready
 from dvis_cli.run.model import DvisModel
 from dvis_cli.run.noise import random_model
 from dvis_cli.run.options import SegmentOptions
-from dvis_cli.run.placement import forbid_tf32, pick_device, pick_precision, prepare_process
+from dvis_cli.run.placement import pick_device, prepare_process
 
 from .files_run import measure_files, trace_files
 from .film import write_film
@@ -125,8 +125,4 @@ def _model(options: SegmentOptions) -> DvisModel:
     config = known_model(name).configured
     assert config is not None
     model = random_model(replace(config, mode=options.mode or config.mode), categories_of(config))
-    device = pick_device(options.device)
-    model.precision = pick_precision(options.precision, device)
-    if device.type == "cuda" and model.precision == "fp32":
-        forbid_tf32()
-    return model.eval().requires_grad_(False).to(device)
+    return ready(model, pick_device(options.device), options.precision, options.compile)

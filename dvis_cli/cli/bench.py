@@ -35,6 +35,9 @@ def bench(
         Path | None,
         typer.Option(metavar="VIDEO", help="Measure with this video instead of a film made for it."),
     ] = None,
+    compile: Annotated[
+        Literal["off", "auto"], typer.Option(help="As of dvis segment; beside it the network as it is.")
+    ] = "off",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     batch: Annotated[int | None, typer.Option(help="Frames that the network sees at once.")] = None,
     short_side: Annotated[
@@ -62,7 +65,13 @@ def bench(
 
     reporter = Reporter(quiet)
     options = SegmentOptions(
-        model=model, precision=precision, device=device, batch=batch, short_side=short_side, threads=threads
+        model=model,
+        precision=precision,
+        compile=compile,
+        device=device,
+        batch=batch,
+        short_side=short_side,
+        threads=threads,
     )
     settings = BenchSettings(source, parse_size(size, "--size"), frames, against)
     with reporter.warnings_as_lines(), reporter.progress("bench", None, "stages") as bar:
@@ -89,6 +98,10 @@ def _show(document: dict[str, Any]) -> None:
         f"networks alone {network['fps']:.2f} frames/s: {network['gflop']:.0f} GFLOP a frame, "
         f"{network['share_of_peak']:.0%} of the {document['peak_gflops'] / 1e3:.2f} TFLOP/s of a matrix product"
     )
+    if compiled := network["compiled"]:
+        console.print(
+            f"compiled: {compiled['times']:.2f} times as fast, after {compiled['after_seconds']:.0f} s"
+        )
     console.print(_table("file to files", files["stages"]))
     memory = files["memory"]
     held = [f"{memory['ram'] / 2**20:.0f} MiB of RAM"]
