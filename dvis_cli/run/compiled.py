@@ -45,16 +45,13 @@ class CompiledSegmenter:
         try:
             return SegmenterOutput(*self._run(*((frames,) if memory is None else (frames, memory))))
         except Exception as error:  # the compiler's, or of what it made
-            self._failed = True
-            self._compiled.clear()
-            torch.compiler.reset()  # gives memory back
-            why = str(error).strip().partition("\n")[0]
-            warnings.warn(
-                f"--compile: the network goes on without: {type(error).__name__}: {why}",
-                DvisWarning,
-                stacklevel=2,
-            )
-            return self._segmenter(frames, memory)
+            why = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
+        # Only now: the failed attempt's tensors are gone.
+        self._failed = True
+        self._compiled.clear()
+        torch.compiler.reset()
+        warnings.warn(f"--compile: the network goes on without: {why}", DvisWarning, stacklevel=2)
+        return self._segmenter(frames, memory)
 
     def _wanted(self, shape: torch.Size) -> bool:
         """Whether a shape is compiled, or to be compiled now."""

@@ -39,7 +39,7 @@ class Option:
     panel: str | None = None
     min: int | None = None  # the least value that is taken
     argument: bool = False  # comes without a name
-    changes_result: bool = True  # False: speed, rounding, whether there may be a result, but not what is in it
+    changes_result: bool = True  # False: speed, rounding, or whether there may be a result
 
 
 def option(default: Any, help: str, **look: Any) -> Any:
