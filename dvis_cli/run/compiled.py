@@ -35,7 +35,7 @@ class CompiledSegmenter:
         self._seen: Counter[torch.Size] = Counter()
         self._compiled: dict[torch.Size, Callable[..., tuple[Tensor, ...]]] = {}
         self._thread: int | None = None  # only where they were recorded do CUDA graphs give right numbers
-        self._failed = False
+        self._failed = self._told = False
 
     def __call__(self, frames: Tensor, memory: Tensor | None = None) -> SegmenterOutput:
         """As the segmenter's `forward`, in inference mode."""
@@ -61,12 +61,10 @@ class CompiledSegmenter:
             if larger or self._seen[shape] != 2:
                 return False
             if len(self._compiled) == SHAPES:
-                size = "{} x {}".format(*shape[2:])
-                warnings.warn(
-                    f"--compile: {SHAPES} sizes are compiled, {size} and others run without",
-                    DvisWarning,
-                    stacklevel=3,
-                )
+                size, told, self._told = "{} x {}".format(*shape[2:]), self._told, True
+                if not told:
+                    text = f"--compile: {SHAPES} sizes are compiled; {size} and others run without"
+                    warnings.warn(text, DvisWarning, stacklevel=3)
                 return False
             self._thread = self._thread or threading.get_ident()
         return self._thread == threading.get_ident()
