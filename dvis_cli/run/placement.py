@@ -56,7 +56,7 @@ def pick_compile(name: Compile, device: torch.device) -> bool:
     if name == "off":
         return False
     if device.type != "cuda":
-        why = f"it gains nothing on {device.type}"
+        why = f"on {device.type} it would cost more than it gains"
     elif importlib.util.find_spec("triton") is None:
         why = "it needs Triton, which is not installed"
     else:
