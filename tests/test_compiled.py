@@ -155,6 +155,8 @@ def test_auto_is_for_cuda_with_triton(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not placement.pick_compile("auto", CUDA)
     with pytest.raises(UsageError, match="compile 'always'"):
         SegmentOptions(compile="always")
+    with pytest.raises(UsageError, match="deterministic"):
+        SegmentOptions(compile="auto", deterministic=True)
     assert SegmentOptions(compile="auto").result_facts() == SegmentOptions().result_facts()
 
 

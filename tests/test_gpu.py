@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import copy
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from goldens import GEOMETRY, Golden, error
+from writers_media import frame, info, read_pictures, read_times, video_seconds
 
 from dvis_cli.errors import DvisWarning
 from dvis_cli.run.compiled import CompiledSegmenter
-from dvis_cli.run.placement import forbid_tf32
+from dvis_cli.run.placement import forbid_tf32, video_encoding
 from dvis_cli.run.settings import RunSettings
 from dvis_cli.run.video import SegmentedVideo
 from dvis_cli.structures import Frame, VideoInfo, View
 from dvis_cli.video.views import preprocess_views
+from dvis_cli.writers.overlay_video import OverlayVideo
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 NETWORKS = ("r50", "swin", "plus_vit", "videomt")
@@ -84,3 +87,19 @@ def test_bf16_runs_every_task(golden: Golden, task: str) -> None:
     settings = RunSettings(golden.model.config.mode, task, batch=2, device_budget=2**30)
     one = video(golden, settings)
     assert len(list(one)) == len(golden.frames) and one.segments
+
+
+def test_the_overlay_is_whole_with_nvenc_or_without(tmp_path: Path) -> None:
+    """An H100 has no NVENC, other GPUs do: both write a film of the right length."""
+    video = OverlayVideo(tmp_path / "overlay.mp4", info(fps=25.0), encoding=video_encoding(CUDA, False))
+    times = [index / 25 for index in range(60)]
+    drawn = [video.draw(frame(index, time, 640, 360)) for index, time in enumerate(times)]
+    for picture, time in zip(drawn, times, strict=True):
+        video.encode(picture, time)
+    assert video.encoder in ("h264_nvenc", "libx264")
+    print(video.encoder)
+    video.close()
+    assert read_times(video.path) == pytest.approx(times, abs=1e-4)
+    assert video_seconds(video.path) == pytest.approx(60 / 25, abs=2e-3)
+    for shown, picture in zip(read_pictures(video.path), drawn, strict=True):
+        assert np.median(np.abs(shown.astype(int) - picture)) <= 4

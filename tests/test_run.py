@@ -18,9 +18,10 @@ from dvis_cli.config import build_config, to_document
 from dvis_cli.errors import ConfigError, DvisWarning, UsageError, warnings_to
 from dvis_cli.layers.masks import coarse_masks
 from dvis_cli.run.options import SegmentOptions, option_fields
-from dvis_cli.run.placement import memory_budget, pick_device, pick_precision
+from dvis_cli.run.placement import memory_budget, pick_device, pick_precision, video_encoding
 from dvis_cli.structures import Frame, SegmenterOutput
 from dvis_cli.threads import ahead
+from dvis_cli.writers.video_encoder import DETERMINISTIC, Encoding
 
 # --- options ----------------------------------------------------------------------------------------------
 
@@ -82,6 +83,16 @@ def test_bf16_only_where_the_hardware_computes_in_it(monkeypatch: pytest.MonkeyP
 def test_the_budget_follows_the_cgroup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_cgroup_numbers", lambda name: [2**30])
     assert memory_budget(torch.device("cuda")) == 2**28
+
+
+def test_what_encodes_follows_the_device() -> None:
+    cpu, mps, cuda = (torch.device(name) for name in ("cpu", "mps", "cuda:1"))
+    assert video_encoding(cuda, False) == Encoding(threads=2, gpu=1)
+    assert video_encoding(torch.device("cuda"), False).gpu == 0
+    same = [video_encoding(one, True) for one in (cpu, mps, cuda)]
+    assert same == [video_encoding(cpu, False), video_encoding(mps, False), Encoding(threads=1)]
+    assert set(same) == {DETERMINISTIC}
+    assert SegmentOptions().result_facts() != SegmentOptions(deterministic=True).result_facts()
 
 
 # --- threads and warnings ---------------------------------------------------------------------------------

@@ -66,7 +66,10 @@ def save_live(
         sinks: list[Sink] = []
         writer = None
         if out == "-":
-            sinks.append(stack.enter_context(FramePipe(sys.stdout.buffer, video.info, live.pipe_format)).add)
+            pipe = FramePipe(
+                sys.stdout.buffer, video.info, live.pipe_format, encoding=video.settings.encoding
+            )
+            sinks.append(stack.enter_context(pipe).add)
         else:
             target = Path(out) / safe_name(video.info.name)
             check_target(target, options.overwrite)
@@ -79,6 +82,7 @@ def save_live(
                     run=video.facts,
                     overwrite=options.overwrite,
                     files=files,
+                    encoding=video.settings.encoding,
                 )
             )
             sinks.append(writer.add)

@@ -168,6 +168,11 @@ class SegmentOptions:
     threads: int | None = option(
         None, "CPU threads of the network. Default: all cores.", changes_result=False
     )
+    deterministic: bool = option(
+        False,
+        "Encode videos to the same bytes on every machine. Default: with a GPU, by its encoder or in two threads.",
+        flags=("--deterministic",),
+    )
 
     def __post_init__(self) -> None:
         for name, choices in (("mode", (None, *MODES)), ("task", TASKS), ("precision", get_args(Precision)),
@@ -184,6 +189,10 @@ class SegmentOptions:
                 raise UsageError(f"{name.replace('_', '-')} {value} must lie in 0..1")
         if self.memory_budget is not None and self.memory_budget < 0:
             raise UsageError(f"memory-budget {self.memory_budget} bytes must not be negative")
+        if self.deterministic and self.compile != "off":
+            raise UsageError(
+                f"--compile {self.compile} rounds in other places: leave it out with --deterministic"
+            )
         if not (math.isfinite(self.folder_fps) and self.folder_fps > 0):
             raise UsageError(f"folder-fps {self.folder_fps} must be more than 0")
         if not (self.maps or self.segments or self.overlay != "none" or self.report):

@@ -1,4 +1,4 @@
-"""Where and how wide a model runs: device, precision, threads, memory, frames at once. Decided here alone."""
+"""Where and how wide a run is: device, precision, threads, memory, frames at once, encoder. Decided here alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 from dvis_cli.errors import DvisWarning, UsageError
 from dvis_cli.files import memory_limit
+from dvis_cli.writers.video_encoder import DETERMINISTIC, Encoding
 
 from .options import Compile, Precision
 
@@ -107,6 +108,13 @@ def device_budget(device: torch.device) -> int:
 def batch_size(device: torch.device) -> int:
     """Frames that the segmenter sees at once."""
     return 1 if device.type == "cpu" else GPU_BATCH
+
+
+def video_encoding(device: torch.device, deterministic: bool) -> Encoding:
+    """On what videos are encoded: the CPU's cores belong to the network, unless that runs on an NVIDIA GPU."""
+    if deterministic or device.type != "cuda":
+        return DETERMINISTIC
+    return Encoding(threads=2, gpu=device.index or 0)
 
 
 def prepare_process(threads: int | None = None) -> None:

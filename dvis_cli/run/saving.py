@@ -63,6 +63,7 @@ def save_video(
         files=frame_files(options.task, video.model.categories),
         shown_from=video.settings.score_threshold or SHOWN_FROM,
         finishing=_exporter(options, video.model.categories, Path(source), on_progress),
+        encoding=video.settings.encoding,
     )
     try:
         with writer:

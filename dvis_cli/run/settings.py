@@ -19,10 +19,11 @@ from dvis_cli.tasks.selection import select_classes
 from dvis_cli.tasks.semantic import SemanticTask
 from dvis_cli.tasks.task import Task
 from dvis_cli.video.views import plan_views
+from dvis_cli.writers.video_encoder import DETERMINISTIC, Encoding
 
 from .model import DvisModel
 from .options import SegmentOptions
-from .placement import batch_size, device_budget, memory_budget
+from .placement import batch_size, device_budget, memory_budget, video_encoding
 
 DEFAULT_TOP_K = 20  # tubes of instance segmentation; what the official code keeps
 
@@ -44,6 +45,7 @@ class RunSettings:
     soft: bool = False  # panoptic: frames come with their soft edges
     class_memory: float = 0.0  # 0..1: how much the classes of a horizon count in the next one
     batch: int = 1  # frames the segmenter sees at once
+    encoding: Encoding = DETERMINISTIC  # of the videos that are written
 
     def __post_init__(self) -> None:
         if self.horizon < self.window:
@@ -76,6 +78,7 @@ def settings_for(model: DvisModel, options: SegmentOptions) -> RunSettings:
         classes=select_classes(model.categories, options.classes) if options.classes else None,
         soft=options.soft,
         batch=options.batch or batch_size(model.device),
+        encoding=video_encoding(model.device, options.deterministic),
     )
 
 

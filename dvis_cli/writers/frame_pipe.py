@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal
 
 import av
 import numpy as np
@@ -13,9 +13,9 @@ from dvis_cli.structures import FinishedFrame, VideoInfo
 from dvis_cli.writers.instance_picture import shown_map
 from dvis_cli.writers.labels import Anchors
 from dvis_cli.writers.overlay import draw_overlay
+from dvis_cli.writers.video_encoder import DETERMINISTIC, Encoding, VideoEncoder
 
 PipeFormat = Literal["mpegts", "y4m"]
-_TICK = Fraction(1, 90_000)
 
 
 class FramePipe:
@@ -26,16 +26,26 @@ class FramePipe:
         info: the source.
         kind: `mpegts` has times; `y4m` is raw pictures at the nominal rate.
         may_close: whether the reader may go away without it being an error.
+        encoding: on what `mpegts` is encoded.
 
     Raises:
         OutputError: no encoder, or nobody reads any more.
     """
 
-    def __init__(self, file: IO[bytes], info: VideoInfo, kind: PipeFormat, may_close: bool = False) -> None:
+    def __init__(
+        self,
+        file: IO[bytes],
+        info: VideoInfo,
+        kind: PipeFormat,
+        may_close: bool = False,
+        encoding: Encoding = DETERMINISTIC,
+    ) -> None:
         self._file, self._info, self._kind, self._may_close = file, info, kind, may_close
+        self._encoding = encoding
         self._anchors: Anchors = {}
-        self._stream: Any = None
-        self._last, self._start, self._gone = -1, 0.0, False
+        self._raw: Any = None  # the stream of y4m
+        self._encoder: VideoEncoder | None = None  # of mpegts
+        self._start, self._gone = 0.0, False
 
     def __enter__(self) -> FramePipe:
         self._output = av.open(
@@ -45,8 +55,8 @@ class FramePipe:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
-            if self._stream is not None and not self._gone:
-                self._output.mux(self._stream.encode(None))
+            if self._encoder is not None and not self._gone:
+                self._output.mux(self._encoder.flush())
             self._output.close()
         except (OSError, av.FFmpegError, ValueError):
             if kind is None and not self._may_close:
@@ -65,34 +75,26 @@ class FramePipe:
             self._gone = True
 
     def _write(self, picture: np.ndarray, pts: float) -> None:
-        height, width = (side - side % 2 for side in picture.shape[:2])
-        if self._stream is None:
-            self._open(width, height)
-            self._start = pts
-        shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
-        shown = shown.reformat(format="yuv420p", dst_colorspace="ITU709")
-        ticks = self._last + 1 if self._kind == "y4m" else round((pts - self._start) / _TICK)
-        self._last = max(self._last + 1, ticks)
-        shown.pts, shown.time_base = self._last, self._stream.codec_context.time_base
-        self._output.mux(self._stream.encode(shown))
+        if self._kind == "y4m":
+            self._write_raw(picture)
+        else:
+            if self._encoder is None:
+                self._start, fps = pts, self._info.fps
+                # Who comes late sees something soon.
+                changes = {"g": str(max(1, round(2 * fps)))}
+                size = picture.shape[1], picture.shape[0]
+                self._encoder = VideoEncoder(self._output, *size, 1 / fps, changes, self._encoding, live=True)
+            self._output.mux(self._encoder.encode(picture, pts - self._start))
         self._file.flush()
 
-    def _open(self, width: int, height: int) -> None:
-        rate = Fraction(self._info.fps).limit_denominator(1001)
-        if self._kind == "y4m":
-            stream = self._output.add_stream("rawvideo", rate=rate)
-        else:
-            options = {"preset": "veryfast", "tune": "zerolatency", "crf": "20"}
-            names = [name for name in ("libx264", "libopenh264", "mpeg2video") if name in av.codecs_available]
-            stream = self._output.add_stream(
-                names[0], rate=rate, options=options if names[0] == "libx264" else {}
-            )
-        stream = cast(Any, stream)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.time_base = 1 / rate if self._kind == "y4m" else _TICK
-        # Who comes late sees something soon.
-        stream.codec_context.gop_size = max(1, round(2 * self._info.fps))
-        self._stream = stream
+    def _write_raw(self, picture: np.ndarray) -> None:
+        height, width = (side - side % 2 for side in picture.shape[:2])
+        if self._raw is None:
+            rate = Fraction(self._info.fps).limit_denominator(1001)
+            self._raw = self._output.add_stream("rawvideo", rate=rate)
+            self._raw.width, self._raw.height, self._raw.pix_fmt = width, height, "yuv420p"
+        shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
+        self._output.mux(self._raw.encode(shown.reformat(format="yuv420p", dst_colorspace="ITU709")))
 
 
 class _Unseekable:

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import av
 import numpy as np
 
 from dvis_cli.demux import address, open_media, ranked_tracks
-from dvis_cli.errors import DvisWarning
+from dvis_cli.errors import DvisWarning, OutputError
 from dvis_cli.structures import FinishedFrame, VideoInfo
 from dvis_cli.writers.audio import (
     AUDIO_FAULTS,
@@ -26,7 +27,7 @@ from dvis_cli.writers.audio import (
 from dvis_cli.writers.instance_picture import SHOWN_FROM, shown_map
 from dvis_cli.writers.labels import Anchors
 from dvis_cli.writers.overlay import OverlayStyle, draw_overlay
-from dvis_cli.writers.video_encoder import VideoEncoder, encoding_errors
+from dvis_cli.writers.video_encoder import DETERMINISTIC, Encoding, VideoEncoder, encoding_errors
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -54,9 +55,10 @@ class OverlayVideo:
         numbered: labels of things have their ids.
         shown_from: of instances: the least score of what is drawn.
         instead: what to do where it cannot be encoded, for the message.
+        encoding: on what it is encoded.
     """
 
-    encoding: Mapping[str, str] = {}  # options of the encoder that differ from its own
+    changes: Mapping[str, str] = {}  # options of the encoder that differ from its own
 
     def __init__(
         self,
@@ -69,10 +71,11 @@ class OverlayVideo:
         numbered: bool = True,
         shown_from: float = SHOWN_FROM,
         instead: str = "turn the overlay off to go on without",
+        encoding: Encoding = DETERMINISTIC,
     ) -> None:
         self.path, self._info, self._style = path, info, style
         self._audio_from, self._warn, self._instead = audio_from, warn, instead
-        self._numbered, self._shown_from = numbered, shown_from
+        self._numbered, self._shown_from, self._encoding = numbered, shown_from, encoding
         self._anchors: Anchors = {}
         self._encoder: VideoEncoder | None = None
         self._output: OutputContainer | None = None
@@ -81,6 +84,11 @@ class OverlayVideo:
         self._start = 0.0  # pts of the first frame
         fps = info.fps if math.isfinite(info.fps) and info.fps > 0 else 25.0
         self._frame_seconds = 1.0 / fps
+
+    @property
+    def encoder(self) -> str | None:
+        """FFmpeg's name of the encoder; None before the first frame."""
+        return None if self._encoder is None else self._encoder.name
 
     def add(self, frame: FinishedFrame) -> None:
         """Draw and encode one frame; frames come in order. Raises what `encode` does."""
@@ -180,7 +188,16 @@ class OverlayVideo:
             self._audio_input = AudioInput(self._audio_from, self._start, number)
         # The index in front lets a browser play the file while it loads.
         self._output = av.open(address(self.path), "w", format="mp4", options={"movflags": "+faststart"})
-        encoder = VideoEncoder(self._output, width, height, self._frame_seconds, self.encoding)
+        try:
+            encoder = VideoEncoder(
+                self._output, width, height, self._frame_seconds, self.changes, self._encoding
+            )
+        except OutputError:
+            if self._encoding.gpu is None:
+                raise
+            self._release()  # another process has taken the GPU's last session
+            self._encoding = replace(self._encoding, gpu=None)
+            return self._open_with(picture, number, way)
         if way is not None and self._audio_input is not None:
             self._audio = way(self._audio_input, self._output)
         self._output.start_encoding()

@@ -20,6 +20,7 @@ from dvis_cli.writers.overlay_video import OverlayVideo
 from dvis_cli.writers.report import ReportPage
 from dvis_cli.writers.segments_json import SegmentStatistics, segments_document, without_frames, write_json
 from dvis_cli.writers.soft_edges import SOFT_FOLDER, write_soft
+from dvis_cli.writers.video_encoder import DETERMINISTIC, Encoding
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class VideoFolderWriter:
         files: what is written of a frame; None is panoptic PNGs.
         shown_from: of instances: the least score of what the overlay shows.
         finishing: called with the folder when all is in it, before it gets its name.
+        encoding: on what videos are encoded.
 
     Raises:
         OutputError: on entry, the target cannot be written (see `check_target`).
@@ -72,11 +74,12 @@ class VideoFolderWriter:
         files: FrameFiles | None = None,
         shown_from: float = SHOWN_FROM,
         finishing: Callable[[Path], object] | None = None,
+        encoding: Encoding = DETERMINISTIC,
     ) -> None:
         self._folder, self._finishing = AtomicFolder(target, overwrite), finishing
         self._info, self._outputs, self._run = info, outputs, run
         self._audio_from, self._queue_frames, self._shown_from = audio_from, queue_frames, shown_from
-        self._files, self._statistics = files or FrameFiles(), SegmentStatistics()
+        self._files, self._statistics, self._encoding = files or FrameFiles(), SegmentStatistics(), encoding
         self._overlay: OverlayVideo | None = None
         self._report: ReportPage | None = None
         self._takers: list[BoundedThread[FinishedFrame]] = []
@@ -102,6 +105,7 @@ class VideoFolderWriter:
                     self._warnings.append,
                     numbered=self._run.get("task") != "semantic",  # there, an id is a class
                     shown_from=self._shown_from,
+                    encoding=self._encoding,
                 )
                 self._start_overlay(self._overlay)
             if self._outputs.report:
@@ -113,6 +117,7 @@ class VideoFolderWriter:
                     audio_from=self._audio_from,
                     warn=(lambda text: None) if told else self._warnings.append,
                     shown_from=self._shown_from,
+                    encoding=self._encoding,
                 )
                 self._takers.append(BoundedThread("report", self._report.add, self._queue_frames))
                 self._workers.append(self._takers[-1])
@@ -146,9 +151,9 @@ class VideoFolderWriter:
         """
         for worker in self._workers:
             worker.finish()
-        document = segments_document(
-            self._info, segments, self._statistics, self._run, pngs=self._outputs.panoptic
-        )
+        encoder = self._overlay and self._overlay.encoder
+        run = {**self._run, "encoder": encoder} if encoder else self._run
+        document = segments_document(self._info, segments, self._statistics, run, pngs=self._outputs.panoptic)
         self._files.close()
         if self._overlay is not None:
             self._overlay.close()

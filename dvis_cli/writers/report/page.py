@@ -27,6 +27,7 @@ from dvis_cli.writers.overlay_video import OverlayVideo, tell
 from dvis_cli.writers.palette import segment_color
 from dvis_cli.writers.panoptic_png import relabel
 from dvis_cli.writers.report.coding import LARGEST_LABEL, LEVELS, MapCoder
+from dvis_cli.writers.video_encoder import DETERMINISTIC, Encoding
 
 THUMBNAIL_SIDE = 320  # pixels, the longer one
 _FILM_SIDE = 720  # pixels, the shorter one, at the most
@@ -41,7 +42,7 @@ class FilmVideo(OverlayVideo):
     format, turn, interlacing or stride. A full picture every 12 frames makes stepping back quick.
     """
 
-    encoding: Mapping[str, str] = {"crf": "25", "g": "12"}
+    changes: Mapping[str, str] = {"crf": "25", "cq": "25", "g": "12"}
 
     def draw(self, frame: FinishedFrame) -> np.ndarray:
         height, width = frame.rgb.shape[:2]
@@ -87,6 +88,7 @@ class ReportPage:
         audio_from: the file whose sound the copy keeps.
         warn: told of sound that is left out.
         shown_from: of instances: the least score of what is shown.
+        encoding: on what the copy is encoded.
 
     Raises:
         OutputError: from all methods: a file cannot be written.
@@ -102,6 +104,7 @@ class ReportPage:
         audio_from: Path | None = None,
         warn: Callable[[str], None] = tell,
         shown_from: float = SHOWN_FROM,
+        encoding: Encoding = DETERMINISTIC,
     ) -> None:
         self._folder, self._info, self._run, self._shown_from = folder, info, run, shown_from
         self._film, self._warn = film, warn
@@ -109,7 +112,8 @@ class ReportPage:
         if film is None:
             for stray in abandoned(folder / REPORT_FILM, "partial"):
                 stray.unlink(missing_ok=True)
-            self._copy = FilmVideo(partial_path(folder / REPORT_FILM), info, audio_from=audio_from, warn=warn)
+            path = partial_path(folder / REPORT_FILM)
+            self._copy = FilmVideo(path, info, audio_from=audio_from, warn=warn, encoding=encoding)
         self._chunk_frames = max(8, min(32, int(_CHUNK_PIXELS / (info.width * info.height))))
         self._coder = MapCoder(info.height, info.width, self._chunk_frames)
         self._maps: IO[str] = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115 - closed by finish or abort
