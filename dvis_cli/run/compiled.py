@@ -26,11 +26,10 @@ class CompiledSegmenter:
 
     Args:
         segmenter: on its device, without gradients.
-        backend: of `torch.compile`.
     """
 
-    def __init__(self, segmenter: Segmenter | VideoMT, backend: str = "inductor") -> None:
-        self._segmenter, self._backend = segmenter, backend
+    def __init__(self, segmenter: Segmenter | VideoMT) -> None:
+        self._segmenter = segmenter
         self.on_compile: Callable[[], None] = lambda: None  # called before a shape is compiled
         self._seen: Counter[torch.Size] = Counter()
         self._compiled: dict[torch.Size, Callable[..., tuple[Tensor, ...]]] = {}
@@ -92,7 +91,7 @@ class CompiledSegmenter:
 
         graph, device = make_fx(tensors)(*inputs), inputs[0].device  # with the casts of autocast in it
         mode = "reduce-overhead" if device.type == "cuda" else None
-        compiled = torch.compile(graph, fullgraph=True, dynamic=False, backend=self._backend, mode=mode)
+        compiled = torch.compile(graph, fullgraph=True, dynamic=False, mode=mode)
         with warnings.catch_warnings(), torch.autocast(device.type, enabled=False):
             warnings.filterwarnings("ignore", module="torch")  # advice to programmers
             compiled(*inputs)
