@@ -10,9 +10,12 @@ limit=470 # seconds at which the last measurement has ended or is cut off
 SECONDS=0
 
 python -c 'import torch; assert torch.cuda.is_available(), "no CUDA device"; print(torch.cuda.get_device_name())' || exit 1
-timeout 150 python -m pytest tests/test_gpu.py -q --tb=short 2>&1 | tee "$out/goldens.txt"
+timeout 150 python -m pytest tests/test_gpu*.py -q --tb=short 2>&1 | tee "$out/goldens.txt"
 goldens=${PIPESTATUS[0]}
 echo "goldens: exit $goldens after $SECONDS s"
+
+timeout 60 python tests/benchmarks/deformable.py 2>&1 | tee "$out/deformable.txt"
+echo "deformable attention: exit ${PIPESTATUS[0]} after $SECONDS s"
 
 measure() { # NAME ARGUMENTS...
   local most=${most:-100} # seconds
