@@ -1,6 +1,6 @@
 """The segmenter compiled and eager on a CPU, a frame each in turn, processor time of one thread (docs/performance.md).
 
-    python tests/benchmarks/compiled.py offline-r50 --size 736x1280 --precision bf16 --rounds 3
+python tests/benchmarks/compiled.py offline-r50 --size 736x1280 --precision bf16 --rounds 3
 """
 
 from __future__ import annotations
