@@ -27,8 +27,12 @@ def frames(tmp_path: Path) -> Path:
 def run(dvis, frames: Path, out: Path, *options: object) -> tuple[dict, list[np.ndarray]]:
     """segments.json and the maps, class ids of panoptic ones (-1: void)."""
     weights = GOLDEN.folder / "weights_offline.safetensors"
-    code, _, err = dvis("segment", frames, "-o", out, "--model", weights, "--short-side", 90,
-                        "--score-threshold", 0.1, "--overlap-threshold", 0, *options)  # fmt: skip
+    limits = {"--score-threshold": 0.1, "--overlap-threshold": 0}
+    of_task = {"instance": ["--score-threshold"], "semantic": []}.get(str(options[1]), limits)
+    thresholds = [word for name in of_task for word in (name, limits[name])]
+    code, _, err = dvis(
+        "segment", frames, "-o", out, "--model", weights, "--short-side", 90, *thresholds, *options
+    )
     assert code == 0, err
     document = json.loads((out / "frames" / "segments.json").read_text())
     maps = []

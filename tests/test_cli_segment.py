@@ -310,6 +310,9 @@ def test_bad_sources(dvis, tmp_path: Path, kind: str) -> None:
         (["--scales", "64,64"], "twice"),
         (["--scales", "64,96", "--short-side", "64"], "choose one"),
         (["--scales", "64,96", "--tta"], "choose one"),
+        (["--top-k", "3"], "--task instance"),
+        (["--task", "instance", "--overlap-threshold", "0.5"], "--task panoptic"),
+        (["--task", "semantic", "--score-threshold", "0.5"], "no pixel is void"),
     ],
 )
 def test_bad_options_are_usage_errors(
@@ -386,7 +389,7 @@ def test_weights_random_and_info(dvis, tmp_path: Path, clip: Path) -> None:
     code, _, err = dvis("weights", "random", "tiny", "-o", file)
     assert code == 1 and "--overwrite" in one_error_line(err)
     code, out, _ = dvis("weights", "info", file, "--json")
-    assert code == 0 and json.loads(out)["mode"] == "offline"
+    assert code == 0 and json.loads(out)["mode"] == "offline" and json.loads(out)["config_inside"]
     code, _, err = dvis("segment", clip, "-o", tmp_path / "out", "--model", file, "--overlay", "none")
     assert code == 0 and "untrained" not in err
 

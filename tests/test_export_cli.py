@@ -52,11 +52,46 @@ def test_edges_are_spoken_of(dvis, folder: Path, tmp_path: Path) -> None:
         (["matte", "-o", "x.mp4"], 2, "an .mp4 holds no alpha"),
         (["xyz"], 2, "format 'xyz' not known; formats: coco,"),
         (["csv", "--only", "99"], 2, "no segment has this id"),
+        (["csv", "--only", "²"], 2, "class '²' is none of the result's 3"),
     ],
 )
 def test_mistakes_are_one_line(dvis, folder: Path, arguments: list[str], code: int, message: str) -> None:
     found, out, err = dvis("export", arguments[0], folder, *arguments[1:], "-q")
     assert found == code and not out and message in err and err.count("\n") == 1
+
+
+def test_results_of_one_call_do_not_mix(dvis, folder: Path, tmp_path: Path) -> None:
+    """Two of one name, or one film for both, are refused; a class that one of them lacks is a warning."""
+    other = write_result(tmp_path / "other", 1)
+    code, _, err = dvis("export", "csv", folder, other, "-o", tmp_path / "x", "--overwrite")
+    assert code == 2 and "two results are called film" in err and not (tmp_path / "x").exists()
+    code, _, err = dvis("export", "csv", folder, other, "--source", "film.mp4")
+    assert code == 2 and "--source film.mp4 is one film" in err
+    document = json.loads((other / "segments.json").read_text())
+    document["segments"] = [one for one in document["segments"] if one["category"] != "car, automobile"]
+    (other / "segments.json").write_text(json.dumps(document))
+    other = other.rename(other.with_name("carless"))
+    code, out, err = dvis(
+        "export", "masks:png", folder, other, "-o", tmp_path / "y", "--only", "car,99", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)["warnings"] == [
+        "film: --only 99: no segment has such an id",
+        "film: --only 99: no segment has such an id",
+        "film: there is nothing to export of car,99: masks will be empty",
+    ]
+
+
+def test_what_will_be_empty_is_told_once(dvis, folder: Path, tmp_path: Path) -> None:
+    other = write_result(tmp_path, 1)
+    document = json.loads((other / "segments.json").read_text())
+    document["segments"] = [one | {"isthing": False} for one in document["segments"]]
+    (other / "segments.json").write_text(json.dumps(document))
+    code, out, err = dvis("export", "csv,masks:png,yolo", other, "--json")
+    assert code == 0, err
+    assert json.loads(out)["warnings"] == [
+        "film: there is nothing to export of things: masks, yolo will be empty"
+    ]
 
 
 def test_submissions_keep_their_names(dvis, folder: Path, tmp_path: Path) -> None:

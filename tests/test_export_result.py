@@ -84,6 +84,8 @@ def test_folders_of_results(panoptic: Path, tmp_path: Path) -> None:
         (lambda d: d["segments"][0].update(id=2), "positive and different"),
         (lambda d: d.update(task="other"), "tasks: panoptic"),
         (lambda d: d.update(format="coco"), "not a dvis-segments file"),
+        (lambda d: d.update(version=2), "version 2, this dvis reads 1"),
+        (lambda d: d.update(frames=[]), "must be frames"),
         (lambda d: d["frames"][1].update(index=5), "numbered 0, 1, 2"),
         (lambda d: d["frames"][0].update(file_name=None), "made without PNGs"),
         (lambda d: d["frames"][0].update(file_name="000099.png"), "is missing"),

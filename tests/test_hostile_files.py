@@ -19,8 +19,8 @@ import torch
 from goldens import FOLDER
 from safetensors.torch import load_file, save_file
 
-from dvis_cli.errors import DvisError
-from dvis_cli.run.loading import inspect_weights
+from dvis_cli.errors import CheckpointError, DvisError, DvisWarning
+from dvis_cli.run.loading import inspect_weights, load_model, official_state
 
 MARK = Path(os.environ.get("TMPDIR", "/tmp")) / f"dvis-canary-{os.getpid()}"
 TOUCH = f"import pathlib; pathlib.Path({str(MARK)!r}).touch()"
@@ -286,3 +286,17 @@ def test_registries(text: str, tmp_path: Path, monkeypatch, dvis) -> None:
     code, _, err = dvis("weights", "list")
     assert code == 2 and err.count("\n") == 1 and "unexpected" not in err, err
     assert not MARK.exists()
+
+
+def test_spoilt_weights_and_classes_without_names(tmp_path: Path) -> None:
+    """NaN would find nothing, silently; a class without a name is numbered, with a warning."""
+    network = load_model("dvis-lite")
+    tensors = official_state(network)
+    save_file(tensors, tmp_path / "bare.safetensors")
+    with pytest.warns(DvisWarning, match="67 classes have no names"):
+        assert load_model(tmp_path / "bare.safetensors").categories[3].name == "class 3"
+    assert not inspect_weights(tmp_path / "bare.safetensors")["config_inside"]
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
+    save_file({**tensors, name: tensors[name] * float("nan")}, tmp_path / "nan.safetensors")
+    with pytest.warns(DvisWarning), pytest.raises(CheckpointError, match="1 tensors hold NaN"):
+        load_model(tmp_path / "nan.safetensors")

@@ -123,7 +123,7 @@ def test_interrupted_and_resumed_is_the_same_curve(
     whole, _ = read_tensors(tmp_path / "whole" / f"{stage}.safetensors")
     cut, _ = read_tensors(tmp_path / "cut" / f"{stage}.safetensors")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    with pytest.raises(UsageError, match="begun with settings"):
+    with pytest.raises(UsageError, match=r"begun with settings\.seed 0, now it is 5"):
         run(made, stage, tmp_path / "again", init=init, resume=True, overrides={**scored, "seed": 5})
 
 
@@ -177,6 +177,8 @@ def test_cache_and_pictures_train_the_same(made: Path, tmp_path: Path) -> None:
         ("segmenter", None, {"cache": Path("x")}, "learns from pictures"),
         ("segmenter", None, {"overrides": {"batch": 3}, "machine": Machine("cpu", 2)}, "make it a multiple"),
         ("tracker", "segmenter", {"backbone_init": Path("x")}, "--backbone-init is for a segmenter"),
+        ("segmenter", None, {"overrides": {"optimizer": {"lr": float("nan")}}}, "lr=nan must be a number"),
+        ("segmenter", None, {"machine": Machine("mps", 1)}, "--device mps"),
     ],
 )
 def test_wrong_requests_are_one_sentence(made: Path, tmp_path: Path, stage, init, options, error) -> None:

@@ -106,11 +106,15 @@ def test_add_and_use_by_name(server: Server, tmp_path: Path, dvis) -> None:
     code, out, err = dvis("weights", "add", source, "--as", "recorded", "--classes", "vipseg")
     assert code == 0 and Path(out.strip()).read_bytes() == source.read_bytes(), err
     assert dvis("weights", "add", source, "--as", "recorded")[0] == 2
+    for own in ("dvis-lite", "tiny"):  # it would never be used
+        assert "comes with dvis" in dvis("weights", "add", source, "--as", own)[2]
+    assert dvis("weights", "add", source, "--as", "tiny-of-mine", "--classes", "vipseg")[0] == 0
     assert dvis("weights", "add", source, "--as", "other", "--classes", "coco")[0] == 2
     assert dvis("weights", "add", source, "--as", "other", "--classes", "cocoa")[0] == 2
     from dvis_cli.run.loading import load_model
 
     assert load_model("recorded").config.name == "recorded"
+    assert load_model("tiny-of-mine").weights is not None
     code, out, _ = dvis("weights", "info", "recorded", "--json")
     assert json.loads(out)["mode"] == "offline"
     code, out, err = dvis("models", "--json")

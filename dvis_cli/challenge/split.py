@@ -23,6 +23,7 @@ from dvis_cli.errors import DatasetError, DvisError, OutputError, UsageError
 from dvis_cli.files import output_errors
 from dvis_cli.run.model import DvisModel
 from dvis_cli.run.options import SegmentOptions
+from dvis_cli.run.settings import describe, settings_for
 from dvis_cli.run.video import SegmentedVideo, segment_video
 from dvis_cli.video import Selection
 from dvis_cli.video.image_files import ImageFiles
@@ -72,7 +73,7 @@ def segment_split(
     options = replace(options or SegmentOptions(), **changes)
     form = FORMATS[options.task]
     finished = form.finished(run)
-    begun = any(other.finished(run) for other in FORMATS.values())
+    _check_settings(run, model, options, started=any(other.finished(run) for other in FORMATS.values()))
     report = SplitReport()
     for number, video in enumerate(dataset.videos, start=1):
         if video.video_id in finished:
@@ -81,7 +82,6 @@ def segment_split(
             try:
                 images = _images(dataset, video)
                 segmented = segment_video(images, model, options, on_progress=on_progress)
-                _check_settings(run, segmented, started=begun or bool(report.done))
                 report.frames += _write(segmented, form.writer(run, video.video_id, number))
                 report.done.append(video.video_id)
             except (OutputError, UsageError):
@@ -117,9 +117,10 @@ def _images(dataset: VIPSeg, video: VIPSegVideo) -> ImageFiles:
     return images
 
 
-def _check_settings(run: Path, segmented: SegmentedVideo, started: bool) -> None:
+def _check_settings(run: Path, model: DvisModel, options: SegmentOptions, started: bool) -> None:
     """Write the settings down, or compare them with those of the run that is continued."""
-    settings = json.loads(json.dumps({k: v for k, v in segmented.facts.items() if k not in VOLATILE}))
+    facts = describe(model, settings_for(model, options), options, [])
+    settings = json.loads(json.dumps({k: v for k, v in facts.items() if k not in VOLATILE}))
     path = run / SETTINGS_NAME
     if not (started and path.is_file()):
         with output_errors(run):

@@ -27,6 +27,7 @@ from .download import (
 from .hf_folder import INDEX_FILES, weight_files
 from .installed import Installed, finish, installed, locked, pin, pinned, staging_folder
 from .published import Published, check_name
+from .registry import own
 
 _SHOWN = 12
 
@@ -154,6 +155,8 @@ def add(source: Path, entry: Published) -> Installed:
         UsageError: the name is taken.
         OutputError: it cannot be copied.
     """
+    if own(entry.name):
+        raise UsageError(f"{entry.name!r} is a model that comes with dvis: choose another name")
     files = [source]
     if source.is_dir():
         names = ("config.json", "preprocessor_config.json")

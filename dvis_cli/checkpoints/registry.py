@@ -64,7 +64,7 @@ class KnownModel:
     @property
     def untrained(self) -> bool:
         """Whether the model has no trained weights anywhere: noise, made at load from a fixed seed."""
-        return self.name.startswith("tiny")
+        return self.name.startswith("tiny") and self.name in _configs()
 
     @property
     def bundled(self) -> bool:
@@ -75,6 +75,11 @@ class KnownModel:
     def ready(self) -> bool:
         """Whether it can be used at once."""
         return self.untrained or self.weights is not None
+
+
+def own(name: str) -> bool:
+    """Whether the name means a model of the package, bundled or noise, whatever is installed under it."""
+    return KnownModel(name, None, None).untrained or name in _bundled()
 
 
 def default_model() -> str:

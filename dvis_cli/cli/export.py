@@ -93,7 +93,11 @@ def formats(
         names = parse_names(format, "FORMAT") or ()
         options = ExportOptions(names, parse_names(only, "--only"), per_object, images, source, overwrite)
         edges = [one.format.name for one in parse_formats(names) if one.format.edges]
-        found = [open_result(folder) for path in results for folder in result_folders(path)]
+        folders = [folder for path in results for folder in result_folders(path)]
+        _check_many(folders, source, output)
+        found = [open_result(folder) for folder in folders]
+        # Of several results, one may lack a class or an id that is named: a warning.
+        known = [one.category for result in found for one in result.segments] if len(found) > 1 else None
         if edges:
             reporter.say(
                 f"{', '.join(edges)}: edges are antialiased from the map; in a new run, dvis segment --format "
@@ -101,9 +105,9 @@ def formats(
             )
         for result in found:
             target = output if output is None or len(found) == 1 else output / result.folder.name
-            total = len(result) * passes(result, options)
+            total = len(result) * passes(result, options, known)
             with reporter.progress(f"export {result.folder.name}", total) as bar:
-                made += export_result(result, options, target, bar.advance)
+                made += export_result(result, options, target, bar.advance, known)
     _print_made(made, json_output, reporter)
 
 
@@ -120,12 +124,21 @@ def report(
 
     reporter, made = Reporter(quiet), []
     folders = [folder for path in results for folder in result_folders(path)]
-    if source is not None and len(folders) > 1:
-        raise UsageError(f"--source {source} is one film, and there are {len(folders)} results")
+    _check_many(folders, source)
     for folder in folders:
         with reporter.warnings_as_lines(), reporter.progress(folder.name, len(open_result(folder))) as bar:
             made.append(write_report(folder, source, bar.update))
     _print_made(made, json_output, reporter)
+
+
+def _check_many(folders: list[Path], source: Path | None, output: Path | None = None) -> None:
+    """Refuse what would mix the films or files of several results."""
+    if source is not None and len(folders) > 1:
+        raise UsageError(f"--source {source} is one film, and there are {len(folders)} results")
+    names = [folder.name for folder in folders]
+    same = next((one for one in names if names.count(one) > 1), None)
+    if output is not None and same is not None:
+        raise UsageError(f"two results are called {same}: export them one by one, or without --out")
 
 
 def _print_made(made: list[Path], json_output: bool, reporter: Reporter) -> None:

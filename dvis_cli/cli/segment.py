@@ -56,7 +56,7 @@ def segment(
     For clip.mp4 it writes OUT/clip/ with panoptic/000000.png ... (id = R + 256 G + 65536 B), segments.json and
     overlay.mp4. With --dataset, OUT becomes a submission: pan_pred/ and pred.json; run again to resume.
     """
-    from .segment_runs import announce_default, run_live, run_split, run_video
+    from .segment_runs import announce_default, check_split, run_live, run_split, run_video
 
     reporter = Reporter(quiet)
     _refuse_two_inputs(sources, demo, dataset)
@@ -65,6 +65,9 @@ def segment(
     if dataset is not None:
         if options.format is not None:
             raise UsageError("--format is for videos; of --dataset, export the results: dvis export FORMAT")
+        if batch != BatchOptions() or live != LiveOptions():
+            raise UsageError("--dataset is one run: --jobs, --watch, --display and the like are not for it")
+        check_split(options)
         run_split(reporter, dataset, split, out, options, json_output)
         return
     if demo:

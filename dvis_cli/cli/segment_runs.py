@@ -137,6 +137,16 @@ def _shown_on(bar: Progress) -> Callable[[str, int], None]:
     return show
 
 
+def check_split(options: SegmentOptions) -> None:
+    """Refuse the options of films, which a split does not heed."""
+    from dvis_cli.video import Selection
+
+    if options.selection != Selection() or options.report:
+        raise UsageError(
+            "--start, --end, --stride, --max-frames and --report are for films: a split is run whole"
+        )
+
+
 def run_split(
     reporter: Reporter, folder: Path, split: str, out: str, options: SegmentOptions, json_output: bool
 ) -> None:

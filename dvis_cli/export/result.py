@@ -38,6 +38,7 @@ from dvis_cli.structures import (
 )
 from dvis_cli.writers.folder import MASKS_NAME
 from dvis_cli.writers.palette import segment_color
+from dvis_cli.writers.segments_json import VERSION
 from dvis_cli.writers.soft_edges import SOFT_FOLDER, read_soft
 
 from .coco import coco_document, masks_of
@@ -198,6 +199,8 @@ def open_result(folder: str | Path, expected: TaskName | None = None) -> Result:
     try:
         if document["format"] != "dvis-segments":
             raise DatasetError(f"{path} is a {document['format']!r:.40}, not a dvis-segments file")
+        if (version := document.get("version", VERSION)) != VERSION:
+            raise DatasetError(f"{path} has version {version!r:.40}, this dvis reads {VERSION}: update dvis")
         task = document.get("task", "panoptic")
         if task not in TASKS:
             raise DatasetError(f"{path}: task {task!r:.40} not known; tasks: {', '.join(TASKS)}")
@@ -224,8 +227,8 @@ def result_folders(run: Path) -> list[Path]:
 
 def _result(path: Path, task: TaskName, document: dict[str, Any]) -> Result:
     frames, shift = document["frames"], 1 if task == "semantic" else 0
-    if [frame["index"] for frame in frames] != list(range(len(frames))):
-        raise DatasetError(f"{path}: frames must be numbered 0, 1, 2, ...")
+    if not frames or [frame["index"] for frame in frames] != list(range(len(frames))):
+        raise DatasetError(f"{path}: there must be frames, numbered 0, 1, 2, ...")
     files, names = [frame["file_name"] for frame in frames], [frame.get("source_name") for frame in frames]
     for name in (*files, *names):
         if name is not None:

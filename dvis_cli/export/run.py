@@ -19,7 +19,7 @@ from .formats import Chosen, parse_formats
 from .job import Job, Writer
 from .pictures import with_pictures
 from .result import Result
-from .selection import choose
+from .selection import choose, names_and_ids
 
 WRITERS_AT_ONCE = 8  # open encoders at any moment; more take another pass over the frames
 
@@ -71,6 +71,7 @@ def export_result(
     """
     made: list[Path] = []
     outputs = plan_outputs(result, options, out, known)
+    _tell_missing(result, options, outputs)
     for start in range(0, len(outputs), WRITERS_AT_ONCE):
         group = outputs[start : start + WRITERS_AT_ONCE]
         pictures = any(output.needs_pictures for output in group)
@@ -80,9 +81,9 @@ def export_result(
     return made
 
 
-def passes(result: Result, options: ExportOptions) -> int:
+def passes(result: Result, options: ExportOptions, known: Sequence[Category] | None = None) -> int:
     """How often the frames are gone through."""
-    return -(-len(plan_outputs(result, options, Path())) // WRITERS_AT_ONCE)
+    return -(-len(plan_outputs(result, options, Path(), known)) // WRITERS_AT_ONCE)
 
 
 def plan_outputs(
@@ -91,9 +92,6 @@ def plan_outputs(
     """What is to be made; refuses what exists."""
     named = [(result.file_id(segment), segment) for segment in result.segments]
     segments = choose(named, options.only, known)
-    if not segments:
-        what = ",".join(options.only or ()) or "all"
-        _warn(f"{result.info.name}: there is nothing to export of {what}: the files will be empty")
     formats, folder = parse_formats(options.formats), result.folder / EXPORTS_FOLDER if out is None else out
     if len(formats) == 1 and folder.suffix and not options.per_object:
         formats, folder, name = _named_file(formats[0], folder)
@@ -103,6 +101,18 @@ def plan_outputs(
     for output in outputs:
         _check(output, options.overwrite)
     return outputs
+
+
+def _tell_missing(result: Result, options: ExportOptions, outputs: list[_Output]) -> None:
+    """Warn of ids that no segment has, and of what will be empty."""
+    there = set(map(result.file_id, result.segments))
+    if missing := [str(id) for id in names_and_ids(options.only or ())[1] if id not in there]:
+        _warn(f"{result.info.name}: --only {','.join(missing)}: no segment has such an id")
+    empty = [output.target.name for output in outputs if not output.job.segments]
+    if empty or not outputs:
+        what = ",".join(options.only or ()) or ("things" if result.segments else "all")
+        then = f"{', '.join(empty)} will be empty" if outputs else "nothing is written"
+        _warn(f"{result.info.name}: there is nothing to export of {what}: {then}")
 
 
 def _outputs(

@@ -11,13 +11,15 @@ from dvis_cli.tasks.selection import select_classes
 
 def names_and_ids(only: Sequence[str]) -> tuple[list[str], list[int]]:
     """What of `--only` are names of classes, and what are ids."""
-    return [one for one in only if not one.isdigit()], [int(one) for one in only if one.isdigit()]
+    return [one for one in only if not one.isdecimal()], [int(one) for one in only if one.isdecimal()]
 
 
-def chosen_classes(categories: Sequence[Category], only: Sequence[str]) -> frozenset[int]:
+def chosen_classes(
+    categories: Sequence[Category], only: Sequence[str], whose: str = "model"
+) -> frozenset[int]:
     """Dataset ids of the classes that are named among `categories`; raises UsageError for another name."""
     names, _ = names_and_ids(only)
-    found = select_classes(categories, names) if names else frozenset()
+    found = select_classes(categories, names, whose) if names else frozenset()
     return frozenset(categories[index].id for index in found)
 
 
@@ -44,6 +46,8 @@ def choose(
     if missing and known is None:
         shown = ", ".join(map(str, sorted(there)[:12])) + (", ..." if len(there) > 12 else "")
         raise UsageError(f"--only {missing[0]}: no segment has this id; ids: {shown or 'none'}")
-    categories = list({segment.category.id: segment.category for _, segment in listed}.values())
-    classes = chosen_classes(categories if known is None else known, names) if names else frozenset()
+    whose, categories = "model", known
+    if categories is None:
+        whose, categories = "result", list({one.category.id: one.category for _, one in listed}.values())
+    classes = chosen_classes(categories, names, whose) if names else frozenset()
     return [segment for id, segment in listed if id in ids or segment.category.id in classes]

@@ -151,6 +151,7 @@ class Checkpoint:
     inferred: ModelConfig  # what the tensors alone determine
     config: ModelConfig  # the configuration inside the file, else what was inferred
     categories: tuple[Category, ...] | None  # the class list inside the file, None when it has none
+    configured: bool = False  # whether a configuration is inside
 
 
 def read_checkpoint(path: Path, facts: Facts | None = None, classes_of: str | None = None) -> Checkpoint:
@@ -175,7 +176,7 @@ def read_checkpoint(path: Path, facts: Facts | None = None, classes_of: str | No
         known = _facts_of(classes_of, inferred).over(known)
         categories = known.categories
     if inside is not None:
-        return Checkpoint(path, ours, unknown, inferred, inside, categories)
+        return Checkpoint(path, ours, unknown, inferred, inside, categories, configured=True)
     if theirs:
         beside = folder_facts(path if path.is_dir() else path.parent, inferred.num_classes)
         # The names in the folder win; whether they are counted, the registry knows better.
@@ -225,12 +226,25 @@ def _from_file(
     # What the tensors lack comes before what the configuration lacks.
     refuse_missing_parts(mode or config.mode, checkpoint.inferred, f"weights {path}")
     config = _narrowed(config, mode)
+    named = said or checkpoint.categories
+    if not named and config.categories is None and config.num_classes != len(vipseg_categories()):
+        warnings.warn(
+            f"{path.name}: its {config.num_classes} classes have no names: they are numbered, and all are things; "
+            "--classes-of names them, or categories in a --config",
+            DvisWarning,
+            stacklevel=2,
+        )
     with torch.device("meta"):
-        network = DvisModel(config, said or checkpoint.categories or categories_of(config))
+        network = DvisModel(config, named or categories_of(config))
     prefixes = _STAGES[config.mode]
     ours = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefixes)}
     _refuse_mismatch(network, ours, checkpoint.unknown, path)
     fitting = {n: t.to(torch.float32) if t.is_floating_point() else t for n, t in ours.items()}
+    broken = [to_official(name) for name, tensor in fitting.items() if not tensor.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"weights {path} are spoilt: {len(broken)} tensors hold NaN or infinity, the first: {broken[0]}"
+        )
     network.load_state_dict(fitting, assign=True)
     network.weights = str(path)
     return network
@@ -259,7 +273,7 @@ def inspect_weights(path: Path, facts: Facts | None = None) -> dict[str, Any]:
         "parameters": sum(t.numel() for t in checkpoint.tensors.values()),
         "tensors": len(checkpoint.tensors),
         "unknown": checkpoint.unknown,
-        "config_inside": checkpoint.config is not found,
+        "config_inside": checkpoint.configured,
     }
 
 

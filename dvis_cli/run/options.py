@@ -187,6 +187,13 @@ class SegmentOptions:
         for name in ("score_threshold", "overlap_threshold"):
             if (value := getattr(self, name)) is not None and not 0 <= value <= 1:
                 raise UsageError(f"{name.replace('_', '-')} {value} must lie in 0..1")
+        for name, task in (("top_k", "instance"), ("overlap_threshold", "panoptic")):
+            if getattr(self, name) is not None and self.task != task:
+                raise UsageError(f"--{name.replace('_', '-')} is for --task {task}: leave it out")
+        if self.score_threshold is not None and self.task == "semantic":
+            raise UsageError(
+                "--score-threshold is not for --task semantic, where no pixel is void: leave it out"
+            )
         if self.memory_budget is not None and self.memory_budget < 0:
             raise UsageError(f"memory-budget {self.memory_budget} bytes must not be negative")
         if self.deterministic and self.compile != "off":

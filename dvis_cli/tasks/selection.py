@@ -12,7 +12,9 @@ from dvis_cli.structures import Category
 _KINDS = {"things": True, "stuff": False}
 
 
-def select_classes(categories: Sequence[Category], wanted: Sequence[str]) -> frozenset[int]:
+def select_classes(
+    categories: Sequence[Category], wanted: Sequence[str], whose: str = "model"
+) -> frozenset[int]:
     """The contiguous indices of the classes that are named.
 
     Args:
@@ -20,7 +22,7 @@ def select_classes(categories: Sequence[Category], wanted: Sequence[str]) -> fro
         wanted: names (case, `_` and `-` apart; one of several synonyms is enough), dataset ids, `things`, `stuff`.
 
     Raises:
-        UsageError: a name or id that the model does not have, with the nearest it has.
+        UsageError: a name or id that the model (or `whose` the classes are) does not have, with the nearest it has.
     """
     by_name: dict[str, set[int]] = {}
     by_id = {str(category.id): index for index, category in enumerate(categories)}
@@ -37,16 +39,16 @@ def select_classes(categories: Sequence[Category], wanted: Sequence[str]) -> fro
         elif plain in by_id:
             chosen.add(by_id[plain])
         else:
-            raise UsageError(_unknown(name, plain, categories, by_name))
+            raise UsageError(_unknown(name, plain, f"{whose}'s {len(categories)}", by_name))
     if not chosen:
-        raise UsageError(f"classes {','.join(wanted)}: the model has none of them")
+        raise UsageError(f"classes {','.join(wanted)}: the {whose} has none of them")
     return frozenset(chosen)
 
 
-def _unknown(name: str, plain: str, categories: Sequence[Category], names: dict[str, set[int]]) -> str:
+def _unknown(name: str, plain: str, known: str, names: dict[str, set[int]]) -> str:
     near = difflib.get_close_matches(plain, names, 3, 0.5)
     what = f"; the nearest: {', '.join(near)}" if near else ""
-    return f"class {name!r} is none of the model's {len(categories)}{what}; ids, 'things' and 'stuff' are taken, too"
+    return f"class {name!r} is none of the {known}{what}; ids, 'things' and 'stuff' are taken, too"
 
 
 def _plain(name: str) -> str:

@@ -143,6 +143,7 @@ def _trainer(
     run: Path, machine: Machine, settings: TrainSettings, record: Record, held_out: HeldOut | None
 ) -> Any:
     import lightning
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -154,24 +155,27 @@ def _trainer(
     )
     validation = [Validate(held_out, record)] if held_out is not None else []
     average = [Average(settings.ema)] if settings.ema else []
-    return lightning.Trainer(
-        accelerator=machine.accelerator,
-        devices=machine.devices,
-        num_nodes=machine.nodes,
-        strategy="ddp" if machine.processes > 1 else "auto",
-        precision=PRECISIONS[machine.precision],  # type: ignore[arg-type]
-        max_steps=settings.iterations,
-        gradient_clip_val=settings.optimizer.clip_norm,
-        logger=[
-            CSVLogger(str(run), name=LOG, flush_logs_every_n_steps=1),
-            TensorBoardLogger(str(run), name="", version=""),
-        ],
-        callbacks=[*validation, record, *average, checkpoints],
-        plugins=[AtomicCheckpoints()],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    try:
+        return lightning.Trainer(
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            num_nodes=machine.nodes,
+            strategy="ddp" if machine.processes > 1 else "auto",
+            precision=PRECISIONS[machine.precision],  # type: ignore[arg-type]
+            max_steps=settings.iterations,
+            gradient_clip_val=settings.optimizer.clip_norm,
+            logger=[
+                CSVLogger(str(run), name=LOG, flush_logs_every_n_steps=1),
+                TensorBoardLogger(str(run), name="", version=""),
+            ],
+            callbacks=[*validation, record, *average, checkpoints],
+            plugins=[AtomicCheckpoints()],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except MisconfigurationException as error:
+        raise UsageError(f"--device {machine.accelerator}, --devices {machine.devices}: {error}") from None
 
 
 def _is_first() -> bool:
@@ -196,16 +200,25 @@ def _prepare(run: Path, facts: dict[str, Any], resume: bool) -> Path | None:
         raise UsageError(f"{run} holds no run to resume; leave --resume out to begin one")
     try:
         earlier = _completed(json.loads(path.read_text(encoding="utf-8")))
-        different = next((key for key in facts if earlier.get(key) != facts[key]), None)
+        different = next(_differences(earlier, facts), None)
     except (OSError, ValueError, AttributeError):
         raise TrainingError(f"{path} cannot be read; the run cannot be resumed") from None
     if different is not None:
-        before, now = (json.dumps(document.get(different))[:200] for document in (earlier, facts))
+        key, before, now = different
         raise UsageError(
-            f"{run} was begun with {different} {before}, now it is {now}; resume with the same settings or choose "
-            "another folder"
+            f"{run} was begun with {key} {json.dumps(before)[:200]}, now it is {json.dumps(now)[:200]}; resume with "
+            "the same settings or choose another folder"
         )
     return checkpoint if checkpoint.is_file() else None  # stopped before its first checkpoint: begin again
+
+
+def _differences(earlier: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Key (`settings.iterations`) and both values of what is not the same."""
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        for name in {**earlier, **now} if key else now:
+            yield from _differences(earlier.get(name), now.get(name), f"{key}.{name}" if key else name)
+    elif earlier != now:
+        yield key, earlier, now
 
 
 def _completed(facts: dict[str, Any]) -> dict[str, Any]:

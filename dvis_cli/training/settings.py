@@ -12,6 +12,7 @@ A recipe is one YAML for a whole model:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -49,6 +50,12 @@ class OptimizerSettings:
     warmup: int = 10  # iterations in which the rate rises from near zero
     steps: tuple[float, ...] = (0.7,)  # shares of the iterations after which the rate falls
     factor: float = 0.1  # by which it falls
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "weight_decay", "backbone_lr", "clip_norm", "factor"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name}={value} must be a number, 0 or more")
 
 
 @dataclass(frozen=True)
