@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 import torch
 from goldens import FOLDER
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from dvis_cli.errors import CheckpointError, DvisError, DvisWarning
-from dvis_cli.run.loading import inspect_weights, load_model, official_state
+from dvis_cli.errors import CheckpointError, DvisError, DvisWarning, OutputError
+from dvis_cli.run.loading import inspect_weights, load_model, official_state, save_weights
 
 MARK = Path(os.environ.get("TMPDIR", "/tmp")) / f"dvis-canary-{os.getpid()}"
 TOUCH = f"import pathlib; pathlib.Path({str(MARK)!r}).touch()"
@@ -300,3 +301,13 @@ def test_spoilt_weights_and_classes_without_names(tmp_path: Path) -> None:
     save_file({**tensors, name: tensors[name] * float("nan")}, tmp_path / "nan.safetensors")
     with pytest.warns(DvisWarning), pytest.raises(CheckpointError, match="1 tensors hold NaN"):
         load_model(tmp_path / "nan.safetensors")
+
+
+def test_weights_that_cannot_be_written(tmp_path: Path, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OutputError, match="No space left"):
+        save_weights(load_model("tiny"), tmp_path / "x.safetensors")
+    assert not any(tmp_path.iterdir())

@@ -178,6 +178,7 @@ def test_cache_and_pictures_train_the_same(made: Path, tmp_path: Path) -> None:
         ("segmenter", None, {"overrides": {"batch": 3}, "machine": Machine("cpu", 2)}, "make it a multiple"),
         ("tracker", "segmenter", {"backbone_init": Path("x")}, "--backbone-init is for a segmenter"),
         ("segmenter", None, {"overrides": {"optimizer": {"lr": float("nan")}}}, "lr=nan must be a number"),
+        ("segmenter", None, {"overrides": {"points": {"count": 0}}}, "count=0 must be at least 1"),
         ("segmenter", None, {"machine": Machine("mps", 1)}, "--device mps"),
     ],
 )

@@ -38,7 +38,7 @@ from dvis_cli.config import (
     to_document,
 )
 from dvis_cli.datasets.categories import load_categories, parse_label_set, vipseg_categories
-from dvis_cli.errors import CheckpointError, ConfigError, DvisWarning, UsageError
+from dvis_cli.errors import CheckpointError, ConfigError, DvisWarning, OutputError, UsageError
 from dvis_cli.files import atomic_path
 from dvis_cli.structures import Category
 
@@ -363,7 +363,9 @@ def save_weights(
 
     Raises:
         CheckpointError: a weight is too large for float16.
+        OutputError: the file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     state = official_state(network)
@@ -377,7 +379,10 @@ def save_weights(
     with atomic_path(path) as partial:
         partial.touch()  # the library would make it unreadable for others
         permissions = partial.stat().st_mode
-        save_file(state, partial, metadata=metadata)
+        try:
+            save_file(state, partial, metadata=metadata)
+        except SafetensorError as error:  # the library's own, without a number
+            raise OutputError(f"cannot write {path}: {error}") from None
         partial.chmod(permissions)
 
 

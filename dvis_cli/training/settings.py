@@ -52,7 +52,7 @@ class OptimizerSettings:
     factor: float = 0.1  # by which it falls
 
     def __post_init__(self) -> None:
-        for name in ("lr", "weight_decay", "backbone_lr", "clip_norm", "factor"):
+        for name in ("lr", "weight_decay", "backbone_lr", "clip_norm", "warmup", "factor"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name}={value} must be a number, 0 or more")
@@ -86,6 +86,8 @@ class TrainSettings:
         for name in ("iterations", "batch", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.points.count < 1:
+            raise ConfigError(f"points.count={self.points.count} must be at least 1")
         for name in ("guided", "appearance", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must lie in 0..1")
