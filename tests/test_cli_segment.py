@@ -350,6 +350,32 @@ def test_odd_sizes(dvis, tmp_path: Path, height: int, width: int) -> None:
     assert png.shape == (height, width)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        os.fsdecode(b"caf\xe9"),
+        "2024-05-01T12:30:45",
+        "Screen 1.02\u202fPM",
+        "a\\b",
+        "\u0645\u06cc\u200c\u062e",
+    ],
+)
+def test_names_of_all_kinds(dvis, tmp_path: Path, clip: Path, name: str) -> None:
+    film = tmp_path / f"{name}.mp4"
+    film.symlink_to(clip)
+    code, out, err = dvis(
+        "segment", film, "-o", tmp_path / "out", "--model", "tiny", "--short-side", 32, "--max-frames", 2,
+        "--report", "--format", "coco", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    folder = next((tmp_path / "out").iterdir())
+    assert json.loads(out.encode())["frames"] == 2 and not [
+        line for line in err.splitlines() if "left out" in line
+    ]
+    assert (folder / "exports" / "coco").is_dir() and (folder / "report.html").is_file()
+    assert json.loads((folder / "segments.json").read_bytes())["source"]["name"].encode()
+
+
 def test_malicious_checkpoint(dvis, tmp_path: Path, clip: Path) -> None:
     (tmp_path / "bad.pkl").write_bytes(b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R.")
     code, _, err = dvis("segment", clip, "-o", tmp_path / "out", "--model", tmp_path / "bad.pkl")

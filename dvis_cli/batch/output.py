@@ -301,8 +301,3 @@ def parse(data: bytes | None) -> dict[str, Any]:
         document = json.loads(data or b"")
         return document if isinstance(document, dict) else {}
     return {}
-
-
-def as_utf8(text: str) -> str:
-    """Text with its invalid bytes spelled out, as JSON files can hold it."""
-    return text.encode("utf-8", "backslashreplace").decode()

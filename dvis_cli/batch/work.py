@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dvis_cli import __version__
 from dvis_cli.errors import DvisError, OutputError, warnings_to
-from dvis_cli.files import abandoned, output_errors, partial_path
+from dvis_cli.files import abandoned, as_utf8, output_errors, partial_path
 from dvis_cli.run.options import SegmentOptions
 from dvis_cli.video.source import plain_name
 
@@ -23,7 +23,6 @@ from .output import (
     RECORD,
     Output,
     TransferError,
-    as_utf8,
     base_name,
     file_system,
     join,

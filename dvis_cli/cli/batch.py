@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dvis_cli.files import to_json
 
 from .console import PLAIN_LINE_EVERY_S, Reporter, clock
 from .segment_runs import UNTRAINED
@@ -147,7 +148,7 @@ class _JsonDisplay(_Display):
     """Events as JSON lines on stdout; stderr keeps errors only."""
 
     def __call__(self, event: Event) -> None:
-        sys.stdout.write(json.dumps(event.document()) + "\n")
+        sys.stdout.write(to_json(event.document()) + "\n")
         sys.stdout.flush()
 
 

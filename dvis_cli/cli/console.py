@@ -6,13 +6,13 @@ file stays readable. `quiet` leaves only errors.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from contextlib import AbstractContextManager
 from typing import Any
 
 from dvis_cli.errors import warnings_to
+from dvis_cli.files import to_json
 
 PLAIN_LINE_EVERY_S = 10.0
 FIRST_LINE_AFTER_S = 2.0
@@ -20,7 +20,7 @@ FIRST_LINE_AFTER_S = 2.0
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(to_json(document, indent=2) + "\n")
     sys.stdout.flush()
 
 
