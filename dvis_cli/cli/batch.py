@@ -115,7 +115,7 @@ class _Display:
 
     def show(self, data: Any) -> None:
         """Show how far the whole is."""
-        if time.monotonic() - self._last >= PLAIN_LINE_EVERY_S:
+        if data["current"] and time.monotonic() - self._last >= PLAIN_LINE_EVERY_S:  # not while it waits
             self._last = time.monotonic()
             self.say(progress_line(data))
 
