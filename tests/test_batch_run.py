@@ -22,10 +22,10 @@ from batch_workers import (
     dying_worker,
 )
 
-from dvis_cli.batch import BatchOptions, BatchReport, Event, Stop, claims, run_batch
+from dvis_cli.batch import BatchOptions, BatchReport, Event, Stop, claims, run_batch, scheduler
 from dvis_cli.batch.report import EventKind
 from dvis_cli.batch.workers import LocalEngine
-from dvis_cli.errors import UsageError
+from dvis_cli.errors import OutputError, UsageError
 from dvis_cli.run.options import SegmentOptions
 
 Run = Callable[..., BatchReport]
@@ -281,6 +281,38 @@ def test_watching_takes_what_comes_when_it_has_stopped_growing(run: Run, videos:
     assert sorted(started) == ["a", "b", "late", "sub/-ü x", "sub/a"]
     assert records(videos.parent / "out")["late"]["fingerprint"].startswith(f"{sizes[-1]}:")
     assert run().skipped == 5
+
+
+def test_watching_waits_for_what_another_run_may_leave(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "_OTHERS", 0.05)
+    claim = tmp_path / "out" / ".dvis" / (claims._digest("a") + ".0")
+    write(claim, json.dumps({"pid": 1, "host": "elsewhere"}))
+    stop, looks = Stop(), iter(range(12))
+
+    def hear(event: Event) -> None:
+        if event.kind == "progress":
+            look = next(looks)
+            if look == 2:  # long after it was looked at twice
+                claim.unlink()
+            if look == 11 or event.data["videos"] == 4:
+                stop.ask(at_once=True)
+
+    report = run(watch=True, watch_every=0.1, settle=0.0, stop=stop, on_event=hear)
+    assert (report.done, report.elsewhere) == (4, 0)
+
+
+def test_an_output_that_takes_nothing_is_refused_before_models_are_loaded(run: Run, videos: Path) -> None:
+    out = videos.parent / "out"
+    out.write_text("a file")
+    with pytest.raises(OutputError, match="is not a folder"):
+        run()
+    assert not run.events  # type: ignore[attr-defined]
+    out.unlink()
+    out.symlink_to(videos)
+    with pytest.raises(UsageError, match="is the output, which is not searched"):
+        run()
 
 
 def test_what_killed_runs_left_goes_also_of_sources_that_are_gone(run: Run, tmp_path: Path) -> None:

@@ -77,7 +77,10 @@ def test_a_video_named_twice_is_done_once(tmp_path: Path) -> None:
     tree(tmp_path, "a/clip.mp4", "a/x.mp4")
     (tmp_path / "list.txt").write_text("a\na/clip.mp4\n")
     sources = [tmp_path / "a", tmp_path / "a/../a/clip.mp4", f"{tmp_path}/a/*.mp4"]
-    assert list(places(*sources)) == ["a/clip", "a/x"] and list(places(tmp_path / "list.txt")) == ["a/clip", "a/x"]
+    assert list(places(*sources)) == ["a/clip", "a/x"] and list(places(tmp_path / "list.txt")) == [
+        "a/clip",
+        "a/x",
+    ]
     assert list_videos(sources, "").notes == [f"{sources[1]} and 2 more are named twice; done once"]
 
 

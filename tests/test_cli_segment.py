@@ -137,6 +137,13 @@ def test_selection_and_styles(dvis, tmp_path: Path, clip: Path) -> None:
         assert container.streams.video[0].width == 2 * 96
 
 
+def test_addresses_of_files_are_files(dvis, tmp_path: Path, clip: Path) -> None:
+    out = tmp_path / "out"
+    options = ("--model", "tiny", "--short-side", 32, "--max-frames", 2)
+    code, _, err = dvis("segment", f"file://{clip}", "-o", f"file://{out}", *options)
+    assert code == 0 and (out / clip.stem / "segments.json").is_file(), err
+
+
 def test_several_sources_are_a_batch(dvis, tmp_path: Path, clip: Path) -> None:
     """One that fails does not stop the others; the same command skips what is done."""
     bad = tmp_path / "bad.mp4"

@@ -81,6 +81,8 @@ def _work_on(
     jobs: list[Job], watch: Watch | None, run: Run, engine: Engine, notes: list[str], on_event: OnEvent
 ) -> None:
     """Do the jobs, and what comes while watching."""
+    if jobs or watch:
+        run.output.check_writable()
     workers = engine.connect() if jobs or watch else 0
     for text in notes:
         on_event(Event("note", {"text": text}))

@@ -73,7 +73,7 @@ class Scheduler:
     def _goes_on(self, lives: list[Future[None]]) -> bool:
         stop = self._run.stop
         if stop.level:
-            self._end(stop.kind, "asked to stop" if stop.level < 2 else "stopped at once")
+            self._end(stop.kind, "asked to stop" if stop.level < 2 else "at once")
         ended = [life.result() for life in lives if life.done()]  # raises what it raised
         with self._lock:
             under_way = bool(self._running) and stop.level < 2
@@ -289,14 +289,14 @@ class Scheduler:
 
     def _is_tried_again(self, number: int, job: Job, verdict: str) -> bool:
         most, before = self._run.options.max_tries, job.elsewhere
-        job.elsewhere = verdict == "elsewhere"  # it is looked at again, once
+        job.elsewhere = verdict == "elsewhere"  # it is looked at again: once, or while watching
         job.not_before = time.monotonic() + _OTHERS * job.elsewhere
         if verdict == "device":  # no try is lost, unless it met one device that works after the other so
             job.faulty += (number,)
             job.tries -= len(job.faulty) < most or not self._able & set(job.faulty)
         if verdict in ("retry", "device", "died"):
             return job.tries < most or self._closed
-        return verdict == "full" or (job.elsewhere and not before)
+        return verdict == "full" or (job.elsewhere and (self._watching or not before))
 
     def _done(self, job: Job, outcome: Outcome) -> None:
         report = self._report
@@ -317,4 +317,4 @@ class Scheduler:
         self._failed_now += 1
         if self._failed_now == limit:
             what = "the first failure" if limit == 1 else f"{limit} failures"
-            self._end("failures", f"stopped after {what}; the same command goes on")
+            self._end("failures", f"after {what}; the same command goes on")

@@ -248,6 +248,10 @@ def walk(root: Path, place: str, options: BatchOptions, out: str | None, listing
         for path, folders, files in os.walk(links.popleft(), onerror=cannot):
             real = os.path.realpath(path)
             if real in seen or real == out or (path != top and (STATE in folders or _is_result_folder(path))):
+                if real == out and path == top:
+                    listing.problems.append(
+                        f"{path} is the output, which is not searched; choose another with -o"
+                    )
                 folders.clear()
                 continue
             seen.add(real)

@@ -79,6 +79,7 @@ def segment(
         run_live(reporter, sources[0], out, options, live, json_output)
         return
     from dvis_cli.batch import means_batch
+    from dvis_cli.batch.output import local_path
 
     if batch.watch or means_batch(sources, out):
         from .batch import segment_many
@@ -87,7 +88,9 @@ def segment(
         raise typer.Exit(segment_many(reporter, sources, out, options, batch, json_output))
     if batch != BatchOptions():
         raise UsageError(f"{sources[0]} is one video; --jobs, --engine, --shard and the like are for many")
-    run_video(reporter, Path(sources[0]), out, options, json_output)
+    source, folder = local_path(sources[0]), local_path(out)  # also of file://
+    assert source is not None and folder is not None
+    run_video(reporter, source, str(folder), options, json_output)
 
 
 def _means_live(sources: list[str], batch: BatchOptions, live: LiveOptions) -> bool:
