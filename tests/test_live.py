@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import pytest
@@ -52,6 +54,21 @@ def test_a_pipe_keeps_every_frame(kind: str, tmp_path: Path, monkeypatch: pytest
         [n / 10 for n in range(25)], abs=0.02 + frames[0].pts
     )
     assert (source.counts.received, source.counts.dropped) == (25, 0) and not source.arrived
+
+
+def test_what_came_through_a_pipe_is_there_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as reader, os.fdopen(write, "wb", buffering=0) as writer:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=reader))
+        frames = number_frames(4, *SIZE)
+        writer.write(encode("yuv4mpegpipe", frames))
+        patience = threading.Timer(5.0, writer.close)  # while it is open there could be more
+        patience.start()
+        try:
+            source = LiveSource("-", max_frames=len(frames))
+            assert len(list(source)) == len(frames) and not writer.closed
+        finally:
+            patience.cancel()
 
 
 def test_who_is_slow_gets_the_newest_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +138,9 @@ def test_a_list_of_files_in_a_pipe_is_refused(tmp_path: Path, monkeypatch: pytes
     listed = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n"
     monkeypatch.setattr(sys, "stdin", PipedStdin(listed.encode()))
     with pytest.raises(VideoError):
+        LiveSource("-")
+    monkeypatch.setattr(sys, "stdin", PipedStdin(b"noise" * 99))
+    with pytest.raises(VideoError, match="it must be MPEG-TS"):
         LiveSource("-")
 
 
