@@ -210,7 +210,8 @@ def test_a_player_shows_the_frames(dvis, tmp_path: Path, monkeypatch: pytest.Mon
         assert sum(1 for _ in container.decode(video=0)) == 3
 
 
-def test_ctrl_c_finishes_the_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_finishes_the_files(tmp_path: Path, number: int) -> None:
     command = [sys.executable, "-m", "dvis_cli", "segment", "-", "-o", "out", "--jsonl", "-", "--json"]
     assert (
         subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 2
@@ -228,7 +229,7 @@ def test_ctrl_c_finishes_the_files(tmp_path: Path) -> None:
     process.stdin.flush()  # and it stays open: there could be more
     for _ in range(3):
         assert process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err.decode()
     document = json.loads((tmp_path / "out" / "stdin" / "segments.json").read_text())

@@ -46,7 +46,7 @@ def save_live(
     live: LiveOptions,
     on_frame: Callable[[int, float], None] = lambda frames, delay: None,
 ) -> dict[str, Any]:
-    """Segment a live source until it ends or Ctrl-C; files are complete then.
+    """Segment a live source until it ends, Ctrl-C or SIGTERM; files are complete then.
 
     Args:
         out: the folder in which the result's own is made; `-` writes the overlay to standard output instead.
@@ -146,20 +146,21 @@ class Delays:
 
 @contextmanager
 def _stopping(source: LiveSource) -> Iterator[None]:
-    """The first Ctrl-C ends the source, and with it everything in order; the second one is as ever."""
+    """The first Ctrl-C or SIGTERM ends the source, and with it everything in order; the second is as ever."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: Any) -> None:
         source.stop()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before[number])
 
-    before = signal.signal(signal.SIGINT, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
