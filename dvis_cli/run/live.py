@@ -155,7 +155,7 @@ def _stopping(source: LiveSource) -> Iterator[None]:
         source.stop()
         signal.signal(number, before[number])
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
