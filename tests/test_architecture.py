@@ -102,6 +102,8 @@ def test_no_function_has_more_than_twelve_parameters() -> None:
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                if any("triton.jit" in ast.unparse(decorator) for decorator in node.decorator_list):
+                    continue  # a kernel takes numbers and pointers, no records
                 count = len(node.args.posonlyargs + node.args.args + node.args.kwonlyargs)
                 assert count <= 12, f"{path.relative_to(PACKAGE)}: {node.name}"
 

@@ -154,3 +154,8 @@ def test_a_worker_loads_the_model_as_for_one_video() -> None:
     weights = str(FOLDER / "r50" / "weights_offline.safetensors")
     with pytest.raises(UsageError, match="--classes-of ovis: that list has 25 classes"):
         Worker(0, SegmentOptions(model=weights, classes_of="ovis"))
+
+
+def test_what_a_model_warns_of_comes_with_the_worker() -> None:
+    (warned,) = Worker(0, SegmentOptions(model="tiny", device="cpu", compile="auto")).ready.warnings
+    assert warned.startswith("--compile auto: the network is not compiled")

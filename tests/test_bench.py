@@ -114,6 +114,7 @@ def test_document(dvis, model: str) -> None:
     main = [stage for stage in files["stages"] if stage["thread"] == "main"]
     assert sum(stage["ms"] for stage in main) == pytest.approx(files["seconds"] / 3 * 1e3, rel=0.02)
     assert {"decode", "maps", "overlay", "encode"} <= {stage["thread"] for stage in files["stages"]}
+    assert files["encoder"] in ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf", "mpeg4")
     assert 0 < files["outside_network"] < 1 and files["memory"]["ram"] > 2**27
 
 

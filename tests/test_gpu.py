@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from goldens import GEOMETRY, Golden, error
 from writers_media import frame, info, read_pictures, read_times, video_seconds
 
+from dvis_cli.errors import DvisWarning
+from dvis_cli.run.compiled import CompiledSegmenter
 from dvis_cli.run.placement import forbid_tf32, video_encoding
 from dvis_cli.run.settings import RunSettings
 from dvis_cli.run.video import SegmentedVideo
@@ -53,6 +56,19 @@ def test_recorded_maps(golden: Golden, mode: str, room: int) -> None:
     infos = golden.facts[name]["segments_infos"]
     assert [segment.id for segment in one.segments] == [info["id"] for info in infos]
     assert (ids != golden.final[f"{name}.pan"]).sum() <= ALLOWED_PIXELS
+
+
+@pytest.mark.slow
+def test_recorded_maps_compiled(golden: Golden) -> None:
+    """The features of all frames wait on the device: a CUDA graph that was replayed has not written to them."""
+    golden.model.compiled = CompiledSegmenter(golden.model.segmenter)
+    settings = RunSettings("online", batch=1, device_budget=2**30, memory_budget=0)
+    expected = golden.final["vps.pan" if golden.name == "videomt" else "online.vps.pan"]
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DvisWarning)
+            ids = np.stack([frame.ids for frame in video(golden, settings)])
+        assert (ids != expected).sum() <= ALLOWED_PIXELS
 
 
 def test_recorded_mask_features(golden: Golden) -> None:

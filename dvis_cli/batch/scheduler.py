@@ -194,6 +194,8 @@ class Scheduler:
         self._started = self._started or time.monotonic()
         text = f"ready after {message.seconds:.1f} s"
         self._emit("worker", worker=number, text=text, model=message.model, untrained=message.untrained)
+        for text in message.warnings:
+            self._emit("note", text=f"worker {number}: {text}")
         return ""
 
     def _retire(self, number: int, trouble: str) -> None:

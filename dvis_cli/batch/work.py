@@ -58,6 +58,7 @@ class Ready(NamedTuple):
     seconds: float  # that loading took
     model: str = ""
     untrained: bool = False
+    warnings: tuple[str, ...] = ()  # while it loaded
 
 
 class Progress(NamedTuple):
@@ -103,8 +104,11 @@ class Worker:
         began = time.monotonic()
         prepare_process(options.threads)
         self.number, self._options = number, options
-        self._model: DvisModel = load_for(options)
-        self.ready = Ready(time.monotonic() - began, self._model.config.name, self._model.weights is None)
+        warned: list[str] = []
+        with warnings_to(warned.append):
+            self._model: DvisModel = load_for(options)
+        name, untrained = self._model.config.name, self._model.weights is None
+        self.ready = Ready(time.monotonic() - began, name, untrained, tuple(warned))
 
     def run(self, task: Task, say: Say) -> None:
         """Do one video and tell how it ended; every failure is an outcome."""

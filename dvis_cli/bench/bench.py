@@ -6,50 +6,33 @@ import datetime
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from dvis_cli import __version__
 from dvis_cli.checkpoints.registry import default_model, known_model, looks_like_file
-from dvis_cli.errors import UsageError
-from dvis_cli.run.loading import categories_of, load_for
+from dvis_cli.run.loading import categories_of, load_for, ready
 from dvis_cli.run.model import DvisModel
 from dvis_cli.run.noise import random_model
 from dvis_cli.run.options import SegmentOptions
-from dvis_cli.run.placement import forbid_tf32, pick_device, pick_precision, prepare_process
+from dvis_cli.run.placement import pick_device, prepare_process
 
 from .files_run import measure_files, trace_files
 from .film import write_film
 from .machine import facts, forget_peak, matmul_peak
 from .network import measure_network
+from .options import BenchSettings
 from .rivals import Race, race, refuse_unlike
 
 FORMAT, VERSION = "dvis-bench", 1
-SIZE = (720, 1280)
 FRAMES = {"cuda": 120}  # of a film, unless they are named
 FRAMES_ELSEWHERE = 6
 ROUNDS = {"cuda": 20}  # against transformers
 ROUNDS_ELSEWHERE = 3
 NETWORK_FRAMES = 48  # at the most: inputs wait on the device
-
-
-@dataclass(frozen=True)
-class BenchSettings:
-    """What to measure, besides the options of a run."""
-
-    source: Path | None = None  # None: a film of `size` and `frames` is made
-    size: tuple[int, int] = SIZE
-    frames: int | None = None
-    against: Literal["transformers"] | None = None
-
-    def __post_init__(self) -> None:
-        if min(self.size) < 32 or self.size[0] % 2 or self.size[1] % 2:
-            raise UsageError("--size {}x{}: expected even sides of 32 pixels or more".format(*self.size))
-        if self.frames is not None and self.frames < 1:
-            raise UsageError(f"--frames {self.frames} must be at least 1")
 
 
 def bench(
@@ -125,8 +108,4 @@ def _model(options: SegmentOptions) -> DvisModel:
     config = known_model(name).configured
     assert config is not None
     model = random_model(replace(config, mode=options.mode or config.mode), categories_of(config))
-    device = pick_device(options.device)
-    model.precision = pick_precision(options.precision, device)
-    if device.type == "cuda" and model.precision == "fp32":
-        forbid_tf32()
-    return model.eval().requires_grad_(False).to(device)
+    return ready(model, pick_device(options.device), options.precision, options.compile)

@@ -67,7 +67,7 @@ def measure_files(model: DvisModel, film: Path, options: SegmentOptions) -> dict
 
     began = time.perf_counter()
     with _stations(watch), tempfile.TemporaryDirectory(prefix="dvis-bench-") as folder:
-        save_video(film, folder, model, options, name="result", on_progress=on_progress)
+        document = save_video(film, folder, model, options, name="result", on_progress=on_progress)
     seconds, frames = time.perf_counter() - began, len(resident)
     own = threading.current_thread().name
     network = sum(watch.seconds[own, name] for name in NETWORK if (own, name) in watch.seconds)
@@ -86,6 +86,7 @@ def measure_files(model: DvisModel, film: Path, options: SegmentOptions) -> dict
         "seconds": seconds,
         "fps": frames / seconds,
         "outside_network": 1 - network / seconds,
+        "encoder": document.get("encoder"),
         "stages": [row for row in rows if row["ms"] >= 0.005],
         "memory": {**peak_memory(model.device), "slope_a_frame": slope(resident)},
     }

@@ -30,19 +30,26 @@ def measure_network(model: DvisModel, film: Path, options: SegmentOptions) -> di
     """Time of a frame by stage, its arithmetic, and frames a second of the networks alone.
 
     The first batch is for counting arithmetic and is not timed. On a GPU the stages are timed in a pass of their own,
-    because waiting for each of them takes time, too.
+    because waiting for each of them takes time, too. A model that is compiled runs eagerly first.
     """
     wait = partial(synchronise, model.device)
     run = _Run(model, film, options)
     watch = Stopwatch(wait)
-    with _staged(model, watch):
-        watch.counting = True
-        run.add(run.first).close()
-        watch.counting = False
+    with replaced((model, "compiled", None)):
+        with _staged(model, watch):
+            watch.counting = True
+            run.add(run.first).close()
+            watch.counting = False
+            run.warm_up()
+            whole = run.seconds(wait, watch)
+        if model.device.type != "cpu":
+            whole = run.seconds(wait)
+    compiled = None
+    if model.compiled:
+        began, eager = time.perf_counter(), whole
         run.warm_up()
-        whole = run.seconds(wait, watch)
-    if model.device.type != "cpu":
-        whole = run.seconds(wait)
+        after, whole = time.perf_counter() - began, run.seconds(wait)
+        compiled = {"times": eager / whole, "after_seconds": after}
     frames = len(run.frames)
     seconds = {stage: spent / frames for (_, stage), spent in watch.seconds.items()}
     gflop = {stage: count / len(run.first) for stage, count in watch.gflop.items()}
@@ -56,6 +63,7 @@ def measure_network(model: DvisModel, film: Path, options: SegmentOptions) -> di
         "input": list(run.views[0].geometry.padded),
         "ms": whole / frames * 1e3,
         "fps": frames / whole,
+        "compiled": compiled,
         "gflop": sum(gflop.values()),
         "stages": [stage for stage in stages if stage["ms"] >= 0.005],
     }
@@ -86,9 +94,8 @@ class _Run:
 
     def warm_up(self) -> None:
         """Have kernels chosen and memory taken, where that happens at the first time."""
-        if self.model.device.type != "cpu":
-            for _ in range(3):
-                self.add(self.first).close()
+        if self.model.device.type != "cpu" or self.model.compiled:
+            self.add(self.first * 6).close()
 
     @torch.inference_mode()
     def seconds(self, wait: Any, watch: Stopwatch | None = None) -> float:

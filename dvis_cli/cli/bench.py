@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dvis_cli.bench.options import BenchSettings
+
 from .console import Reporter, print_json
+from .options import with_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 _WIDTH = 24  # characters of the longest bar
 
 
+@with_options
 def bench(
+    *,
     model: Annotated[
         str | None,
         typer.Option(
@@ -24,17 +28,13 @@ def bench(
             help="A published one that is not here has weights of noise.",
         ),
     ] = None,
-    size: Annotated[str, typer.Option(metavar="HxW", help="Pixels of the film that is made.")] = "720x1280",
-    frames: Annotated[
-        int | None, typer.Option(help="Frames to measure. Default: 120 on a GPU, 6 on a CPU.")
-    ] = None,
+    settings: BenchSettings,
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], typer.Option(help="auto is bf16 where a GPU has it.")
     ] = "auto",
-    source: Annotated[
-        Path | None,
-        typer.Option(metavar="VIDEO", help="Measure with this video instead of a film made for it."),
-    ] = None,
+    compile: Annotated[
+        Literal["off", "auto"], typer.Option(help="As of dvis segment; beside it the network as it is.")
+    ] = "off",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     batch: Annotated[int | None, typer.Option(help="Frames that the network sees at once.")] = None,
     short_side: Annotated[
@@ -42,10 +42,6 @@ def bench(
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads of the network. Default: all cores.")
-    ] = None,
-    against: Annotated[
-        Literal["transformers"] | None,
-        typer.Option(help="Run Hugging Face's Mask2Former of the same sizes beside it, in turn."),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
@@ -55,16 +51,19 @@ def bench(
     Beside it: arithmetic and its share of what a matrix product reaches here, how busy a GPU is, what is copied to and
     from it, memory and its growth.
     """
-    from dvis_cli.bench.bench import BenchSettings
     from dvis_cli.bench.bench import bench as measure
     from dvis_cli.run.options import SegmentOptions
-    from dvis_cli.run.units import parse_size
 
     reporter = Reporter(quiet)
     options = SegmentOptions(
-        model=model, precision=precision, device=device, batch=batch, short_side=short_side, threads=threads
+        model=model,
+        precision=precision,
+        compile=compile,
+        device=device,
+        batch=batch,
+        short_side=short_side,
+        threads=threads,
     )
-    settings = BenchSettings(source, parse_size(size, "--size"), frames, against)
     with reporter.warnings_as_lines(), reporter.progress("bench", None, "stages") as bar:
         document = measure(options, settings, lambda stage: bar.advance_named(stage))
     document["warnings"] = reporter.warned
@@ -89,6 +88,10 @@ def _show(document: dict[str, Any]) -> None:
         f"networks alone {network['fps']:.2f} frames/s: {network['gflop']:.0f} GFLOP a frame, "
         f"{network['share_of_peak']:.0%} of the {document['peak_gflops'] / 1e3:.2f} TFLOP/s of a matrix product"
     )
+    if compiled := network["compiled"]:
+        console.print(
+            f"compiled: {compiled['times']:.2f} times as fast, after {compiled['after_seconds']:.0f} s"
+        )
     console.print(_table("file to files", files["stages"]))
     memory = files["memory"]
     held = [f"{memory['ram'] / 2**20:.0f} MiB of RAM"]

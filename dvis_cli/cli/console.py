@@ -77,6 +77,7 @@ class Progress:
         self.done = 0
         self.begun_at = 0  # units that were done before this process began
         self.stage_name = ""
+        self.next_line = 0.0  # when a log gets its next line
         self.started = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -107,6 +108,11 @@ class Progress:
         if stage is not None:
             self.stage_name = stage
         self.show()
+
+    def begin(self, stage: str) -> None:
+        """Show a stage at once: it is long, and nothing counts meanwhile."""
+        self.next_line = 0.0
+        self.update(self.done, stage)
 
     def show(self) -> None:
         """Bring the display up to date."""

@@ -65,6 +65,7 @@ def _parameters(record: type) -> list[inspect.Parameter]:
             )
         )
         default = {MISSING: inspect.Parameter.empty, (): None}.get(field.default, field.default)
+        default = None if look.parse else default  # it reads texts; None is the default's
         shown, kind = _shown_type(hints[field.name], look), inspect.Parameter.KEYWORD_ONLY
         found.append(
             inspect.Parameter(field.name, kind, default=default, annotation=Annotated[shown, declared])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dvis_cli.run.model import DvisModel
     from dvis_cli.run.options import LiveOptions, SegmentOptions
 
+COMPILING = "compiling the network for this size, for a minute or more"
 UNTRAINED = (
     "model {!r} is untrained: the files have the right form, the segments mean nothing; use a trained checkpoint with "
     "--model FILE"
@@ -103,6 +104,7 @@ def run_live(
             options,
             live,
             lambda frames, delay: bar.update(frames, f"delay {delay:.2f} s"),
+            lambda stage, _: bar.begin(COMPILING) if stage == "compile" else None,
         )
     facts = document["live"]
     delay = facts["delay_seconds"] or {"mean": 0.0, "least": 0.0, "most": 0.0}
@@ -126,6 +128,8 @@ def _shown_on(bar: Progress) -> Callable[[str, int], None]:
 
     def show(stage: str, frames: int) -> None:
         nonlocal networked
+        if stage == "compile":
+            return bar.begin(COMPILING)
         if stage == "network":
             networked = frames
         bar.update(networked, stage if stage == "network" else f"{stage} {frames}")
@@ -155,7 +159,9 @@ def run_split(
                 reporter.warn(f"{video_id}: {report.failed[video_id]}")
 
         def on_progress(stage: str, frames: int) -> None:
-            if stage == "network":
+            if stage == "compile":
+                bar.begin(COMPILING)
+            elif stage == "network":
                 bar.update(finished + frames)
 
         report = segment_split(

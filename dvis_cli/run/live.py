@@ -28,7 +28,7 @@ from dvis_cli.writers.video_folder import VideoFolderWriter
 
 from .model import DvisModel
 from .options import LiveOptions, SegmentOptions
-from .video import segment_video
+from .video import OnProgress, segment_video
 
 PLAYERS = (
     ("mpv", "--no-cache", "--untimed", "-"),
@@ -45,19 +45,21 @@ def save_live(
     options: SegmentOptions,
     live: LiveOptions,
     on_frame: Callable[[int, float], None] = lambda frames, delay: None,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Segment a live source until it ends, Ctrl-C or SIGTERM; files are complete then.
 
     Args:
         out: the folder in which the result's own is made; `-` writes the overlay to standard output instead.
         on_frame: called with the number of frames so far and the delay of the last in seconds.
+        on_progress: as for `segment_video`.
 
     Returns:
         what segments.json holds without its frames (empty for `-`), and `live`: frames received, used and dropped,
         reconnections, and the delay from decoded to written in seconds.
     """
     options = live_options(options, model)
-    video = segment_video(source, model, options)
+    video = segment_video(source, model, options, on_progress=on_progress)
     delays, document = Delays(), {}
     with ExitStack() as stack:
         stack.callback(video.close)

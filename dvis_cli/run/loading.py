@@ -42,10 +42,11 @@ from dvis_cli.errors import CheckpointError, ConfigError, DvisWarning, UsageErro
 from dvis_cli.files import atomic_path
 from dvis_cli.structures import Category
 
+from .compiled import CompiledSegmenter
 from .model import DvisModel, refuse_missing_parts
 from .noise import random_model
-from .options import Precision, SegmentOptions
-from .placement import forbid_tf32, pick_device, pick_precision
+from .options import Compile, Precision, SegmentOptions
+from .placement import forbid_tf32, pick_compile, pick_device, pick_precision
 
 _STAGES = {"minvis": ("segmenter.",), "online": ("segmenter.", "tracker."), "offline": ("",)}
 _SHOWN = 6  # names listed of each kind of mismatch
@@ -59,6 +60,7 @@ def load_model(
     device: str = "auto",
     precision: Precision = "auto",
     classes_of: str | None = None,
+    compile: Compile = "off",
 ) -> DvisModel:
     """Load a model for inference.
 
@@ -70,6 +72,7 @@ def load_model(
         precision: "fp32" (without TF32 in the whole process), "bf16" (segmenter under autocast), or "auto": bf16 on a
             GPU that has it.
         classes_of: name of the class list, for weights that do not say which; None takes the registry's or guesses.
+        compile: "auto" compiles the segmenter, on a GPU, for sizes of video that come often (`run/compiled.py`).
 
     Raises:
         UsageError: unknown name, device, mode or class list.
@@ -78,10 +81,20 @@ def load_model(
     """
     where = pick_device(device)
     loaded = _load(str(model) if model is not None else default_model(), config, mode, classes_of)
-    loaded.precision = pick_precision(precision, where)
-    if where.type == "cuda" and loaded.precision == "fp32":
+    return ready(loaded, where, precision, compile)
+
+
+def ready(
+    model: DvisModel, device: torch.device, precision: Precision = "auto", compile: Compile = "off"
+) -> DvisModel:
+    """The model on its device, to run as `load_model` says."""
+    model.precision = pick_precision(precision, device)
+    if device.type == "cuda" and model.precision == "fp32":
         forbid_tf32()
-    return loaded.eval().requires_grad_(False).to(where)
+    model.eval().requires_grad_(False).to(device)
+    if pick_compile(compile, device):
+        model.compiled = CompiledSegmenter(model.segmenter)
+    return model
 
 
 def load_for(options: SegmentOptions) -> DvisModel:
@@ -93,6 +106,7 @@ def load_for(options: SegmentOptions) -> DvisModel:
         device=options.device,
         precision=options.precision,
         classes_of=options.classes_of,
+        compile=options.compile,
     )
 
 

@@ -19,6 +19,7 @@ from dvis_cli.tracker.in_place import InPlaceTracker
 from dvis_cli.tracker.plus import PlusTracker
 from dvis_cli.tracker.tracker import ReferringTracker
 
+from .compiled import CompiledSegmenter
 from .placement import tf32
 
 
@@ -47,6 +48,7 @@ class DvisModel(nn.Module):
         self.config = config
         self.categories = tuple(categories)
         self.precision = "fp32"  # or "bf16": the segmenter under autocast
+        self.compiled: CompiledSegmenter | None = None
         self.weights: str | None = None  # the file they came from
         sizes = (config.track_channels, config.mask_channels, config.num_classes)
         self.segmenter: Segmenter | VideoMT
@@ -93,5 +95,5 @@ class DvisModel(nn.Module):
             tf32(fast and self.device.type == "cuda"),
             torch.autocast(self.device.type, torch.bfloat16, enabled=fast),
         ):
-            output: SegmenterOutput = self.segmenter(frames, memory)
+            output: SegmenterOutput = (self.compiled or self.segmenter)(frames, memory)
             return output

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dvis_cli.writers.video_folder import Outputs
 
 Precision = Literal["auto", "fp32", "bf16"]
+Compile = Literal["off", "auto"]
 OverlayChoice = Literal["blend", "side-by-side", "masks", "none"]
 LIVE = "cameras, streams, pipes"
 REPORT_PAIR = (720, 800)  # short sides of the report's two scales
@@ -38,7 +39,7 @@ class Option:
     panel: str | None = None
     min: int | None = None  # the least value that is taken
     argument: bool = False  # comes without a name
-    changes_result: bool = True  # False: how fast a result is made, or whether it may be, but no byte of it
+    changes_result: bool = True  # False: speed, rounding, or whether there may be a result
 
 
 def option(default: Any, help: str, **look: Any) -> Any:
@@ -103,6 +104,11 @@ class SegmentOptions:
     folder_fps: float = option(25.0, "Frame rate of an image folder.")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", changes_result=False)
     precision: Precision = option("auto", "fp32 is exact, bf16 faster; auto is bf16 where a GPU has it.")
+    compile: Compile = option(
+        "off",
+        "auto compiles the network for the video's size where that gains: on a GPU, and it takes a minute or more.",
+        changes_result=False,
+    )
     window: int | None = option(None, "Frames that the refiner sees at once. Default: the model's own.")
     horizon: int | None = option(
         None, "Frames whose classes are decided together. Default: the model's own, or the window."
@@ -170,7 +176,7 @@ class SegmentOptions:
 
     def __post_init__(self) -> None:
         for name, choices in (("mode", (None, *MODES)), ("task", TASKS), ("precision", get_args(Precision)),
-                              ("overlay", get_args(OverlayChoice))):  # fmt: skip
+                              ("compile", get_args(Compile)), ("overlay", get_args(OverlayChoice))):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise UsageError(
                     f"{name} {getattr(self, name)!r}: choose one of {', '.join(filter(None, choices))}"
@@ -183,6 +189,10 @@ class SegmentOptions:
                 raise UsageError(f"{name.replace('_', '-')} {value} must lie in 0..1")
         if self.memory_budget is not None and self.memory_budget < 0:
             raise UsageError(f"memory-budget {self.memory_budget} bytes must not be negative")
+        if self.deterministic and self.compile != "off":
+            raise UsageError(
+                f"--compile {self.compile} rounds in other places: leave it out with --deterministic"
+            )
         if not (math.isfinite(self.folder_fps) and self.folder_fps > 0):
             raise UsageError(f"folder-fps {self.folder_fps} must be more than 0")
         if not (self.maps or self.segments or self.overlay != "none" or self.report):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from dvis_cli.errors import UsageError
+from dvis_cli.errors import DvisWarning, UsageError
 from dvis_cli.files import memory_limit
 from dvis_cli.writers.video_encoder import DETERMINISTIC, Encoding
 
-from .options import Precision
+from .options import Compile, Precision
 
 CPU_BUDGET = 64 * 2**20  # bytes; more goes to a temporary file, which the system caches in free memory anyhow
 GPU_BATCH = 4  # frames that the segmenter sees at once; a CPU gains nothing from more than one
@@ -48,6 +50,20 @@ def pick_precision(name: Precision, device: torch.device) -> Precision:
         return name
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if fast else "fp32"
+
+
+def pick_compile(name: Compile, device: torch.device) -> bool:
+    """Whether the segmenter is compiled: `auto` does on CUDA, elsewhere it warns and does not."""
+    if name == "off":
+        return False
+    if device.type != "cuda":
+        why = f"on {device.type} it would cost more than it gains"
+    elif importlib.util.find_spec("triton") is None:
+        why = "it needs Triton, which is not installed"
+    else:
+        return True
+    warnings.warn(f"--compile auto: the network is not compiled: {why}", DvisWarning, stacklevel=2)
+    return False
 
 
 def forbid_tf32() -> None:

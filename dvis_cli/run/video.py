@@ -34,7 +34,7 @@ from .spool import WaitingFrames
 
 PREFETCH_FRAMES = 4  # decoded and preprocessed frames that wait for the network
 
-# Stage ("network", "fusion", "masks", "files"), frames of the video done in it.
+# Stage ("compile", "network", "fusion", "masks", "files"), frames of the video done in it.
 OnProgress: TypeAlias = Callable[[str, int], None]
 Inputs: TypeAlias = Sequence[Tensor]  # the network's, of one frame: (3, H, W) for each view
 
@@ -60,6 +60,8 @@ class SegmentedVideo:
         self.info, self.model, self.settings, self.facts = info, model, settings, facts or {}
         self._progress = on_progress or (lambda stage, frames: None)
         self.network = Scales(model, views, settings, partial(self._progress, "fusion"))
+        if model.compiled:
+            model.compiled.on_compile = partial(self._progress, "compile", 0)
         self.task = task_for(model, settings, views[0].geometry.output)
         self._finished = self._run(iter(source))
 
