@@ -132,6 +132,20 @@ def test_changes_are_done_again_and_told(run: Run, videos: Path, tmp_path: Path)
     assert (tmp_path / "out" / "a" / "segments.json").exists()
 
 
+def test_files_of_the_output_are_not_trusted(run: Run, videos: Path, tmp_path: Path) -> None:
+    write(videos / "bad.mp4", "fail")
+    assert run().done == 4
+    settings = records(tmp_path / "out")["a"]["settings"]
+    row = {"source": 1, "error": "x", "settings": settings, "fingerprint": 5}
+    rows = ["null", "[" * 99_999, '{"key": 7, "error": "x"}', json.dumps({"key": "bad", **row})]
+    write(tmp_path / "out" / "failures.jsonl", "\n".join(rows))
+    write(tmp_path / "out" / "a" / "batch.json", json.dumps({"settings": settings, "fingerprint": [1]}))
+    write(tmp_path / "out" / "b" / "batch.json", "[" * 99_999)
+    report = run()
+    assert (report.done, report.skipped, report.exit_code) == (2, 2, 1)
+    assert sorted(failures(tmp_path / "out")) == ["bad"]
+
+
 def test_same_size_and_other_bytes_is_a_change(run: Run, videos: Path) -> None:
     run()
     write(videos / "a.mp4", "OK")

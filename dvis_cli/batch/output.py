@@ -304,7 +304,7 @@ def _sync(path: str) -> None:
 
 def parse(data: bytes | None) -> dict[str, Any]:
     """A small file's JSON object; {} for anything else."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         document = json.loads(data or b"")
         return document if isinstance(document, dict) else {}
     return {}

@@ -101,7 +101,9 @@ class Summary:
 
     def _read_failures(self) -> dict[str, Row]:
         rows = (parse(line) for line in (next(self._output.read([FAILURES])) or b"").splitlines())
-        return {row["key"]: row for row in rows if {"key", "error"} <= row.keys()}
+        return {
+            row["key"]: row for row in rows if all(type(row.get(name)) is str for name in ("key", "error"))
+        }
 
     def _write_index(self) -> None:
         there = next(self._output.read([INDEX]))
