@@ -146,6 +146,18 @@ def test_files_of_the_output_are_not_trusted(run: Run, videos: Path, tmp_path: P
     assert sorted(failures(tmp_path / "out")) == ["bad"]
 
 
+def test_the_result_of_another_folder_is_not_replaced(run: Run, videos: Path, tmp_path: Path) -> None:
+    run()
+    moved = tmp_path / "moved"
+    shutil.copytree(videos, moved, copy_function=shutil.copyfile)  # the same bytes, other times
+    assert run(moved).skipped == 4 and run(moved, segment={"short_side": 32}).done == 4
+    write(tmp_path / "other" / "a.mp4", "ok, of another day")
+    before = records(tmp_path / "out")
+    (failure,) = run(tmp_path / "other").failed
+    assert f"is the result of {moved}/a.mp4" in failure.error and records(tmp_path / "out") == before
+    assert run(tmp_path / "other", segment={"overwrite": True}).done == 1
+
+
 def test_same_size_and_other_bytes_is_a_change(run: Run, videos: Path) -> None:
     run()
     write(videos / "a.mp4", "OK")
