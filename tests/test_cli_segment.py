@@ -317,6 +317,9 @@ def test_bad_sources(dvis, tmp_path: Path, kind: str) -> None:
         (["--scales", "64,64"], "twice"),
         (["--scales", "64,96", "--short-side", "64"], "choose one"),
         (["--scales", "64,96", "--tta"], "choose one"),
+        (["-o", "-"], "-o - is for live sources"),
+        (["-o", ""], "is empty"),
+        ([""], "is empty"),
     ],
 )
 def test_bad_options_are_usage_errors(

@@ -59,6 +59,10 @@ def segment(
     from .segment_runs import announce_default, run_live, run_split, run_video
 
     reporter = Reporter(quiet)
+    if "" in (out, *(sources or [])):
+        raise UsageError(
+            "a SOURCE or --out is empty: is a variable of the shell not set? The folder you are in is ."
+        )
     _refuse_two_inputs(sources, demo, dataset)
     if sources or demo or dataset is not None:
         make_ready(options.model, reporter, yes)
@@ -78,6 +82,8 @@ def segment(
     if _means_live(sources, batch, live):
         run_live(reporter, sources[0], out, options, live, json_output)
         return
+    if out == "-":
+        raise UsageError(f"-o - is for live sources: cat {sources[0]} | dvis segment - -o -")
     from dvis_cli.batch import means_batch
     from dvis_cli.batch.output import local_path
 
