@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,21 +10,26 @@ import subprocess
 import sys
 import threading
 import time
+from io import BytesIO, TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import av
+import numpy as np
 import pytest
 from live_media import SIZE, PipedStdin, RtspServer, encode, free_port, udp_with_a_break
 from media import moving_squares, number_frames, read_number
 
-from dvis_cli.errors import DvisWarning, UsageError, VideoError
+from dvis_cli.cli.console import print_json
+from dvis_cli.errors import DvisWarning, OutputError, UsageError, VideoError
 from dvis_cli.run.live import Delays, check_live
 from dvis_cli.run.options import SegmentOptions
+from dvis_cli.structures import PanopticFrame, VideoInfo
 from dvis_cli.video import live
 from dvis_cli.video.live import LiveSource, shown_address
 from dvis_cli.video.names import is_live
+from dvis_cli.writers.frame_pipe import FramePipe
 
 PIPES = ("mpegts", "yuv4mpegpipe", "matroska")
 
@@ -174,6 +180,33 @@ def test_a_pipe_becomes_a_result_and_lines(dvis, tmp_path: Path, monkeypatch: py
     want = {(f["frame"], s["id"], f["area"]) for s in document["segments"] for f in s["frames"]}
     assert {(line["frame"], s["id"], s["area"]) for line in lines for s in line["segments"]} == want and want
     assert len(list((tmp_path / "out" / "stdin" / "panoptic").iterdir())) == 6
+
+
+def test_results_that_cannot_be_written_are_one_line(
+    dvis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = {tmp_path / "no" / "x": "No such file"}
+    if Path("/dev/full").exists():
+        lines[Path("/dev/full")] = "no space left"
+    for path, why in lines.items():
+        monkeypatch.setattr(sys, "stdin", PipedStdin(encode("mpegts", moving_squares(3, *SIZE))))
+        code, _, err = dvis("segment", "-", "-o", tmp_path / "out", "--jsonl", path, "-q")
+        assert code == 1 and err.startswith(f"error: cannot write {path}: {why}") and err.count("\n") == 1
+
+    class Full(BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left")
+
+    info = VideoInfo("x", "-", SIZE[1], SIZE[0], 10.0, None, None, False)
+    frame = PanopticFrame(0, 0.0, np.zeros((*SIZE, 3), np.uint8), np.zeros(SIZE, np.int32), {})
+    with (
+        pytest.raises(OutputError, match=r"cannot be written: .*No space left"),
+        FramePipe(Full(), info, "y4m") as pipe,
+    ):
+        pipe.add(frame)
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(Full()))
+    with pytest.raises(OutputError, match="cannot write standard output: no space left"):
+        print_json({})
 
 
 @pytest.mark.parametrize("kind", ["mpegts", "y4m"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvis_cli.files import to_json
 
-from .console import PLAIN_LINE_EVERY_S, Reporter, clock
+from .console import PLAIN_LINE_EVERY_S, Reporter, clock, print_result
 from .segment_runs import UNTRAINED
 
 if TYPE_CHECKING:
@@ -148,8 +148,7 @@ class _JsonDisplay(_Display):
     """Events as JSON lines on stdout; stderr keeps errors only."""
 
     def __call__(self, event: Event) -> None:
-        sys.stdout.write(to_json(event.document()) + "\n")
-        sys.stdout.flush()
+        print_result(to_json(event.document()))
 
 
 class _LiveDisplay(_Display):

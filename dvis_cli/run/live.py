@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dvis_cli.errors import UsageError
+from dvis_cli.files import output_errors
 from dvis_cli.structures import FinishedFrame, VideoInfo
 from dvis_cli.video.live import LiveSource
 from dvis_cli.writers.folder import check_target, safe_name
@@ -191,17 +192,21 @@ def _player(info: VideoInfo) -> Iterator[FramePipe]:
 @contextmanager
 def _lines(name: str) -> Iterator[Sink]:
     """One line of JSON for each frame, to a file or to standard output (`-`)."""
-    file: IO[str] = sys.stdout if name == "-" else Path(name).open("w", encoding="utf-8")  # noqa: SIM115
+    path = Path(name)
+    with output_errors(path):
+        file: IO[str] = sys.stdout if name == "-" else path.open("w", encoding="utf-8")
 
     def write(frame: FinishedFrame) -> None:
-        file.write(json.dumps(frame_line(frame), ensure_ascii=False) + "\n")
-        file.flush()
+        with output_errors(path):
+            file.write(json.dumps(frame_line(frame), ensure_ascii=False) + "\n")
+            file.flush()
 
     try:
         yield write
     finally:
         if file is not sys.stdout:
-            file.close()
+            with output_errors(path):
+                file.close()
 
 
 def frame_line(frame: FinishedFrame) -> dict[str, Any]:
