@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -23,7 +25,9 @@ from batch_workers import (
 )
 
 from dvis_cli.batch import BatchOptions, BatchReport, Event, Stop, claims, run_batch, scheduler
+from dvis_cli.batch.plan import Job
 from dvis_cli.batch.report import EventKind
+from dvis_cli.batch.sources import Video
 from dvis_cli.batch.workers import LocalEngine
 from dvis_cli.errors import OutputError, UsageError
 from dvis_cli.run.options import SegmentOptions
@@ -307,6 +311,16 @@ def test_watching_takes_what_comes_when_it_has_stopped_growing(run: Run, videos:
     assert sorted(started) == ["a", "b", "late", "sub/-ü x", "sub/a"]
     assert records(videos.parent / "out")["late"]["fingerprint"].startswith(f"{sizes[-1]}:")
     assert run().skipped == 5
+
+
+def test_the_time_left_is_at_least_that_of_the_frames_under_way() -> None:
+    made = scheduler.Scheduler(None, SimpleNamespace(report=BatchReport(frames=90)))  # type: ignore[arg-type]
+    video = Video("small.mp4", "", size=10)
+    made._size, made._size_left = 1000.0, 10.0
+    made._running[0] = Job(video, "new", frames=10, frames_in_all=100)
+    told = made._progress(time.monotonic() - 100)  # a frame a second, nearly all bytes done
+    assert told["frames_per_second"] == pytest.approx(1, rel=0.01)
+    assert told["seconds_left"] == pytest.approx(90, rel=0.01)
 
 
 def test_watching_waits_for_what_another_run_may_leave(

@@ -139,13 +139,17 @@ class Scheduler:
             frames = report.frames + sum(job.frames for _, job in running)
             left = self._size_left - sum(job.size_done for _, job in running)
             done = self._size - left
+            rate = frames / elapsed if elapsed > 0 else 0.0
+            # Bytes tell little of two films of different kinds; what is under way takes at least its frames.
+            under_way = sum(max((job.frames_in_all or 0) - job.frames, 0) for _, job in running)
+            seconds = max(elapsed * left / done, under_way / rate if rate else 0.0) if done > 0 else None
             return {
                 "videos": report.done + report.skipped + len(report.failed),
                 "total": report.total,
                 "failed": len(report.failed),
                 "frames": frames,
-                "frames_per_second": round(frames / elapsed, 3) if elapsed > 0 else 0.0,
-                "seconds_left": round(elapsed * left / done, 1) if done > 0 else None,
+                "frames_per_second": round(rate, 3),
+                "seconds_left": None if seconds is None else round(seconds, 1),
                 "current": [
                     {"key": job.video.key, "worker": number, "frames": job.frames, "total": job.frames_in_all}
                     for number, job in running
