@@ -206,12 +206,14 @@ SIZES = [
 
 
 def smooth_masks(seed: int, count: int, geometry: Geometry, contrast: float) -> FrameMasks:
-    """Masks with wide insides and soft borders, as a trained model's."""
+    """Masks with wide insides and soft borders, as a trained model's; flat ones, each at a level, without contrast."""
     generator = torch.Generator().manual_seed(seed)
     height, width = geometry.padded[0] // 4, geometry.padded[1] // 4
     coarse = torch.randn(1, 6, height // 6 + 1, width // 6 + 1, generator=generator)
     features = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)[0]
     embeds = torch.randn(count, 6, generator=generator) * contrast
+    level = torch.randn(count, 1, generator=generator)
+    features, embeds = torch.cat([features, torch.ones(1, height, width)]), torch.cat([embeds, level], dim=1)
     return FrameMasks([ViewMasks(embeds, features, geometry)])
 
 
