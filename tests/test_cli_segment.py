@@ -137,13 +137,6 @@ def test_selection_and_styles(dvis, tmp_path: Path, clip: Path) -> None:
         assert container.streams.video[0].width == 2 * 96
 
 
-def test_addresses_of_files_are_files(dvis, tmp_path: Path, clip: Path) -> None:
-    out = tmp_path / "out"
-    options = ("--model", "tiny", "--short-side", 32, "--max-frames", 2)
-    code, _, err = dvis("segment", f"file://{clip}", "-o", f"file://{out}", *options)
-    assert code == 0 and (out / clip.stem / "segments.json").is_file(), err
-
-
 def test_several_sources_are_a_batch(dvis, tmp_path: Path, clip: Path) -> None:
     """One that fails does not stop the others; the same command skips what is done."""
     bad = tmp_path / "bad.mp4"
@@ -358,32 +351,6 @@ def test_odd_sizes(dvis, tmp_path: Path, height: int, width: int) -> None:
     assert code == 0, err
     png = read_panoptic_png(tmp_path / "out" / "odd" / "panoptic" / "000001.png")
     assert png.shape == (height, width)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        os.fsdecode(b"caf\xe9"),
-        "2024-05-01T12:30:45",
-        "Screen 1.02\u202fPM",
-        "a\\b",
-        "\u0645\u06cc\u200c\u062e",
-    ],
-)
-def test_names_of_all_kinds(dvis, tmp_path: Path, clip: Path, name: str) -> None:
-    film = tmp_path / f"{name}.mp4"
-    film.symlink_to(clip)
-    code, out, err = dvis(
-        "segment", film, "-o", tmp_path / "out", "--model", "tiny", "--short-side", 32, "--max-frames", 2,
-        "--report", "--format", "coco", "--json",
-    )  # fmt: skip
-    assert code == 0, err
-    folder = next((tmp_path / "out").iterdir())
-    assert json.loads(out.encode())["frames"] == 2 and not [
-        line for line in err.splitlines() if "left out" in line
-    ]
-    assert (folder / "exports" / "coco").is_dir() and (folder / "report.html").is_file()
-    assert json.loads((folder / "segments.json").read_bytes())["source"]["name"].encode()
 
 
 def test_malicious_checkpoint(dvis, tmp_path: Path, clip: Path) -> None:
