@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -136,6 +137,17 @@ def atomic_text(target: Path, text: str) -> None:
     """Write a text file whole."""
     with atomic_open(target) as file:
         file.write(text)
+
+
+def as_utf8(text: str) -> str:
+    """Text with its invalid bytes spelled out (`\\udce9`), as files can hold it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def to_json(document: Any, **options: Any) -> str:
+    """What `json.dumps` makes, with text as of `as_utf8`: any reader takes it."""
+    text = json.dumps(document, ensure_ascii=False, **options)
+    return re.sub("[\ud800-\udfff]", lambda byte: f"\\\\u{ord(byte[0]):x}", text)
 
 
 def usable_cores() -> int:

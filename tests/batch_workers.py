@@ -17,11 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from dvis_cli.batch import BatchOptions, Event, parse_shard, run_batch
-from dvis_cli.batch.output import as_utf8
 from dvis_cli.batch.work import Progress, Ready, Say, Task, Worker
 from dvis_cli.batch.workers import LocalEngine, RayEngine
 from dvis_cli.errors import UsageError, VideoError
-from dvis_cli.files import output_errors
+from dvis_cli.files import as_utf8, output_errors
 from dvis_cli.run.options import SegmentOptions
 from dvis_cli.writers.folder import AtomicFolder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ from dvis_cli.batch import BatchOptions, BatchReport, Event, parse_shard, run_ba
 from dvis_cli.batch.workers import LocalEngine
 from dvis_cli.run.options import SegmentOptions
 
-NAMES = ("a.mp4", "sub/b #1.mp4", "<script>alert(1)<!-- &amp;.mp4", "$TITLE ü.mp4")
+NAMES = (
+    "a.mp4",
+    "sub/b #1.mp4",
+    "<script>alert(1)<!-- &amp;.mp4",
+    "$TITLE ü.mp4",
+    os.fsdecode(b"caf\xe9.mp4"),
+)
 
 
 @pytest.fixture
@@ -35,7 +42,10 @@ def batch(videos: Path, report: bool = True, events: list[Event] | None = None, 
 
 def listed(videos: Path) -> list[str]:
     page = (videos.parent / "out" / "index.html").read_text()
-    return [unquote(link) for link in re.findall(r'<a href="([^"]*)/report.html">', page)]
+    return [
+        unquote(link, errors="surrogateescape")
+        for link in re.findall(r'<a href="([^"]*)/report.html">', page)
+    ]
 
 
 KEYS = sorted(name.removesuffix(".mp4") for name in NAMES)

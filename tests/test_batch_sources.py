@@ -68,10 +68,20 @@ def test_a_result_never_takes_the_place_of_our_own_files(tmp_path: Path) -> None
 
 def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
     tree(tmp_path, "a/clip.mp4", "b/clip.mp4")
-    for pair in (("a/clip.mp4", "a/clip.mp4"), ("a/clip.mp4", "b/clip.mp4")):
-        with pytest.raises(UsageError, match="both be written"):
-            places(*(tmp_path / name for name in pair))
+    with pytest.raises(UsageError, match="both be written"):
+        places(tmp_path / "a/clip.mp4", tmp_path / "b/clip.mp4")
     assert list(places(tmp_path / "a", tmp_path / "b")) == ["a/clip", "b/clip"]
+
+
+def test_a_video_named_twice_is_done_once(tmp_path: Path) -> None:
+    tree(tmp_path, "a/clip.mp4", "a/x.mp4")
+    (tmp_path / "list.txt").write_text("a\na/clip.mp4\n")
+    sources = [tmp_path / "a", tmp_path / "a/../a/clip.mp4", f"{tmp_path}/a/*.mp4"]
+    assert list(places(*sources)) == ["a/clip", "a/x"] and list(places(tmp_path / "list.txt")) == [
+        "a/clip",
+        "a/x",
+    ]
+    assert list_videos(sources, "").notes == [f"{sources[1]} and 2 more are named twice; done once"]
 
 
 def test_links_in_circles_end(tmp_path: Path) -> None:

@@ -310,9 +310,9 @@ def test_bad_sources(dvis, tmp_path: Path, kind: str) -> None:
         (["--scales", "64,64"], "twice"),
         (["--scales", "64,96", "--short-side", "64"], "choose one"),
         (["--scales", "64,96", "--tta"], "choose one"),
-        (["--top-k", "3"], "--task instance"),
-        (["--task", "instance", "--overlap-threshold", "0.5"], "--task panoptic"),
-        (["--task", "semantic", "--score-threshold", "0.5"], "no pixel is void"),
+        (["-o", "-"], "-o - is for live sources"),
+        (["-o", ""], "is empty"),
+        ([""], "is empty"),
     ],
 )
 def test_bad_options_are_usage_errors(

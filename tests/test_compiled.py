@@ -187,7 +187,7 @@ def test_bench_has_both(dvis, compiling, graphs) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name, precision", [("swin", "fp32"), ("r50", "bf16"), ("videomt", "fp32")])
 def test_inductor_gives_the_recorded_numbers(name: str, precision: str, monkeypatch) -> None:
-    """In bf16 it rounds less often than the eager network: as far from it as that is from fp32."""
+    """In bf16 it rounds elsewhere than the eager network does, and is about as near to fp32."""
     golden = Golden.load(name)
     frames = golden.tensors()
     with torch.inference_mode():
@@ -199,6 +199,7 @@ def test_inductor_gives_the_recorded_numbers(name: str, precision: str, monkeypa
             warnings.simplefilter("error", DvisWarning)
             for _ in range(3):
                 found = golden.model.segment(frames[:1], exact.memory)
-    allowed = 2e-5 if precision == "fp32" else 3e-2
     for part in ("queries", "mask_features", "class_logits"):
-        assert error(getattr(found, part).float(), getattr(eager, part).float().numpy()) < allowed
+        ours, theirs, right = (getattr(one, part).float() for one in (found, eager, exact))
+        allowed = 2e-5 if precision == "fp32" else 1.5 * error(theirs, right.numpy())
+        assert error(ours, right.numpy()) < allowed, part

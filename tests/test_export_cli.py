@@ -136,6 +136,9 @@ def test_what_does_not_fit_is_left_out_and_the_result_stays(dvis, tmp_path: Path
         ({"format": ("coco",), "maps": False}, "needs the maps"),
         ({"only": ("person",)}, "are for --format"),
         ({"format": ("matte:mp4",)}, "holds no alpha"),
+        ({"top_k": 3}, "--task instance"),
+        ({"task": "instance", "overlap_threshold": 0.5}, "--task panoptic"),
+        ({"task": "semantic", "score_threshold": 0.5}, "no pixel is void"),
     ],
 )
 def test_options_are_checked_before_anything_runs(options: dict, message: str) -> None:

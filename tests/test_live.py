@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from io import BytesIO, TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
+import numpy as np
 import pytest
 from live_media import SIZE, PipedStdin, RtspServer, encode, free_port, udp_with_a_break
 from media import moving_squares, number_frames, read_number
 
-from dvis_cli.errors import DvisWarning, UsageError, VideoError
+from dvis_cli.cli.console import print_json
+from dvis_cli.errors import DvisWarning, OutputError, UsageError, VideoError
 from dvis_cli.run.live import Delays, check_live
 from dvis_cli.run.options import SegmentOptions
+from dvis_cli.structures import PanopticFrame, VideoInfo
 from dvis_cli.video import live
 from dvis_cli.video.live import LiveSource, shown_address
 from dvis_cli.video.names import is_live
+from dvis_cli.writers.frame_pipe import FramePipe
 
 PIPES = ("mpegts", "yuv4mpegpipe", "matroska")
 
@@ -52,6 +60,21 @@ def test_a_pipe_keeps_every_frame(kind: str, tmp_path: Path, monkeypatch: pytest
         [n / 10 for n in range(25)], abs=0.02 + frames[0].pts
     )
     assert (source.counts.received, source.counts.dropped) == (25, 0) and not source.arrived
+
+
+def test_what_came_through_a_pipe_is_there_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as reader, os.fdopen(write, "wb", buffering=0) as writer:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=reader))
+        frames = number_frames(4, *SIZE)
+        writer.write(encode("yuv4mpegpipe", frames))
+        patience = threading.Timer(5.0, writer.close)  # while it is open there could be more
+        patience.start()
+        try:
+            source = LiveSource("-", max_frames=len(frames))
+            assert len(list(source)) == len(frames) and not writer.closed
+        finally:
+            patience.cancel()
 
 
 def test_who_is_slow_gets_the_newest_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +145,9 @@ def test_a_list_of_files_in_a_pipe_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sys, "stdin", PipedStdin(listed.encode()))
     with pytest.raises(VideoError):
         LiveSource("-")
+    monkeypatch.setattr(sys, "stdin", PipedStdin(b"noise" * 99))
+    with pytest.raises(VideoError, match="it must be MPEG-TS"):
+        LiveSource("-")
 
 
 @pytest.mark.parametrize("name", ["start", "end", "window", "horizon", "format"])
@@ -154,6 +180,33 @@ def test_a_pipe_becomes_a_result_and_lines(dvis, tmp_path: Path, monkeypatch: py
     want = {(f["frame"], s["id"], f["area"]) for s in document["segments"] for f in s["frames"]}
     assert {(line["frame"], s["id"], s["area"]) for line in lines for s in line["segments"]} == want and want
     assert len(list((tmp_path / "out" / "stdin" / "panoptic").iterdir())) == 6
+
+
+def test_results_that_cannot_be_written_are_one_line(
+    dvis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = {tmp_path / "no" / "x": "No such file"}
+    if Path("/dev/full").exists():
+        lines[Path("/dev/full")] = "no space left"
+    for path, why in lines.items():
+        monkeypatch.setattr(sys, "stdin", PipedStdin(encode("mpegts", moving_squares(3, *SIZE))))
+        code, _, err = dvis("segment", "-", "-o", tmp_path / "out", "--jsonl", path, "-q")
+        assert code == 1 and err.startswith(f"error: cannot write {path}: {why}") and err.count("\n") == 1
+
+    class Full(BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left")
+
+    info = VideoInfo("x", "-", SIZE[1], SIZE[0], 10.0, None, None, False)
+    frame = PanopticFrame(0, 0.0, np.zeros((*SIZE, 3), np.uint8), np.zeros(SIZE, np.int32), {})
+    with (
+        pytest.raises(OutputError, match=r"cannot be written: .*No space left"),
+        FramePipe(Full(), info, "y4m") as pipe,
+    ):
+        pipe.add(frame)
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(Full()))
+    with pytest.raises(OutputError, match="cannot write standard output: no space left"):
+        print_json({})
 
 
 @pytest.mark.parametrize("kind", ["mpegts", "y4m"])
@@ -190,7 +243,8 @@ def test_a_player_shows_the_frames(dvis, tmp_path: Path, monkeypatch: pytest.Mon
         assert sum(1 for _ in container.decode(video=0)) == 3
 
 
-def test_ctrl_c_finishes_the_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_finishes_the_files(tmp_path: Path, number: int) -> None:
     command = [sys.executable, "-m", "dvis_cli", "segment", "-", "-o", "out", "--jsonl", "-", "--json"]
     assert (
         subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 2
@@ -208,7 +262,7 @@ def test_ctrl_c_finishes_the_files(tmp_path: Path) -> None:
     process.stdin.flush()  # and it stays open: there could be more
     for _ in range(3):
         assert process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err.decode()
     document = json.loads((tmp_path / "out" / "stdin" / "segments.json").read_text())

@@ -67,6 +67,8 @@ def file_system(url: str) -> tuple[Any, str]:
     """
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
+    if "::" in url:
+        raise UsageError(f"{url}: an address in an address (::) cannot be read; fetch or unpack it first")
     try:
         return url_to_fs(url)
     except (ImportError, ValueError) as error:
@@ -190,7 +192,7 @@ class Output:
     def state(self) -> list[str]:
         """Names of what is in `STATE`."""
         path = join(self._root, STATE)
-        with transfers(self.name, "listing"), suppress(FileNotFoundError):
+        with transfers(self.name, "listing"), suppress(FileNotFoundError, NotADirectoryError):
             self._fs.invalidate_cache()
             return os.listdir(path) if self._folder else list(map(base_name, self._fs.ls(path, detail=False)))  # noqa: PTH208
         return []
@@ -204,6 +206,11 @@ class Output:
         self.remove(f"{STATE}/clock")
         with suppress(DvisError), transfers(self.name, "removal"):  # not empty: another run is at work
             self._fs.rmdir(join(self._root, STATE))
+
+    def check_writable(self) -> None:
+        """Refuse an output that takes no results, before a model is loaded for them. Raises `OutputError`."""
+        if self._folder is not None and not (self._folder / STATE).exists():
+            check_target(self._folder / STATE, overwrite=False)
 
     def check(self, key: str, overwrite: bool) -> None:
         """Refuse to replace what is no result of a batch, without --overwrite. Raises `OutputError`."""
@@ -297,12 +304,7 @@ def _sync(path: str) -> None:
 
 def parse(data: bytes | None) -> dict[str, Any]:
     """A small file's JSON object; {} for anything else."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         document = json.loads(data or b"")
         return document if isinstance(document, dict) else {}
     return {}
-
-
-def as_utf8(text: str) -> str:
-    """Text with its invalid bytes spelled out, as JSON files can hold it."""
-    return text.encode("utf-8", "backslashreplace").decode()

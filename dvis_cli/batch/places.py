@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from dvis_cli.errors import UsageError
+from dvis_cli.files import as_utf8
 
-from .output import FAILURES, INDEX, RECORD, STATE, Output, as_utf8, parse
+from .output import FAILURES, INDEX, RECORD, STATE, Output, parse
 from .sources import Video
 
 

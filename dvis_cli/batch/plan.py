@@ -93,7 +93,7 @@ def is_current(record: dict[str, Any], video: Video, settings: str) -> bool:
     mark, now = record.get("fingerprint"), video.fingerprint
     if record.get("settings") != settings:
         return False
-    if now is None or mark is None or now == mark:
+    if now is None or not isinstance(mark, str) or now == mark:
         return bool(now == mark)
     same_size = mark.partition(":")[0] == now.partition(":")[0]
     content = record.get("content")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from dvis_cli.errors import DvisError, UsageError
@@ -52,6 +53,8 @@ def run_batch(
         CheckpointError, ConfigError: no worker can load the model.
     """
     segment, options = segment or SegmentOptions(), options or BatchOptions()
+    if segment.overwrite:  # what stood in the way may now go
+        options = replace(options, retry_failed=True)
     began = time.monotonic()
     settings = settings_hash(segment)
     engine = engine or (RayEngine if options.engine == "ray" else LocalEngine)(segment, options)
@@ -81,6 +84,8 @@ def _work_on(
     jobs: list[Job], watch: Watch | None, run: Run, engine: Engine, notes: list[str], on_event: OnEvent
 ) -> None:
     """Do the jobs, and what comes while watching."""
+    if jobs or watch:
+        run.output.check_writable()
     workers = engine.connect() if jobs or watch else 0
     for text in notes:
         on_event(Event("note", {"text": text}))

@@ -73,7 +73,7 @@ class Scheduler:
     def _goes_on(self, lives: list[Future[None]]) -> bool:
         stop = self._run.stop
         if stop.level:
-            self._end(stop.kind, "asked to stop" if stop.level < 2 else "stopped at once")
+            self._end(stop.kind, "asked to stop" if stop.level < 2 else "at once")
         ended = [life.result() for life in lives if life.done()]  # raises what it raised
         with self._lock:
             under_way = bool(self._running) and stop.level < 2
@@ -139,13 +139,17 @@ class Scheduler:
             frames = report.frames + sum(job.frames for _, job in running)
             left = self._size_left - sum(job.size_done for _, job in running)
             done = self._size - left
+            rate = frames / elapsed if elapsed > 0 else 0.0
+            # Bytes tell little of two films of different kinds; what is under way takes at least its frames.
+            under_way = sum(max((job.frames_in_all or 0) - job.frames, 0) for _, job in running)
+            seconds = max(elapsed * left / done, under_way / rate if rate else 0.0) if done > 0 else None
             return {
                 "videos": report.done + report.skipped + len(report.failed),
                 "total": report.total,
                 "failed": len(report.failed),
                 "frames": frames,
-                "frames_per_second": round(frames / elapsed, 3) if elapsed > 0 else 0.0,
-                "seconds_left": round(elapsed * left / done, 1) if done > 0 else None,
+                "frames_per_second": round(rate, 3),
+                "seconds_left": None if seconds is None else round(seconds, 1),
                 "current": [
                     {"key": job.video.key, "worker": number, "frames": job.frames, "total": job.frames_in_all}
                     for number, job in running
@@ -291,14 +295,14 @@ class Scheduler:
 
     def _is_tried_again(self, number: int, job: Job, verdict: str) -> bool:
         most, before = self._run.options.max_tries, job.elsewhere
-        job.elsewhere = verdict == "elsewhere"  # it is looked at again, once
+        job.elsewhere = verdict == "elsewhere"  # it is looked at again: once, or while watching
         job.not_before = time.monotonic() + _OTHERS * job.elsewhere
         if verdict == "device":  # no try is lost, unless it met one device that works after the other so
             job.faulty += (number,)
             job.tries -= len(job.faulty) < most or not self._able & set(job.faulty)
         if verdict in ("retry", "device", "died"):
             return job.tries < most or self._closed
-        return verdict == "full" or (job.elsewhere and not before)
+        return verdict == "full" or (job.elsewhere and (self._watching or not before))
 
     def _done(self, job: Job, outcome: Outcome) -> None:
         report = self._report
@@ -319,4 +323,4 @@ class Scheduler:
         self._failed_now += 1
         if self._failed_now == limit:
             what = "the first failure" if limit == 1 else f"{limit} failures"
-            self._end("failures", f"stopped after {what}; the same command goes on")
+            self._end("failures", f"after {what}; the same command goes on")

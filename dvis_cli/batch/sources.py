@@ -118,6 +118,8 @@ def list_videos(
             finder.pattern(source)
         else:
             raise VideoError(f"{source}: there is no such file or folder; check the path")
+    if len(sources) > 1 or finder.listed:
+        finder.drop_repeated()
     return finder.listing
 
 
@@ -126,6 +128,7 @@ class _Finder:
 
     def __init__(self, options: BatchOptions, out: Path | None) -> None:
         self.listing = Listing()
+        self.listed = False  # whether there was a list among the sources
         self._options = options
         self._out = os.path.realpath(out) if out is not None else None
 
@@ -159,6 +162,15 @@ class _Finder:
             elif takes(self._options, join(place, path.name)):
                 self.add(str(path), place)
 
+    def drop_repeated(self) -> None:
+        """Do a video that several sources or lines name once, where the first has it."""
+        first: dict[str, Video] = {}
+        again = [one.source for one in self.listing.found if first.setdefault(one.identity, one) is not one]
+        if again:
+            more = f" and {len(again) - 1} more are" if again[1:] else " is"
+            self.listing.notes.append(f"{again[0]}{more} named twice; done once")
+            self.listing.found = list(first.values())
+
     def _is_result(self, path: Path) -> bool:
         real = os.path.realpath(path)
         inside = self._out is not None and (real == self._out or real.startswith(self._out + os.sep))
@@ -166,8 +178,7 @@ class _Finder:
 
     def lines(self, path: Path) -> None:
         """A list: one path, address or folder a line, relative to its own folder; `#` begins a remark."""
-        seen: set[Path] = set()
-        base = Path(os.path.normpath(path.parent))
+        self.listed, base = True, Path(os.path.normpath(path.parent))
         for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines():
             entry = line.strip()
             local = local_path(entry)
@@ -177,10 +188,6 @@ class _Finder:
                 self.address(entry, entry.partition("://")[2].rpartition("/")[0])
                 continue
             where = Path(os.path.normpath(path.parent / local))
-            if where in seen:
-                self.listing.notes.append(f"{path}: {entry} is listed twice; it is done once")
-                continue
-            seen.add(where)
             place = _relative(where.parent, base)
             if where.is_dir():
                 self.folder(where, join(place, where.name))
@@ -241,6 +248,10 @@ def walk(root: Path, place: str, options: BatchOptions, out: str | None, listing
         for path, folders, files in os.walk(links.popleft(), onerror=cannot):
             real = os.path.realpath(path)
             if real in seen or real == out or (path != top and (STATE in folders or _is_result_folder(path))):
+                if real == out and path == top:
+                    listing.problems.append(
+                        f"{path} is the output, which is not searched; choose another with -o"
+                    )
                 folders.clear()
                 continue
             seen.add(real)

@@ -15,11 +15,12 @@ from typing import Any
 from urllib.parse import quote
 
 from dvis_cli.errors import OutputError
+from dvis_cli.files import as_utf8
 from dvis_cli.writers.folder import REPORT_PAGE, REPORT_THUMBNAIL
 from dvis_cli.writers.html_page import fill_page
 
 from .claims import Claims
-from .output import FAILURES, INDEX, Output, as_utf8, parse
+from .output import FAILURES, INDEX, Output, parse
 from .report import Failure
 
 _EVERY = 5.0  # seconds between two versions, at least
@@ -57,9 +58,8 @@ class Summary:
 
     def done(self, key: str, record: Row) -> None:
         """A video has a result, now or from an earlier run; `record`: at least its frames and segments."""
-        key = as_utf8(key)
-        if key in self._failures:
-            self._changes[key] = None
+        if as_utf8(key) in self._failures:
+            self._changes[as_utf8(key)] = None
         if self._with_index and _has_counts(record):
             self._results[key] = {name: record.get(name) for name in ("frames", "segments")}
             self._index_is_old = True
@@ -101,7 +101,9 @@ class Summary:
 
     def _read_failures(self) -> dict[str, Row]:
         rows = (parse(line) for line in (next(self._output.read([FAILURES])) or b"").splitlines())
-        return {row["key"]: row for row in rows if {"key", "error"} <= row.keys()}
+        return {
+            row["key"]: row for row in rows if all(type(row.get(name)) is str for name in ("key", "error"))
+        }
 
     def _write_index(self) -> None:
         there = next(self._output.read([INDEX]))
@@ -146,8 +148,9 @@ def _page(results: dict[str, Row], failures: dict[str, Row], name: str) -> str:
 
 
 def _card(key: str, row: Row) -> str:
-    folder = quote(key)
+    folder = quote(key, errors="surrogateescape")
     return (
         f'<li><a href="{folder}/{REPORT_PAGE}"><img src="{folder}/{REPORT_THUMBNAIL}" alt="" loading="lazy">'
-        f"<span>{escape(key)}</span><small>{row['frames']:,} frames, {row['segments']:,} segments</small></a></li>"
+        f"<span>{escape(as_utf8(key))}</span>"
+        f"<small>{row['frames']:,} frames, {row['segments']:,} segments</small></a></li>"
     )

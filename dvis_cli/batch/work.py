@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dvis_cli import __version__
 from dvis_cli.errors import DvisError, OutputError, warnings_to
-from dvis_cli.files import abandoned, output_errors, partial_path
+from dvis_cli.files import abandoned, as_utf8, output_errors, partial_path
 from dvis_cli.run.options import SegmentOptions
 from dvis_cli.video.source import plain_name
 
@@ -23,7 +23,6 @@ from .output import (
     RECORD,
     Output,
     TransferError,
-    as_utf8,
     base_name,
     file_system,
     join,
@@ -31,7 +30,7 @@ from .output import (
     one_line,
     transfers,
 )
-from .plan import content_of
+from .plan import content_of, is_current
 from .sources import Video
 
 if TYPE_CHECKING:
@@ -152,6 +151,8 @@ class Worker:
         """Make a result and put it in its place; returns its record."""
         video, output, overwrite = task.video, Output(task.out), self._options.overwrite
         output.check(video.key, overwrite)
+        if not overwrite:
+            _check_same_video(video, output)
         with scratch_folder() as scratch, _folder(Path(task.stage or scratch / "stage")) as folder:
             content = content_of(video.source)  # now: what changes meanwhile is seen the next time
             made, path = folder / "result", _readable(video.source, scratch)
@@ -231,6 +232,17 @@ def _progress(task: Task, total: int | None, say: Say) -> Callable[[str, int], N
 
     show("network", 0)
     return show
+
+
+def _check_same_video(video: Video, output: Output) -> None:
+    """Refuse to replace the result of another video, of a folder in which names are the same. Raises `OutputError`."""
+    record, own = output.read_document(join(video.key, RECORD)), as_utf8(video.identity)
+    other = record.get("source", own)
+    if other != own and not is_current(record, video, record.get("settings", "")):  # not just moved
+        where = join(output.name, video.key)
+        raise OutputError(
+            f"{where} is the result of {other}; take another output, or add --overwrite to replace it"
+        )
 
 
 @contextmanager

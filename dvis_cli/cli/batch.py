@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .console import PLAIN_LINE_EVERY_S, Reporter, clock
+from dvis_cli.files import to_json
+
+from .console import PLAIN_LINE_EVERY_S, Reporter, clock, print_result
 from .segment_runs import UNTRAINED
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class _Display:
 
     def show(self, data: Any) -> None:
         """Show how far the whole is."""
-        if time.monotonic() - self._last >= PLAIN_LINE_EVERY_S:
+        if data["current"] and time.monotonic() - self._last >= PLAIN_LINE_EVERY_S:  # not while it waits
             self._last = time.monotonic()
             self.say(progress_line(data))
 
@@ -147,8 +148,7 @@ class _JsonDisplay(_Display):
     """Events as JSON lines on stdout; stderr keeps errors only."""
 
     def __call__(self, event: Event) -> None:
-        sys.stdout.write(json.dumps(event.document()) + "\n")
-        sys.stdout.flush()
+        print_result(to_json(event.document()))
 
 
 class _LiveDisplay(_Display):

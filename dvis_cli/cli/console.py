@@ -6,13 +6,14 @@ file stays readable. `quiet` leaves only errors.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from dvis_cli.errors import warnings_to
+from dvis_cli.files import output_errors, to_json
 
 PLAIN_LINE_EVERY_S = 10.0
 FIRST_LINE_AFTER_S = 2.0
@@ -20,8 +21,14 @@ FIRST_LINE_AFTER_S = 2.0
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    print_result(to_json(document, indent=2))
+
+
+def print_result(text: str) -> None:
+    """A line, or several, on stdout, at once. Raises `OutputError`: nobody reads, or a disk is full."""
+    with output_errors(Path("standard output")):
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 def clock(seconds: float) -> str:

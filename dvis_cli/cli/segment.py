@@ -59,6 +59,10 @@ def segment(
     from .segment_runs import announce_default, check_split, run_live, run_split, run_video
 
     reporter = Reporter(quiet)
+    if "" in (out, *(sources or [])):
+        raise UsageError(
+            "a SOURCE or --out is empty: is a variable of the shell not set? The folder you are in is ."
+        )
     _refuse_two_inputs(sources, demo, dataset)
     if sources or demo or dataset is not None:
         make_ready(options.model, reporter, yes)
@@ -81,7 +85,10 @@ def segment(
     if _means_live(sources, batch, live):
         run_live(reporter, sources[0], out, options, live, json_output)
         return
+    if out == "-":
+        raise UsageError(f"-o - is for live sources: cat {sources[0]} | dvis segment - -o -")
     from dvis_cli.batch import means_batch
+    from dvis_cli.batch.output import local_path
 
     if batch.watch or means_batch(sources, out):
         from .batch import segment_many
@@ -90,7 +97,9 @@ def segment(
         raise typer.Exit(segment_many(reporter, sources, out, options, batch, json_output))
     if batch != BatchOptions():
         raise UsageError(f"{sources[0]} is one video; --jobs, --engine, --shard and the like are for many")
-    run_video(reporter, Path(sources[0]), out, options, json_output)
+    source, folder = local_path(sources[0]), local_path(out)  # also of file://
+    assert source is not None and folder is not None
+    run_video(reporter, source, str(folder), options, json_output)
 
 
 def _means_live(sources: list[str], batch: BatchOptions, live: LiveOptions) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from dvis_cli.errors import DatasetError
 
+_CONTROLS = {"Cc", "Cs", "Zl", "Zp"}  # not the joiners and narrow spaces of real names
 LONGEST_NAME = 255  # bytes, what file systems take
 
 
@@ -27,7 +29,7 @@ def safe_name(value: Any, what: str) -> str:
         raise DatasetError(f"{what} must be a name, not {value!r:.80}")
     if (
         value in (".", "..")
-        or any(character in "/\\:" or not character.isprintable() for character in value)
+        or any(character in "/\\:" or unicodedata.category(character) in _CONTROLS for character in value)
         or len(value.encode("utf-8", "replace")) > LONGEST_NAME
     ):
         raise DatasetError(

@@ -37,6 +37,7 @@ from dvis_cli.structures import (
     VideoInfo,
 )
 from dvis_cli.writers.folder import MASKS_NAME
+from dvis_cli.writers.folder import safe_name as folder_name
 from dvis_cli.writers.palette import segment_color
 from dvis_cli.writers.segments_json import VERSION
 from dvis_cli.writers.soft_edges import SOFT_FOLDER, read_soft
@@ -229,10 +230,11 @@ def _result(path: Path, task: TaskName, document: dict[str, Any]) -> Result:
     frames, shift = document["frames"], 1 if task == "semantic" else 0
     if not frames or [frame["index"] for frame in frames] != list(range(len(frames))):
         raise DatasetError(f"{path}: there must be frames, numbered 0, 1, 2, ...")
-    files, names = [frame["file_name"] for frame in frames], [frame.get("source_name") for frame in frames]
-    for name in (*files, *names):
-        if name is not None:
-            safe_name(name, f"{path}: a frame's name")
+    what = f"{path}: a frame's name"
+    files = [name if name is None else safe_name(name, what) for name in (one["file_name"] for one in frames)]
+    names = [
+        name if name is None else _usable(name, what) for name in (one.get("source_name") for one in frames)
+    ]
     pts = array("d", (float(frame["pts"]) for frame in frames))
     if not all(map(math.isfinite, pts)):
         raise DatasetError(f"{path}: a frame has no time")
@@ -252,13 +254,23 @@ def _result(path: Path, task: TaskName, document: dict[str, Any]) -> Result:
     )
 
 
+def _usable(value: Any, what: str) -> str:
+    """A name of the user's own: what other systems refuse in it is replaced; what leads elsewhere is refused."""
+    try:
+        return safe_name(value, what)
+    except DatasetError:
+        if not isinstance(value, str) or "/" in value or value in ("", ".", ".."):
+            raise
+        return safe_name(folder_name(value), what)
+
+
 def _info(path: Path, source: Mapping[str, Any], frames: int) -> VideoInfo:
     width, height = (whole(source[side], f"{path}: {side}", 1, LARGEST_SIDE) for side in ("width", "height"))
     fps = float(source["fps"])
     if not (math.isfinite(fps) and fps > 0):
         raise DatasetError(f"{path}: fps {fps} must be more than 0")
     return VideoInfo(
-        name=safe_name(source["name"], f"{path}: source.name"),
+        name=_usable(source["name"], f"{path}: source.name"),
         path=str(source["path"]),
         width=width,
         height=height,

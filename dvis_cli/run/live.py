@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dvis_cli.errors import UsageError
+from dvis_cli.files import output_errors
 from dvis_cli.structures import FinishedFrame, VideoInfo
 from dvis_cli.video.live import LiveSource
 from dvis_cli.writers.folder import check_target, safe_name
@@ -47,7 +48,7 @@ def save_live(
     on_frame: Callable[[int, float], None] = lambda frames, delay: None,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Segment a live source until it ends or Ctrl-C; files are complete then.
+    """Segment a live source until it ends, Ctrl-C or SIGTERM; files are complete then.
 
     Args:
         out: the folder in which the result's own is made; `-` writes the overlay to standard output instead.
@@ -148,20 +149,21 @@ class Delays:
 
 @contextmanager
 def _stopping(source: LiveSource) -> Iterator[None]:
-    """The first Ctrl-C ends the source, and with it everything in order; the second one is as ever."""
+    """The first Ctrl-C or SIGTERM ends the source, and with it everything in order; the second is as ever."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: Any) -> None:
         source.stop()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before[number])
 
-    before = signal.signal(signal.SIGINT, stop)
+    before: dict[int, Any] = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -190,17 +192,21 @@ def _player(info: VideoInfo) -> Iterator[FramePipe]:
 @contextmanager
 def _lines(name: str) -> Iterator[Sink]:
     """One line of JSON for each frame, to a file or to standard output (`-`)."""
-    file: IO[str] = sys.stdout if name == "-" else Path(name).open("w", encoding="utf-8")  # noqa: SIM115
+    path = Path(name)
+    with output_errors(path):
+        file: IO[str] = sys.stdout if name == "-" else path.open("w", encoding="utf-8")
 
     def write(frame: FinishedFrame) -> None:
-        file.write(json.dumps(frame_line(frame), ensure_ascii=False) + "\n")
-        file.flush()
+        with output_errors(path):
+            file.write(json.dumps(frame_line(frame), ensure_ascii=False) + "\n")
+            file.flush()
 
     try:
         yield write
     finally:
         if file is not sys.stdout:
-            file.close()
+            with output_errors(path):
+                file.close()
 
 
 def frame_line(frame: FinishedFrame) -> dict[str, Any]:

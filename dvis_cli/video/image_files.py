@@ -39,7 +39,7 @@ def images_of_folder(folder: Path, selection: Selection, fps: float) -> ImageFil
         kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
         raise VideoError(
             f"{folder} has no images ({len(found)} other files{others and ': '}{others}); images end in {kinds}. "
-            "Video files are named one by one, not by their folder"
+            "Videos are found by their endings, or named one by one"
         )
     stem, times = Counter(p.stem for p in images).most_common(1)[0]
     if times > 1:

@@ -172,7 +172,8 @@ class LiveSource:
         kind: str | None = None
         timeout: Any = (2 * SILENCE, SILENCE)  # to open, to read
         if self.name == PIPE:
-            source, timeout = sys.stdin.buffer, None
+            # Unbuffered: what has come is read at once, not when 32 KB are there.
+            source, timeout = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer), None
         elif self.name.isdigit():
             kind, device = _CAMERAS.get(sys.platform, _CAMERAS["linux"])
             source = device.format(self.name)
@@ -288,5 +289,9 @@ def _plain(name: str) -> str:
 
 def _why(name: str, error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if name == PIPE:
+        reason += (
+            "; it must be MPEG-TS, YUV4MPEG, Matroska or another container that is read from front to back"
+        )
     what = f"camera {name}" if name.isdigit() else "standard input" if name == PIPE else shown_address(name)
     return f"{what} cannot be opened: {reason}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from fractions import Fraction
 from typing import IO, Any, Literal
 
@@ -58,9 +59,9 @@ class FramePipe:
             if self._encoder is not None and not self._gone:
                 self._output.mux(self._encoder.flush())
             self._output.close()
-        except (OSError, av.FFmpegError, ValueError):
+        except (OSError, av.FFmpegError, ValueError) as error:
             if kind is None and not self._may_close:
-                raise OutputError("nobody reads the pipe any more") from None
+                raise _broken(error) from error
 
     def add(self, frame: FinishedFrame) -> None:
         """Draw and write one frame."""
@@ -71,7 +72,7 @@ class FramePipe:
             self._write(picture, frame.pts)
         except (OSError, av.FFmpegError, ValueError) as error:
             if not self._may_close:
-                raise OutputError(f"nobody reads the pipe any more ({error})") from error
+                raise _broken(error) from error
             self._gone = True
 
     def _write(self, picture: np.ndarray, pts: float) -> None:
@@ -95,6 +96,12 @@ class FramePipe:
             self._raw.width, self._raw.height, self._raw.pix_fmt = width, height, "yuv420p"
         shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
         self._output.mux(self._raw.encode(shown.reformat(format="yuv420p", dst_colorspace="ITU709")))
+
+
+def _broken(error: Exception) -> OutputError:
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        return OutputError("nobody reads the pipe any more")
+    return OutputError(f"the frames cannot be written: {error}")
 
 
 class _Unseekable:

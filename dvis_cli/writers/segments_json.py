@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from dvis_cli.coco_masks import measure
-from dvis_cli.files import atomic_open
+from dvis_cli.files import atomic_open, to_json
 from dvis_cli.structures import FinishedFrame, InstanceFrame, Segment, VideoInfo
 
 FORMAT = "dvis-segments"
@@ -174,7 +173,7 @@ def without_frames(document: Mapping[str, Any]) -> dict[str, Any]:
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield "{\n"
     for number, (key, value) in enumerate(document.items(), start=1):
-        yield f"  {json.dumps(key)}: "
+        yield f"  {to_json(key)}: "
         if isinstance(value, Rows) and len(value):
             yield "[\n"
             for count, row in enumerate(value, start=1):
@@ -187,7 +186,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _dumps(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=_plain)
+    return to_json(value, default=_plain)
 
 
 def _plain(value: object) -> object:

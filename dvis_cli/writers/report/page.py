@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from dvis_cli.errors import OutputError
-from dvis_cli.files import abandoned, atomic_open, atomic_path, output_errors, partial_path
+from dvis_cli.files import abandoned, as_utf8, atomic_open, atomic_path, output_errors, partial_path
 from dvis_cli.structures import FinishedFrame, Segment, VideoInfo
 from dvis_cli.writers.folder import REPORT_FILM, REPORT_PAGE, REPORT_THUMBNAIL
 from dvis_cli.writers.html_page import fill_page
@@ -197,7 +197,7 @@ class ReportPage:
         if task == "instance":
             note += f"Masks overlap: a pixel shows the likeliest thing, of scores from {self._shown_from:g}."
         return {
-            "name": info.name,
+            "name": as_utf8(info.name),
             "width": info.width,
             "height": info.height,
             "fps": info.fps,
