@@ -27,7 +27,9 @@ from dvis_cli.writers.video_encoder import DETERMINISTIC, Encoding
 
 
 def test_options_survive_json() -> None:
-    options = SegmentOptions(model="tiny", mode="online", scales=(64, 96), start=1.5, overlay="none", top_k=3)
+    options = SegmentOptions(
+        model="tiny", mode="online", task="instance", scales=(64, 96), start=1.5, overlay="none", top_k=3
+    )
     document = json.loads(json.dumps(to_document(options)))
     assert build_config(SegmentOptions, document, "options") == options
     with pytest.raises(ConfigError, match="unknown key"):
