@@ -1,4 +1,4 @@
-"""`dvis segment` of one film, whatever it is called."""
+"""`dvis segment` of one film, whatever it and its options are called."""
 
 from __future__ import annotations
 
@@ -47,3 +47,13 @@ def test_names_of_all_kinds(dvis, tmp_path: Path, clip: Path, name: str) -> None
     ]
     assert (folder / "exports" / "coco").is_dir() and (folder / "report.html").is_file()
     assert json.loads((folder / "segments.json").read_bytes())["source"]["name"].encode()
+
+
+def test_a_wrong_choice_is_one_plain_line(dvis) -> None:
+    code, out, err = dvis("segment", "x.mp4", "--overlay", "fancy")
+    assert code == 2 and not out
+    assert (
+        err.strip()
+        .splitlines()[-1]
+        .startswith("error: Invalid value for '--overlay': 'fancy' is not one of ")
+    )

@@ -70,7 +70,8 @@ def main() -> None:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
             _fail("out of memory: lower --batch, --short-side or --window", 1)
         if hasattr(error, "format_message"):  # a usage error of the parser
-            _fail(error.format_message(), getattr(error, "exit_code", 2))
+            message = error.format_message().replace("Value error, ", "")  # pydantic's, through typer
+            _fail(message, getattr(error, "exit_code", 2))
         _fail(f"unexpected {type(error).__name__}: {error} (a bug; --debug shows where)", 1)
 
 
