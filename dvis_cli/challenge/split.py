@@ -119,7 +119,7 @@ def _images(dataset: VIPSeg, video: VIPSegVideo) -> ImageFiles:
 
 def _check_settings(run: Path, model: DvisModel, options: SegmentOptions, started: bool) -> None:
     """Write the settings down, or compare them with those of the run that is continued."""
-    facts = describe(model, settings_for(model, options), options, [])
+    facts = describe(model, settings_for(model, options), options, views=[])  # input sizes are a video's own
     settings = json.loads(json.dumps({k: v for k, v in facts.items() if k not in VOLATILE}))
     path = run / SETTINGS_NAME
     if not (started and path.is_file()):

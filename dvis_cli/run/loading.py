@@ -227,7 +227,7 @@ def _from_file(
     refuse_missing_parts(mode or config.mode, checkpoint.inferred, f"weights {path}")
     config = _narrowed(config, mode)
     named = said or checkpoint.categories
-    if not named and config.categories is None and config.num_classes != len(vipseg_categories()):
+    if not named and _numbered(config):
         warnings.warn(
             f"{path.name}: its {config.num_classes} classes have no names: they are numbered, and all are things; "
             "--classes-of names them, or categories in a --config",
@@ -331,12 +331,16 @@ def _refuse_mismatch(network: nn.Module, ours: dict[str, Tensor], unknown: list[
     )
 
 
+def _numbered(config: ModelConfig) -> bool:
+    """Whether nothing is known of the names of its classes."""
+    return config.categories is None and config.num_classes != len(vipseg_categories())
+
+
 def categories_of(config: ModelConfig) -> tuple[Category, ...]:
     """The label set of a model: its own file, VIPSeg's, or plain numbers when nothing is known."""
-    named = config.categories
-    if named is None and config.num_classes != len(vipseg_categories()):
+    if _numbered(config):
         return tuple(Category(i, f"class {i}", True, (0, 0, 0)) for i in range(config.num_classes))
-    named = named or "vipseg"
+    named = config.categories or "vipseg"
     categories = label_set(named) if named in LABEL_SETS else load_categories(Path(named))
     if len(categories) != config.num_classes:
         raise ConfigError(
